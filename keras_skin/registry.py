@@ -1,0 +1,123 @@
+"""Named components, and the few conventions that every part of the package shares.
+
+A registry knows the names of its components by reading the source text of its package, so that `--help`, the experiment schema
+and error messages can list them without importing TensorFlow. Only the component that is asked for is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.resources
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+_DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
+
+
+class UserError(ValueError):
+    """A mistake that its user can mend: the commands print its message without a traceback and exit with 2."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component: its name, the function or class itself, and what was said of it when it was registered."""
+
+    name: str
+    builder: Callable[..., Any]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """Components of one kind that live in the modules of one package.
+
+    Args:
+        kind: what a component is called in messages, for example `"model"`.
+        package: dotted name of the package (or module) whose source registers them with `@register("name", ...)`, written at the
+            beginning of a line.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+
+    @cached_property
+    def _modules(self) -> dict[str, str]:
+        """Maps each name to the module that registers it, read from the source text."""
+        found: dict[str, str] = {}
+        for module, text in self._sources():
+            for name in _DECORATOR.findall(text):
+                if name in found:
+                    raise ValueError(f"{self.kind} '{name}' is registered twice: in {found[name]} and in {module}.")
+                found[name] = module
+        return found
+
+    def _sources(self) -> Iterator[tuple[str, str]]:
+        parent, _, leaf = self.package.rpartition(".")
+        root = importlib.resources.files("keras_skin").joinpath(*parent.split(".")[1:])
+        single = root.joinpath(f"{leaf}.py")
+        if single.is_file():
+            yield self.package, single.read_text(encoding="utf-8")
+            return
+        for item in sorted(root.joinpath(leaf).iterdir(), key=lambda entry: entry.name):
+            if item.name.endswith(".py") and item.name != "__init__.py":
+                yield f"{self.package}.{item.name[:-3]}", item.read_text(encoding="utf-8")
+
+    def names(self) -> list[str]:
+        """All registered names, sorted; imports nothing."""
+        return sorted(set(self._modules) | set(self._entries))
+
+    def register(self, name: str, **info: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator that registers a function or class under `name`; `info` is kept beside it.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
+
+        def decorate(builder: Callable[..., Any]) -> Callable[..., Any]:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} '{name}' is already registered.")
+            self._entries[name] = Entry(name, builder, info)
+            return builder
+
+        return decorate
+
+    def get(self, name: str) -> Entry:
+        """The component called `name`; imports its module if need be.
+
+        Raises:
+            UserError: if there is none of that name; the message suggests the nearest.
+        """
+        if name not in self._entries:
+            if name not in self._modules:
+                raise UserError(f"There is no {self.kind} '{name}'.{did_you_mean(name, self.names())} "
+                                f"Known: {', '.join(self.names())}.")
+            importlib.import_module(self._modules[name])
+        return self._entries[name]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what is written there takes the name `path` only if the block succeeds."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
