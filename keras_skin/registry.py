@@ -6,6 +6,7 @@ and error messages can list them without importing TensorFlow. Only the componen
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.resources
@@ -76,6 +77,16 @@ class Registry:
         """All registered names, sorted; imports nothing."""
         return sorted(set(self._modules) | set(self._entries))
 
+    def parameters(self, name: str) -> dict[str, list[str]]:
+        """Arguments of the component called `name`, read from its source: `{argument: allowed texts}`, empty where any value goes."""
+        for module, text in self._sources():
+            if module != self._modules.get(name):
+                continue
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
+                    return _parameters(node)
+        return {}
+
     def register(self, name: str, **info: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator that registers a function or class under `name`; `info` is kept beside it.
 
@@ -103,6 +114,30 @@ class Registry:
                                 f"Known: {', '.join(self.names())}.")
             importlib.import_module(self._modules[name])
         return self._entries[name]
+
+
+def _registers(decorator: ast.expr, name: str) -> bool:
+    return (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "register"
+            and isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value == name)
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, list[str]]:
+    if isinstance(node, ast.ClassDef):
+        inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+        if not inits:  # a dataclass: its fields are its arguments
+            return {item.target.id: _choices(item.annotation) for item in node.body
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)}
+        node = inits[0]
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return {item.arg: _choices(item.annotation) for item in arguments if item.arg != "self"}
+
+
+def _choices(annotation: ast.expr | None) -> list[str]:
+    """The texts of a `Literal[...]` annotation."""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name) and annotation.value.id == "Literal":
+        items = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        return [str(item.value) for item in items if isinstance(item, ast.Constant)]
+    return []
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,117 @@
+"""The experiment files: reading, inheriting, overriding, and the messages of every mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_skin.experiment import Experiment, json_schema, load_experiment, shipped_experiments, validate
+from keras_skin.registry import UserError
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+
+
+@pytest.mark.parametrize("name", shipped_experiments())
+def test_shipped_experiment_is_valid_and_resolves_to_itself(name, tmp_path):
+    experiment = load_experiment(name)
+    resolved = tmp_path / "experiment.json"
+    resolved.write_text(experiment.to_json())
+    assert load_experiment(resolved).model_dump() == {**experiment.model_dump(), "extends": None}
+    load_experiment(name, demo=True)
+
+
+@pytest.mark.parametrize("name", shipped_experiments())
+def test_shipped_experiment_names_its_schema(name):
+    assert json.loads((FOLDER / f"{name}.json").read_text())["$schema"] == "schema.json"
+
+
+def test_schema_file_is_current():
+    assert json.loads((FOLDER / "schema.json").read_text()) == json_schema(), "run: python tools/write_schema.py"
+
+
+def test_bare_name_path_and_file_name_are_the_same():
+    assert load_experiment("jrl_ph2") == load_experiment(FOLDER / "jrl_ph2.json") == load_experiment("jrl_ph2.json")
+
+
+def test_child_is_laid_over_parent():
+    parent, child = load_experiment("jrl_isic2016"), load_experiment("jrl_ph2")
+    assert child.train == parent.train
+    assert child.data.test.name == "ph2"
+    assert child.data.external == []
+    assert "external/ph2" not in child.paper.results, "published results of the parent's row must not leak into the child's"
+
+
+def test_component_of_another_name_replaces_its_parents():
+    assert load_experiment("unet_isic2016").model.arguments == {}
+    assert set(load_experiment("unet_isic2016").losses) == {"mask"}
+
+
+def test_overrides():
+    experiment = load_experiment("jrl_isic2016", ["train.epochs=2", "train.steps_per_epoch=7", "model.variant=mtl1", "image.size=[64, 96]",
+                                                  "data.external.0.folder=ph2_sample"])
+    assert (experiment.train.epochs, experiment.train.steps_per_epoch) == (2, 7)
+    assert experiment.model.arguments["variant"] == "mtl1"
+    assert experiment.image.size == (64, 96)
+    assert experiment.data.external[0].folder == "ph2_sample"
+
+
+def test_demo_overrides_come_before_set():
+    assert load_experiment("jrl_ph2", demo=True).image.size == (96, 128)
+    assert load_experiment("jrl_ph2", ["image.size=[64,64]"], demo=True).image.size == (64, 64)
+
+
+def test_every_problem_at_once_with_path_value_and_nearest_key():
+    with pytest.raises(UserError) as error:
+        load_experiment("jrl_ph2", ["train.epoch=5", "train.batch_size=0", "train.precision=bfloat16", "model.varient=mtl2", "imge.size=[1,2]",
+                                    "split.scheme=ofical", "losses.mask.name=dise"])
+    message = str(error.value)
+    assert "7 problems" in message
+    for part in ("train.epoch = 5: unknown key. Did you mean 'epochs'?", "train.batch_size = 0", "train.precision", "'variant'",
+                 "imge", "Did you mean 'image'?", "split.scheme", "Did you mean 'dice'?"):
+        assert part in message, f"{part!r} is not in:\n{message}"
+
+
+def test_wrong_choice_of_a_component_names_the_choices():
+    with pytest.raises(UserError, match=r"(?s)mtl9.*mtl0, mtl1, mtl2, mtl3"):
+        load_experiment("jrl_ph2", ["model.variant=mtl9"])
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ('{"title": "x", }', "line 1, column 15: not valid JSON"),
+    ('[1, 2]', "holds a list"),
+    ('{"title": "a", "title": "b"}', "key given twice in one object: title"),
+    ('{"extends": 3}', "'extends' must be a file name"),
+    ('{"extends": "nowhere.json"}', "no experiment file 'nowhere.json'"),
+    ('{"extends": "me.json"}', "goes round in a circle"),
+])
+def test_broken_files(tmp_path, text, expected):
+    path = tmp_path / "me.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_experiment(path)
+    assert expected in str(error.value)
+
+
+def test_unknown_experiment_suggests_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'jrl_ph2'"):
+        load_experiment("jrl_ph")
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "data.external.7.name=ph2", "title.x=3"])
+def test_bad_override_is_named(override):
+    with pytest.raises(UserError, match="--set"):
+        load_experiment("jrl_isic2016", [override])
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8),
+       st.sampled_from(sorted(Experiment.model_fields)))
+def test_any_json_value_in_any_field_is_accepted_or_a_user_error(value, field):
+    values = load_experiment("jrl_ph2").model_dump(mode="json", by_alias=True)
+    values[Experiment.model_fields[field].alias or field] = value
+    try:
+        validate(values, "file.json")
+    except UserError as error:
+        assert "file.json" in str(error)
