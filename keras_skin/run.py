@@ -1,0 +1,92 @@
+"""`python -m keras_skin.run EXPERIMENT.json`: train, measure, explain and export one experiment.
+
+Exit codes: 0 done; 2 a mistake the user can mend (message, no traceback); 3 training failed (not a finite loss); 130 interrupted, with
+everything saved that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.run",
+        description="Train, measure, explain and export one experiment. Research software, not a medical device.",
+        epilog="examples:  python -m keras_skin.run jrl_ph2 --demo\n"
+               "           python -m keras_skin.run experiments/jrl_ph2.json --data ~/skin --set train.epochs=10\n"
+               "           python -m keras_skin.run --resume runs/jrl_ph2-20260131-101500",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT.json", help="experiment file, or the bare name of a shipped experiment")
+    parser.add_argument("--data", metavar="DIR", default=os.environ.get("KERAS_SKIN_DATA"),
+                        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)")
+    parser.add_argument("--demo", action="store_true", help="run on small rendered stand-ins of the data sets (no download, minutes)")
+    parser.add_argument("--out", metavar="DIR", default="runs", help="where the run's folder is made (default: runs)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
+                        help="override one field of the experiment, e.g. train.epochs=2 (may be repeated)")
+    parser.add_argument("--dry-run", action="store_true", help="two batches of everything, through export")
+    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder after a kill or Ctrl-C")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    problem = _misuse(options)
+    if problem:
+        print(f"{problem}\nTry: python -m keras_skin.run --help", file=sys.stderr)
+        return 2
+    from keras_skin.experiment import load_experiment
+    from keras_skin.registry import UserError
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    try:
+        if options.resume:
+            return _run(lambda workflow: workflow.resume(Path(options.resume), data_dir=options.data))
+        experiment = load_experiment(options.experiment, options.overrides, demo=options.demo)
+        name = Path(options.experiment).stem
+        return _run(lambda workflow: workflow.start(experiment, name, Path(options.out), data_dir=options.data, demo=options.demo,
+                                                    dry_run=options.dry_run))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted before training began; nothing to continue.", file=sys.stderr)
+        return 130
+
+
+def _misuse(options: argparse.Namespace) -> str:
+    if options.resume:
+        given = [flag for flag, value in (("EXPERIMENT.json", options.experiment), ("--set", options.overrides), ("--demo", options.demo),
+                                          ("--dry-run", options.dry_run)) if value]
+        return f"--resume continues a run as it was begun; it does not go together with {', '.join(given)}." if given else ""
+    if not options.experiment:
+        return "Which experiment? Give a file or the name of a shipped one, for example: python -m keras_skin.run jrl_ph2 --demo"
+    if options.demo and options.data and options.data != os.environ.get("KERAS_SKIN_DATA"):
+        return "--demo renders its own data; it does not go together with --data."
+    return ""
+
+
+def _run(step) -> int:  # type: ignore[no-untyped-def]
+    from keras_skin import workflow
+    from keras_skin.training.fit import NonFiniteLoss, TrainingInterrupted
+
+    try:
+        step(workflow)
+    except TrainingInterrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 130
+    except NonFiniteLoss as failure:
+        print(failure, file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

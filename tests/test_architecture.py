@@ -1,0 +1,121 @@
+"""Guards the direction of imports, and what may be imported at all, by reading the source."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "keras_skin"
+FILES = sorted(PACKAGE.rglob("*.py"))
+COMMANDS = {"run", "check", "predict", "explain.__main__", "compare", "serve", "cache"}
+FREE = {"registry", "experiment"}
+
+# layer -> parts of keras_skin that it may import (itself is always allowed)
+ALLOWED = {
+    "registry": set(),
+    "experiment": {"registry"},
+    "layers": {"registry"},
+    "losses": {"registry", "layers"},
+    "metrics": {"registry", "layers"},
+    "models": {"registry", "layers", "losses", "metrics"},
+    "data": {"registry"},
+    "training": {"registry", "losses", "metrics"},
+    "evaluation": {"registry"},
+    "explain": {"registry"},
+    "export": {"registry", "data.images"},
+}
+NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "registry", "experiment"}
+TENSORFLOW_EXCEPTION = "layers.batch_normalization"
+ONE_SITE = ("keras_cv", "tf_explain", "albumentations")
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """All imported dotted names of a file, with the line and whether the import stands at the top level."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            found += [(f"{node.module}.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_follow_the_arrows(path):
+    name = module_name(path)
+    part = name.split(".")[0]
+    for imported, line, _ in imports(path):
+        if part in NO_TENSORFLOW and name != TENSORFLOW_EXCEPTION:
+            assert imported.split(".")[0] != "tensorflow", f"{name}:{line} imports tensorflow"
+        if not imported.startswith("keras_skin."):
+            continue
+        target = imported.removeprefix("keras_skin.")
+        first = target.split(".")[0]
+        assert first not in COMMANDS or first == part, f"{name}:{line} imports a command module: {imported}"
+        assert first != "workflow" or part in COMMANDS | {"__init__", "workflow"}, f"{name}:{line} imports the workflow"
+        if part in ALLOWED and name not in COMMANDS:
+            allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[part] | {part})
+            assert allowed, f"{name}:{line} imports {imported}; {part} may import {sorted(ALLOWED[part]) or 'nothing of the package'}"
+
+
+@pytest.mark.parametrize("library", ONE_SITE)
+def test_library_has_one_import_site_inside_a_function(library):
+    sites = [(module_name(path), line, top) for path in FILES for imported, line, top in imports(path) if imported.split(".")[0] == library]
+    assert len({module for module, _, _ in sites}) <= 1, sites
+    assert not any(top for _, _, top in sites), sites
+
+
+@pytest.mark.parametrize("part", sorted(FREE))
+def test_light_modules_use_standard_library_and_pydantic_only(part):
+    for imported, line, _ in imports(PACKAGE / f"{part}.py"):
+        first = imported.split(".")[0]
+        assert first in sys.stdlib_module_names | {"pydantic", "keras_skin"}, f"{part}:{line} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_forbidden_things_are_absent(path):
+    text = path.read_text(encoding="utf-8")
+    assert path.name not in {"utils.py", "helpers.py"}
+    for pattern in (r"\bimport pickle\b", r"\beval\(", r"\bLambda\(", r"channels_first", r"/(work|tmp|opt)/"):
+        assert not re.search(pattern, text), f"{path}: {pattern}"
+
+
+def test_run_is_thin():
+    assert len((PACKAGE / "run.py").read_text().splitlines()) < 150
+
+
+def test_help_answers_fast_without_tensorflow():
+    code = "import sys, keras_skin.run; assert not {'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules), 'heavy import'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "keras_skin.run", "--help"], check=True, cwd=ROOT, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
+
+
+def test_public_face_imports_no_tensorflow():
+    code = ("import sys, keras_skin; keras_skin.list_models(); keras_skin.list_datasets(); "
+            "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_test_file_mirrors_a_module():
+    names = {module_name(path).replace(".", "/") for path in FILES}
+    own = {"test_architecture", "test_experiments_end_to_end", "test_jax_backend", "test_real_data", "test_wheel", "test_readme", "test_errors"}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        mirrored = str(path.relative_to(ROOT / "tests").with_suffix("")).replace("test_", "")
+        assert mirrored in names or path.stem in own or any(name.startswith(mirrored) for name in names), f"{path} mirrors no module"
