@@ -1,0 +1,193 @@
+"""Grad-CAM: what part of a feature layer speaks for a class or for a predicted lesion, for a whole batch in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_skin.registry import UserError, did_you_mean
+
+NO_EVIDENCE = "no positive evidence"
+
+# float16 cannot hold gradients below 6e-8, and those of a wide feature map lie there: they are computed enlarged, and divided
+# in float32.
+_FLOAT16_SCALE = 1024.0
+
+
+class GradCAM:
+    """Maps of the positive evidence for a class on a named feature layer (paper 003, section III-E, equations 3 and 4).
+
+    Equation 3: alpha_k^c = (1/Z) sum_ij dy^c / dA_ij^k. Equation 4: L^c = ReLU(sum_k alpha_k^c A^k), where A is the layer's
+    output, Z its number of positions and y^c the logit of class c. Each image of a batch is explained by its own logit alone, so
+    that maps do not depend on what else is in the batch. Logit, alpha and map are float32 whatever the model's precision.
+
+    For an output with four dimensions (`output="mask"`) y is the mean logit over the pixels that the model itself calls lesion
+    (Seg-Grad-CAM); an image without such pixels has no positive evidence.
+
+    Args:
+        model: functional `keras.Model`; several inputs and outputs are welcome.
+        layer: name of a layer with output (B, h, w, K). A layer inside a nested model is written `"backbone/stage_4"`. If the
+            layer is called several times, its last call is explained.
+        output: key of the output whose logits are explained: `"label"` (B, classes) or `"mask"` (B, H, W, channels).
+
+    Raises:
+        UserError: if the model has no such layer or output, or if the layer has no influence on the output.
+
+    Example:
+
+    ```python
+    cam = GradCAM(model)
+    maps = cam({"image": images})                  # (B, h, w), for the predicted class of each image
+    heat, has_evidence = normalise(cam.upsample(maps, (192, 256)))
+    ```
+
+    **Deviations from the paper**: none in the equations; the paper does not say which layer, `cam_features` is each model's
+    last one with spatial extent before its classifier.
+    """
+
+    def __init__(self, model: keras.Model, layer: str = "cam_features", output: str = "label") -> None:
+        self.model = model
+        self.layer = layer
+        self.output = output
+        self._target = _find_layer(model, layer)
+        outputs = model.output
+        if isinstance(outputs, Mapping) and output not in outputs:
+            raise UserError(f"The model has no output '{output}' to explain.{did_you_mean(output, outputs)} "
+                            f"It has: {', '.join(outputs)}.")
+        self.channels = int((outputs[output] if isinstance(outputs, Mapping) else outputs).shape[-1])
+        specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype), model.input)
+        self._specs = specs
+        self._graph = tf.function(self.compute, input_signature=[specs, tf.TensorSpec((None,), tf.int32)], autograph=False)
+
+    def __call__(self, inputs: Any, class_index: int | Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Maps at the layer's own resolution.
+
+        Args:
+            inputs: what the model takes, usually `{"image": (B, H, W, 3) float32 in 0..255}`; other keys are ignored.
+            class_index: class (or mask channel) to explain for each image, (B,) or one number for all; None is the predicted
+                class.
+
+        Returns:
+            float32 array (B, h, w), >= 0.
+
+        Raises:
+            UserError: if an input is missing or a class does not exist.
+        """
+        tensors = self._select(inputs)
+        batch = int(keras.tree.flatten(tensors)[0].shape[0])
+        chosen = np.broadcast_to(np.asarray(-1 if class_index is None else class_index, np.int32), (batch,))
+        if class_index is not None and not ((chosen >= 0) & (chosen < self.channels)).all():
+            raise UserError(f"Class indices to explain must lie in 0..{self.channels - 1}, got {sorted(set(chosen.tolist()))}.")
+        return self._graph(tensors, tf.constant(chosen)).numpy()
+
+    def compute(self, inputs: Any, class_index: tf.Tensor) -> tf.Tensor:
+        """The same on tensors, for use inside another graph: `class_index` (B,) int32, -1 is the predicted class."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape, _watched_calls(self._target, tape) as calls:
+            outputs = self.model(inputs, training=False)
+            logits = outputs[self.output] if isinstance(outputs, Mapping) else outputs
+            scores = _scores(tf.cast(logits, tf.float32), class_index)
+            features = calls[-1] if calls else None
+            if not isinstance(features, tf.Tensor) or features.shape.rank != 4:
+                found = "is not called" if features is None else f"gives {getattr(features, 'shape', 'several outputs')}"
+                raise UserError("Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but "
+                                f"'{self.layer}' {found}.")
+            scale = _FLOAT16_SCALE if features.dtype == tf.float16 else 1.0
+            total = scale * tf.reduce_sum(scores)
+        gradients = tape.gradient(total, features)
+        if gradients is None:
+            raise UserError(f"Layer '{self.layer}' has no influence on output '{self.output}', so there is nothing to explain.")
+        alpha = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True) / scale  # equation 3
+        return tf.nn.relu(tf.reduce_sum(alpha * tf.cast(features, tf.float32), axis=-1))  # equation 4
+
+    def check(self) -> None:
+        """Builds the graph without running it, so that a wrong layer is reported before hours of training."""
+        self._graph.get_concrete_function()
+
+    @staticmethod
+    def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Maps (B, h, w) enlarged bilinearly to `size` (height, width), float32."""
+        return tf.image.resize(tf.convert_to_tensor(maps, tf.float32)[..., None], size)[..., 0].numpy()
+
+    def _select(self, inputs: Any) -> Any:
+        if isinstance(self._specs, dict):
+            missing = [name for name in self._specs if name not in inputs]
+            if missing:
+                raise UserError(f"The model to explain also needs the inputs: {', '.join(missing)}.")
+            inputs = {name: inputs[name] for name in self._specs}
+        return keras.tree.map_structure(lambda spec, value: tf.cast(value, spec.dtype), self._specs, inputs)
+
+
+def normalise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divides each map by its own maximum.
+
+    Args:
+        maps: (B, h, w), >= 0.
+
+    Returns:
+        Maps in 0..1, float32 (B, h, w), and (B,) bool: whether there is positive evidence at all. A map without it is all zero;
+        say `NO_EVIDENCE` instead of showing a blank picture.
+    """
+    finite = np.where(np.isfinite(maps), maps, 0.0).astype(np.float32)
+    maxima = finite.max(axis=(1, 2), initial=0.0)
+    has_evidence = maxima > 0.0
+    return finite / np.where(has_evidence, maxima, 1.0)[:, None, None], has_evidence
+
+
+def _scores(logits: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
+    """The number y that explains each image, (B,)."""
+    if logits.shape.rank == 2:
+        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        return tf.gather(logits, tf.where(class_index < 0, predicted, class_index), axis=1, batch_dims=1)
+    if logits.shape.rank == 4:
+        planes = tf.gather(tf.transpose(logits, (0, 3, 1, 2)), tf.maximum(class_index, 0), axis=1, batch_dims=1)
+        foreground = planes > 0.0
+        pixels = tf.reduce_sum(tf.cast(foreground, tf.float32), axis=(1, 2))
+        return tf.reduce_sum(tf.where(foreground, planes, 0.0), axis=(1, 2)) / tf.maximum(pixels, 1.0)
+    raise UserError(f"Grad-CAM explains outputs (batch, classes) or (batch, height, width, channels), not {logits.shape}.")
+
+
+def _find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise UserError("Grad-CAM needs a functional keras.Model: one that knows its inputs and outputs.")
+    found: Any = model
+    for name in path.split("/"):
+        layers = {layer.name: layer for layer in getattr(found, "layers", [])}
+        if name not in layers:
+            raise UserError(f"Model '{found.name}' has no layer '{name}' (asked for '{path}').{did_you_mean(name, layers)} "
+                            "Feature layers are called encoder_1, decoder_1, cam_features; "
+                            "a layer of a nested model is written 'model/layer'.")
+        found = layers[name]
+    return found
+
+
+@contextmanager
+def _watched_calls(layer: keras.layers.Layer, tape: tf.GradientTape) -> Iterator[list[Any]]:
+    """Collects what `layer` returns, and has `tape` watch it from there on.
+
+    Recording the call instead of building a second keras.Model reaches layers of nested models and layers that are called
+    several times, and leaves the part of the model in front of the layer off the tape.
+    """
+    calls: list[Any] = []
+    before = layer.__dict__.get("call")
+    call = layer.call
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        if isinstance(result, tf.Tensor):
+            tape.watch(result)
+        calls.append(result)
+        return result
+
+    layer.__dict__["call"] = recorded
+    try:
+        yield calls
+    finally:
+        if before is None:
+            del layer.__dict__["call"]
+        else:
+            layer.__dict__["call"] = before
