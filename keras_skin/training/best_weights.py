@@ -1,0 +1,61 @@
+"""The weights of the best epoch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_skin.registry import atomic_path
+from keras_skin.training.monitor import Monitor
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Writes the weights whenever the monitored value improves, and stops a training that has ceased to improve.
+
+    Args:
+        path: the file, ending in `.weights.h5`.
+        monitor: what is to improve.
+        patience: stop after this many epochs without improvement; None never stops.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], monitor: Monitor, patience: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.monitor = monitor
+        self.patience = patience
+        self.best_epoch: int | None = None
+        self.best_value: float | None = None
+        self.out_of_patience = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compares this epoch with the best one before."""
+        value = self.monitor.value(logs or {})
+        if self.monitor.improves(value, self.best_value):
+            self.best_epoch, self.best_value = epoch + 1, value
+            save_weights(self.model, self.path)
+        elif self.patience is not None and epoch + 1 - (self.best_epoch or 0) >= self.patience:
+            self.out_of_patience = True
+            self.model.stop_training = True
+
+    def get_state(self) -> dict[str, Any]:
+        """What the run state keeps of this callback."""
+        return {"best_epoch": self.best_epoch, "best_value": self.best_value, "out_of_patience": self.out_of_patience}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from `get_state`."""
+        self.best_epoch, self.best_value = state["best_epoch"], state["best_value"]
+        self.out_of_patience = state["out_of_patience"]
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Writes a `.weights.h5` file that takes its name only when it is complete."""
+    with atomic_path(path) as temporary:
+        unfinished = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
+        try:
+            model.save_weights(unfinished)
+            os.replace(unfinished, temporary)
+        finally:
+            unfinished.unlink(missing_ok=True)

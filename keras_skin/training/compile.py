@@ -1,0 +1,93 @@
+"""Compiling a model: a loss with its weight, and metrics, for every output."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_skin import losses as loss_registry
+from keras_skin import metrics as metric_registry
+from keras_skin.registry import Registry, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT_METRICS: dict[str, tuple[str, ...]] = {"mask": ("dsc", "iou"), "label": ("accuracy", "f1_weighted", "auc")}
+"""The metrics of an output where none are asked for; an output that is not listed has none."""
+
+
+def compile_model(model: keras.Model, losses: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Sequence[Any]] | None = None,
+                  optimizer: Any = None, **compile_arguments: Any) -> keras.Model:
+    """Compiles a functional model whose outputs are a dictionary.
+
+    The total loss is the sum over outputs of weight times loss; Keras logs it as `loss`, and the parts without their weight as
+    `mask_loss`, `label_loss`. Metrics are logged as `mask_dsc`, `label_auc` and so on, also where there is one output only.
+
+    Args:
+        model: the model.
+        losses: for each output `{"name": ..., "weight": 1.0, ...}`; further entries are arguments of that loss.
+        metrics: for each output a list of names, of `{"name": ..., ...arguments}` or of `keras.metrics.Metric`; None takes
+            `DEFAULT_METRICS`, and so does an output that is not listed. An empty list means none.
+        optimizer: a `keras.optimizers.Optimizer`, as `make_optimizer` returns it.
+        compile_arguments: further arguments of `model.compile`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: naming every output without a loss, every unknown output, loss, metric and argument.
+    """
+    outputs = list(model.output)
+    problems = [f"The model has no output '{name}' to apply a {kind} to.{did_you_mean(name, outputs)} "
+                f"It has: {', '.join(outputs)}."
+                for kind, given in (("loss", losses), ("metric", metrics or {})) for name in given if name not in outputs]
+    problems += [f"The model's output '{name}' has no loss. Known losses: {', '.join(loss_registry.names())}."
+                 for name in outputs if name not in losses]
+    built_losses, weights, built_metrics = {}, {}, {}
+    for output in outputs:
+        classes = model.output[output].shape[-1]
+        if output in losses:
+            arguments = dict(losses[output])
+            weights[output] = arguments.pop("weight", 1.0)
+            built_losses[output] = _build(loss_registry.registry, arguments, classes, problems)
+        wanted = (metrics or {}).get(output, DEFAULT_METRICS.get(output, ()))
+        built_metrics[output] = [_metric(item, classes, problems) for item in wanted]
+    if problems:
+        raise UserError("\n".join(problems))
+    if len(outputs) == 1:  # Keras puts the output's name before its metrics only where there are several outputs
+        for metric in built_metrics[outputs[0]]:
+            metric.name = f"{outputs[0]}_{metric.name}"
+    model.compile(optimizer=optimizer, loss=built_losses, loss_weights=weights, metrics=built_metrics, **compile_arguments)
+    return model
+
+
+def _metric(item: Any, classes: int, problems: list[str]) -> Any:
+    if isinstance(item, str):
+        item = {"name": item}
+    return _build(metric_registry.registry, dict(item), classes, problems) if isinstance(item, Mapping) else item
+
+
+def _build(registry: Registry, arguments: dict[str, Any], classes: int, problems: list[str]) -> Any:
+    """The loss or metric of that name; notes what is wrong with the name or the arguments."""
+    name = str(arguments.pop("name", ""))
+    try:
+        builder = registry.get(name).builder
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    valid = _argument_names(builder)
+    unknown = [key for key in arguments if key not in valid]
+    problems += [f"The {registry.kind} '{name}' takes no '{key}'.{did_you_mean(key, valid)} "
+                 f"It takes: {', '.join(valid) or 'no arguments'}." for key in unknown]
+    if unknown:
+        return None
+    if "classes" in valid:
+        arguments.setdefault("classes", classes)
+    return builder(**arguments)
+
+
+def _argument_names(builder: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in inspect.signature(builder).parameters.items()
+            if parameter.kind in kinds and name not in ("self", "name", "dtype", "reduction")]

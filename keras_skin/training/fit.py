@@ -1,0 +1,192 @@
+"""The training itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import keras
+import pandas as pd
+
+from keras_skin.registry import UserError
+from keras_skin.training.best_weights import BestWeights
+from keras_skin.training.checkpoints import Checkpoints
+from keras_skin.training.epoch_callbacks import EpochCallbacks
+from keras_skin.training.history import EpochHistory
+from keras_skin.training.interrupts import HeldInterrupts
+from keras_skin.training.monitor import Monitor
+from keras_skin.training.non_finite import StopAtNonFiniteLoss
+from keras_skin.training.progress import Progress
+from keras_skin.training.run_state import load_run_state
+
+logger = logging.getLogger("keras_skin.training")
+
+BEST_WEIGHTS = "best.weights.h5"
+RUN_STATE = "run_state.npz"
+
+
+class TrainingData(Protocol):
+    """What `fit` needs of training data. Order and randomness must be functions of (seed, epoch, index) alone."""
+
+    steps: int
+
+    def dataset(self) -> Any:
+        """A `tf.data.Dataset` of (inputs, targets); each new iteration begins where `start` said and ends with the epoch."""
+
+    def start(self, epoch: int, step: int = 0) -> None:
+        """Sets epoch and step (both from 0) at which the next iteration begins."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training went; the model holds the weights of `best_epoch` (of the last epoch where that is None).
+
+    Attributes:
+        history: one row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value.
+        monitor: in words, by what the best epoch was chosen.
+        best_epoch: from 1; None if the monitored value never was a number.
+        best_value: the monitored value of that epoch.
+        stopped_early: whether the training ended before its last epoch.
+    """
+
+    history: pd.DataFrame
+    monitor: str
+    best_epoch: int | None
+    best_value: float | None
+    stopped_early: bool
+
+
+def fit(model: keras.Model, train: TrainingData, validation: Any = None, *, epochs: int, folder: str | os.PathLike[str],
+        callbacks: Sequence[keras.callbacks.Callback] = (), monitor: str | Sequence[str] = "val_loss", mode: str = "auto",
+        patience: int | None = None, resume: bool = False, history_file: str | os.PathLike[str] | None = None,
+        save_every_seconds: float = 60.0, save_every_steps: int | None = None, stream: TextIO | None = None) -> TrainingResult:
+    """Trains a compiled model, keeps its best weights, and can continue a training that was cut short at any step.
+
+    Every epoch is one call of `model.fit` on what is left of that epoch: Keras has no notion of an epoch that begins in its
+    middle. The folder holds `run_state.npz` (see `run_state`), `best.weights.h5` and, if not told otherwise, `history.csv`.
+
+    Args:
+        model: a compiled model.
+        train: the training data.
+        validation: a finite `tf.data.Dataset`, or None.
+        epochs: number of epochs of the whole training, those before a resume included.
+        folder: where the state and the best weights are kept.
+        callbacks: further Keras callbacks. They are called once per training, epoch and step, as by a single `model.fit`; those
+            that remember something offer `get_state()` (JSON values) and `set_state(state)`.
+        monitor: the logged value, or values whose mean, decides which epoch is best.
+        mode: `"min"`, `"max"` or `"auto"`, which goes by the names.
+        patience: stop after this many epochs without improvement; None trains all epochs.
+        resume: continue from the state in `folder`; where there is none yet, start at the beginning.
+        history_file: the CSV file of the history; `history.csv` in `folder` if None.
+        save_every_seconds: save the state within an epoch when this much time has passed.
+        save_every_steps: also save it whenever this many steps of an epoch are done.
+        stream: where a terminal's progress line goes; standard error if None.
+
+    Returns:
+        The result; the best weights are loaded into the model.
+
+    Raises:
+        UserError: on an unknown `monitor`, or a state in `folder` that is not to be continued or does not fit.
+        NonFiniteLoss: after the first step with a loss that is not a finite number.
+        TrainingInterrupted: on Ctrl-C and SIGTERM, after the state is saved.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / RUN_STATE
+    if state_file.exists() and not resume:
+        raise UserError(f"{folder} already holds a training. Continue it (resume), or choose another folder.")
+    dataset = train.dataset()
+    names = build_training_state(model, dataset.element_spec)
+    chosen = Monitor.create(monitor, mode, [*names, *(f"val_{name}" for name in names if validation is not None)])
+
+    history = EpochHistory(history_file or folder / "history.csv")
+    best = BestWeights(folder / BEST_WEIGHTS, chosen, patience)
+    progress = Progress(epochs, train.steps, history, best, stream)
+    with HeldInterrupts() as interrupts:
+        others = [StopAtNonFiniteLoss(train, train.steps), *callbacks, history, best, progress]
+        checkpoints = Checkpoints(state_file, others, epochs, train.steps, interrupts, save_every_seconds, save_every_steps)
+        model.stop_training = False
+        if state_file.exists():
+            checkpoints.resume(load_run_state(state_file), model)
+        _announce(model, train, checkpoints, epochs, chosen)
+        every = EpochCallbacks([*others, checkpoints], model, epochs, train.steps)
+        try:
+            _run_epochs(model, train, dataset, validation, epochs, every, checkpoints)
+        finally:
+            progress.clear()
+    _load_best(model, best)
+    return TrainingResult(history.table(), str(chosen), best.best_epoch, best.best_value, len(history.rows) < epochs)
+
+
+def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
+    """Creates the variables of optimizer and metrics, which Keras would create in the first step; the model does not change.
+
+    Args:
+        model: a compiled model.
+        element_spec: the structure of one training batch, (inputs, targets).
+
+    Returns:
+        The names under which training values are logged; validation puts `val_` before them.
+    """
+    predicted = model.output
+    targets = element_spec[1]
+    if isinstance(predicted, dict) and set(predicted) != set(targets):
+        raise ValueError(f"The model's outputs are {sorted(predicted)}, the targets in the data {sorted(targets)}; "
+                         f"they must be the same.")
+
+    def blank(spec: Any) -> Any:
+        return keras.ops.zeros([size or 1 for size in spec.shape], dtype=spec.dtype)
+
+    y_true, y_pred = keras.tree.map_structure(blank, targets), keras.tree.map_structure(blank, predicted)
+    model.compute_loss(x=None, y=y_true, y_pred=y_pred)
+    names = list(model.compute_metrics(None, y_true, y_pred))
+    model.reset_metrics()
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return names
+
+
+def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validation: Any, epochs: int, callbacks: EpochCallbacks,
+                checkpoints: Checkpoints) -> None:
+    callbacks.begin_training()
+    if not checkpoints.stopped:
+        for epoch in range(checkpoints.epoch, epochs):
+            callbacks.first_step = checkpoints.step if epoch == checkpoints.epoch else 0
+            train.start(epoch, callbacks.first_step)
+            with warnings.catch_warnings():
+                # Keras says this of every data set whose length it does not know. A short epoch is an error below.
+                warnings.filterwarnings("ignore", message="Your input ran out of data", category=UserWarning)
+                model.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=train.steps - callbacks.first_step,
+                          validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
+            if model.stop_training:
+                break
+            if callbacks.steps_seen < train.steps:
+                raise RuntimeError(f"The training data ended after {callbacks.steps_seen} of {train.steps} steps "
+                                   f"in epoch {epoch + 1}.")
+    callbacks.end_training()
+
+
+def _announce(model: keras.Model, train: TrainingData, checkpoints: Checkpoints, epochs: int, monitor: Monitor) -> None:
+    rate = float(model.optimizer.learning_rate)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    logger.info(f"training {model.name}: {model.count_params():,} parameters, {epochs} epochs of {train.steps} steps, "
+                f"{type(optimizer).__name__} at {rate:.2g}, {keras.config.dtype_policy().name}; best epoch = {monitor}")
+    if checkpoints.stopped or checkpoints.epoch >= epochs:
+        logger.info("this training is complete: nothing left to train")
+    elif (checkpoints.epoch, checkpoints.step) != (0, 0):
+        logger.info(f"continuing in epoch {checkpoints.epoch + 1} after {checkpoints.step} of {train.steps} steps")
+    if not checkpoints.stopped and checkpoints.epoch < epochs:
+        logger.info("building the graph: the first step takes longest")
+
+
+def _load_best(model: keras.Model, best: BestWeights) -> None:
+    if best.best_epoch is None:
+        logger.warning(f"no epoch had a finite value of {best.monitor}: the weights of the last epoch are kept")
+        return
+    model.load_weights(best.path)
+    logger.info(f"best epoch {best.best_epoch}: {best.monitor} {best.best_value:.4f}; its weights are loaded")

@@ -1,0 +1,62 @@
+"""Optimizers from plain dictionaries such as `{"name": "adam", "learning_rate": 0.003}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_skin.registry import UserError, did_you_mean
+from keras_skin.training.schedules import make_schedule
+
+_COMMON = ("learning_rate", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps")
+
+OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adam": ("Adam", (*_COMMON, "beta_1", "beta_2", "epsilon", "amsgrad")),
+    "adamw": ("AdamW", (*_COMMON, "beta_1", "beta_2", "epsilon", "amsgrad")),
+    "sgd": ("SGD", (*_COMMON, "momentum", "nesterov")),
+    "rmsprop": ("RMSprop", (*_COMMON, "rho", "momentum", "epsilon", "centered")),
+    "nadam": ("Nadam", (*_COMMON, "beta_1", "beta_2", "epsilon")),
+    "lion": ("Lion", (*_COMMON, "beta_1", "beta_2")),
+}
+"""Names of the optimizers, each with its class in `keras.optimizers` and the arguments it takes.
+
+Listed here so that they can be named without importing Keras. Keras' moving average of the weights (`use_ema`) is left out: it
+overwrites the weights when a call of `model.fit` ends, and here every epoch is one such call.
+"""
+
+
+def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, *, epochs: int, steps: int) -> Any:
+    """The optimizer that the settings describe, with its learning-rate schedule.
+
+    Args:
+        settings: `name`, `learning_rate` and any argument of that optimizer, `gradient_accumulation_steps` among them. Arguments
+            that are None keep Keras' default.
+        schedule: see `make_schedule`; None means a constant learning rate.
+        epochs: epochs of the whole training.
+        steps: steps of one epoch.
+
+    Returns:
+        A `keras.optimizers.Optimizer`. In mixed float16, `model.compile` wraps it in a `LossScaleOptimizer`.
+
+    Raises:
+        UserError: naming every problem and the valid arguments.
+    """
+    arguments = {key: value for key, value in settings.items() if value is not None}
+    name = arguments.pop("name", None)
+    if name not in OPTIMIZERS:
+        raise UserError(f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} Valid: {', '.join(OPTIMIZERS)}.")
+    class_name, valid = OPTIMIZERS[name]
+    problems = [f"Optimizer '{name}' takes no '{key}'.{did_you_mean(key, valid)} It takes: {', '.join(valid)}."
+                for key in arguments if key not in valid]
+    learning_rate = arguments.pop("learning_rate", None)
+    if isinstance(learning_rate, bool) or not isinstance(learning_rate, (int, float)) or not learning_rate > 0:
+        problems.append(f"Optimizer '{name}' needs a learning_rate above 0, got {learning_rate!r}.")
+    if problems:
+        raise UserError("\n".join(problems))
+    import keras
+
+    try:
+        return getattr(keras.optimizers, class_name)(
+            learning_rate=make_schedule(schedule, learning_rate, epochs, steps), **arguments)
+    except ValueError as error:  # Keras checks the values and combinations of arguments
+        raise error if isinstance(error, UserError) else UserError(f"Optimizer '{name}': {error}") from error

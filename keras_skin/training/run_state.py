@@ -1,0 +1,121 @@
+"""The run state: everything that a training needs to continue bit for bit, in one file.
+
+It holds every array of the model's variables (dropout seeds are among them), the optimizer's variables (the float16 loss scale is
+among them) and the metrics' variables, with a JSON record of where the training is and what its callbacks remember. A
+`.weights.h5` or `.keras` file lacks the metrics, so that neither can continue in the middle of an epoch.
+
+The file is an uncompressed `.npz` without any pickled object. Arrays are stored by position; path, shape and dtype of each are
+stored beside them, so that a state that belongs to another model is refused with a message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_skin.registry import UserError, atomic_path
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1
+_AUTOMATIC_NUMBER = re.compile(r"_\d+(?=[/_]|$)")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run state that was read: its arrays in order, the layout (`[path, shape, dtype]` of each) and the JSON record."""
+
+    source: Path
+    arrays: tuple[np.ndarray, ...]
+    layout: tuple[tuple[str, tuple[int, ...], str], ...]
+    record: dict[str, Any]
+
+    def restore(self, model: keras.Model) -> None:
+        """Assigns every array to the variable it was taken from.
+
+        Raises:
+            UserError: if the model, its optimizer or its metrics are not those of the saved run; nothing is assigned then.
+        """
+        variables = state_variables(model)
+        problems = _differences(self.layout, _layout(variables))
+        if problems:
+            lines = "\n".join(f"  - {problem}" for problem in problems)
+            raise UserError(f"{self.source} does not fit this model, its optimizer and metrics, so the training cannot continue "
+                            f"from it:\n{lines}\nContinue with the experiment that the run was started with.")
+        for variable, array in zip(variables, self.arrays, strict=True):
+            variable.assign(array.view(np.asarray(variable.numpy()).dtype))
+
+
+def state_variables(model: keras.Model) -> list[keras.Variable]:
+    """All variables of the run state in a fixed order. The model must be compiled, its metrics and optimizer built."""
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+
+def save_run_state(path: str | os.PathLike[str], model: keras.Model, record: Mapping[str, Any]) -> None:
+    """Writes the run state; a state of the same path is replaced only when the new one is complete on disk.
+
+    Args:
+        path: file to write, ending in `.npz`.
+        model: compiled model whose metrics and optimizer are built.
+        record: whatever else is to be kept, as JSON values.
+    """
+    variables = state_variables(model)
+    text = json.dumps({"format": FORMAT, "layout": _layout(variables), "record": record})
+    arrays: dict[str, Any] = {"json": np.frombuffer(text.encode("utf-8"), dtype=np.uint8)}
+    arrays |= {f"{index:05d}": _storable(variable.numpy()) for index, variable in enumerate(variables)}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_run_state(path: str | os.PathLike[str]) -> RunState:
+    """Reads a run state.
+
+    Raises:
+        UserError: if the file is not a complete run state, or of a newer format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = json.loads(archive["json"].tobytes().decode("utf-8"))
+            if content["format"] != FORMAT:
+                raise UserError(f"{path}: run state of format {content['format']}; this version reads format {FORMAT}.")
+            layout = tuple((name, tuple(shape), dtype) for name, shape, dtype in content["layout"])
+            arrays = tuple(archive[f"{index:05d}"] for index in range(len(layout)))
+            return RunState(Path(path), arrays, layout, content["record"])
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path} cannot be read as the saved state of a training: {error}") from error
+
+
+def _layout(variables: list[keras.Variable]) -> list[tuple[str, tuple[int, ...], str]]:
+    return [(variable.path, tuple(variable.shape), str(variable.dtype)) for variable in variables]
+
+
+def _storable(array: Any) -> np.ndarray:
+    """bfloat16 and its like are unknown to the .npz format: their bits are stored as unsigned integers."""
+    array = np.asarray(array)
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _differences(saved: Any, wanted: Any, most: int = 5) -> list[str]:
+    """Sentences on how two layouts differ. Keras numbers unnamed layers through the life of a process; that is no difference."""
+    if len(saved) != len(wanted):
+        return [f"the saved state holds {len(saved)} arrays, this training {len(wanted)}"]
+    found = []
+    for (path, shape, dtype), (path_now, shape_now, dtype_now) in zip(saved, wanted, strict=True):
+        if _AUTOMATIC_NUMBER.sub("", path) != _AUTOMATIC_NUMBER.sub("", path_now):
+            found.append(f"saved '{path}', here '{path_now}'")
+        elif (shape, dtype) != (shape_now, dtype_now):
+            found.append(f"'{path_now}': saved {dtype} {list(shape)}, here {dtype_now} {list(shape_now)}")
+    return found[:most] + ([f"and {len(found) - most} more"] if len(found) > most else [])
