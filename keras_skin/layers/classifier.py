@@ -1,0 +1,31 @@
+"""The dense head that turns pooled features into class logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32)) -> tuple[Any, list[Any]]:
+    """Dense layers with ReLU, then float32 logits.
+
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, figure 3.
+
+    Args:
+        features: symbolic tensor (B, C).
+        classes: number of logits.
+        widths: units of the hidden layers; `dense_1` is the first.
+
+    Returns:
+        The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU, which
+        a reverse joint gate takes.
+    """
+    units = []
+    x = features
+    for number, width in enumerate(widths, start=1):
+        x = keras.layers.Dense(width, kernel_initializer="he_normal", name=f"dense_{number}")(x)
+        units.append(x)
+        x = keras.layers.ReLU(name=f"dense_{number}_relu")(x)
+    return keras.layers.Dense(classes, dtype="float32", name="label")(x), units

@@ -1,0 +1,43 @@
+"""Convolution, batch normalisation and ReLU: the block that encoders, decoders and classifier branches are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_skin.layers.batch_normalization import BatchNormalization
+
+# A quarter of Keras' memory (0.99): validation after a few hundred steps must not see the statistics of the initial weights.
+MOMENTUM = 0.9
+
+
+def convolution(features: int, kernel_size: int = 3, strides: int = 1, name: str | None = None) -> keras.layers.Conv2D:
+    """A "same" convolution without bias, for use in front of a batch normalisation.
+
+    Args:
+        features: number of output channels.
+        kernel_size: side of the square kernel.
+        strides: 1, or 2 to halve height and width.
+        name: name of the layer.
+    """
+    return keras.layers.Conv2D(features, kernel_size, strides=strides, padding="same", use_bias=False,
+                               kernel_initializer="he_normal", name=name)
+
+
+def conv_block(inputs: Any, convolution: keras.layers.Conv2D, name: str) -> Any:
+    """Applies a convolution, a batch normalisation of its own and ReLU.
+
+    The convolution is handed over as a layer so that two passes can share one kernel while each keeps its own statistics.
+
+    Args:
+        inputs: symbolic tensor (B, H, W, C).
+        convolution: the layer from `convolution`.
+        name: name of the last layer, whose output is the returned tensor; the normalisation is called `<name>_norm`.
+
+    Returns:
+        Symbolic tensor (B, H / strides, W / strides, features), not negative.
+    """
+    x = convolution(inputs)
+    x = BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+    return keras.layers.ReLU(name=name)(x)

@@ -1,0 +1,59 @@
+"""Cross-entropy of the class, one value per image, with optional class weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_skin.losses import register
+
+
+@register("categorical_crossentropy")
+@keras.saving.register_keras_serializable(package="keras_skin")
+class CategoricalCrossentropy(keras.losses.Loss):
+    """Cross-entropy of the softmax of the logits, in float32.
+
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, equation 3 (L_BCE): for two classes this is the binary cross-entropy of
+    the difference of the two logits.
+
+    Args:
+        class_weights: one number per class, not negative, that multiplies the loss of the images of that class; none by default.
+            Keras' own `class_weight` argument of `fit` cannot reach one of several outputs.
+        label_smoothing: share of the target, in [0, 1), that is spread evenly over the classes.
+        **kwargs: `name` and `reduction` of `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: one-hot classes (B, K).
+        y_pred: logits (B, K).
+
+    Returns:
+        Losses (B,), not negative, before the reduction.
+    """
+
+    def __init__(self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0,
+                 name: str = "categorical_crossentropy", **kwargs: Any) -> None:
+        if class_weights is not None and min(class_weights) < 0:
+            raise ValueError(f"class_weights must not be negative; they are {list(class_weights)}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1); it is {label_smoothing}.")
+        super().__init__(name=name, dtype="float32", **kwargs)
+        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        y_true = ops.cast(y_true, "float32")
+        classes = y_true.shape[-1]
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise ValueError(f"class_weights has {len(self.class_weights)} numbers for {classes} classes.")
+        target = y_true * (1.0 - self.label_smoothing) + self.label_smoothing / classes
+        loss = ops.categorical_crossentropy(target, ops.cast(y_pred, "float32"), from_logits=True)
+        if self.class_weights is None:
+            return loss
+        return loss * ops.sum(y_true * ops.convert_to_tensor(self.class_weights, "float32"), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "reduction": self.reduction, "class_weights": self.class_weights,
+                "label_smoothing": self.label_smoothing}
