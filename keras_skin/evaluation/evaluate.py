@@ -1,0 +1,226 @@
+"""Runs a model over the images of one split: numbers with intervals, a table with a row per image, and mask files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from keras_skin.evaluation import classification, segmentation
+from keras_skin.evaluation.bootstrap import bootstrap, weighted_means
+from keras_skin.registry import atomic_path
+
+Predict = Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]]
+LoadMask = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one split gave.
+
+    Attributes:
+        metrics: `{task: {metric: {"value", "ci95", "n"}}}`, tasks `segmentation` and `classification`; a task without a truth or
+            a model output is absent, and so is a metric that the images cannot tell (`notes` says which).
+        predictions: one row per image, in the order of the table.
+        classes: class names, in the order of the probabilities and of `confusion`.
+        confusion: (K, K) counts, true class by row; None without classification.
+        notes: sentences for the log and the report.
+    """
+
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    predictions: pd.DataFrame
+    classes: tuple[str, ...]
+    confusion: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logistic function in float64, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64)))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis in float64, without overflow."""
+    logits = np.asarray(logits, np.float64)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def evaluate(model_predict: Predict, batches: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], table: pd.DataFrame,
+             classes: Sequence[str], load_mask: LoadMask, mask_folder: Path | None, groups: Sequence[Any] | None = None,
+             threshold: float = 0.5, resamples: int = 1000, seed: int = 0) -> Evaluation:
+    """Evaluates a model on one split.
+
+    Masks are scored and written batch by batch, so memory does not grow with the split. The predicted probability map is resized
+    to the size of the original mask and cut at `threshold` there (headline metrics), and cut at the model's size against the mask
+    that the pipeline resized (metrics with the suffix `_model_size`). An image without a true mask or label is predicted and
+    listed, not scored.
+
+    Args:
+        model_predict: maps a batch's inputs to the model's outputs as arrays: `mask` (B, H, W, 1) logits, `label` (B, K) logits,
+            or one of the two; other keys are ignored.
+        batches: yields (inputs, targets) in the order of `table`, every row once; `targets["mask"]` is (B, H, W, 1).
+        table: columns `image_id`, `mask` (path or ""), `label` (class name or ""); `dataset` and `split` are carried along.
+        classes: K class names in the order of the logits.
+        load_mask: reads a mask file as an (H, W) bool array at its own size.
+        mask_folder: predicted masks are written there as `<image_id>.png`, one bit per pixel, at the original mask's size (the
+            model's where there is no true mask); None writes none.
+        groups: a value per row; intervals resample groups. None: images.
+        threshold: of the mask's probability; a pixel belongs to the lesion above it.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if batches and table disagree in number, a label is not a class, or an output is not finite.
+    """
+    classes = tuple(classes)
+    table = table.reset_index(drop=True)
+    truth = _class_indices(table, classes)
+    rows: list[dict[str, Any]] = []
+    scorer = _MaskScorer(load_mask, mask_folder, threshold)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for inputs, targets in batches:
+            outputs = model_predict(inputs)
+            count = len(next(iter(outputs.values())))
+            part = table.iloc[len(rows):len(rows) + count]
+            if len(part) < count:
+                raise ValueError(f"The batches hold more images than the table's {len(table)} rows.")
+            rows += _predict_rows(outputs, targets, part, classes, scorer, pool)
+    if len(rows) < len(table):
+        raise ValueError(f"The batches hold {len(rows)} images, the table has {len(table)} rows.")
+    return _summarise(pd.DataFrame(rows, index=table.index), truth, classes, _groups(table, groups), resamples, seed)
+
+
+def _class_indices(table: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
+    """(N,) class of each row, -1 where it has none."""
+    labels = table["label"].fillna("").astype(str) if "label" in table else pd.Series("", index=table.index)
+    strange = sorted(set(labels) - {"", *classes})
+    if strange:
+        raise ValueError(f"Labels {strange} are not among the model's classes {list(classes)}.")
+    return np.array([classes.index(label) if label else -1 for label in labels], dtype=int)
+
+
+def _groups(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarray:
+    if groups is None:
+        return np.arange(len(table))
+    if len(groups) != len(table):
+        raise ValueError(f"There are {len(groups)} groups for {len(table)} images.")
+    return np.asarray(groups)
+
+
+def _predict_rows(outputs: Mapping[str, np.ndarray], targets: Mapping[str, Any], part: pd.DataFrame, classes: tuple[str, ...],
+                  scorer: _MaskScorer, pool: ThreadPoolExecutor) -> list[dict[str, Any]]:
+    """The rows of `predictions` for one batch; its masks are written on the way."""
+    rows = [{name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
+            for record in part.itertuples()]
+    for key in ("mask", "label"):
+        if key in outputs:
+            _check_finite(key, outputs[key], part)
+    if "label" in outputs:
+        for row, probability in zip(rows, softmax(outputs["label"]), strict=True):
+            row["predicted"] = classes[int(probability.argmax())]
+            row |= {f"probability_{name}": float(value) for name, value in zip(classes, probability, strict=True)}
+    if "mask" in outputs:
+        probabilities = sigmoid(outputs["mask"])[..., 0]
+        small = np.asarray(targets["mask"])[..., 0] > 0.5 if "mask" in targets else [None] * len(rows)
+        paths = part["mask"].fillna("").astype(str) if "mask" in part else [""] * len(rows)
+        for row, scores in zip(rows, pool.map(scorer.score, part["image_id"], paths, probabilities, small), strict=True):
+            row |= scores
+    return rows
+
+
+def _check_finite(key: str, output: np.ndarray, part: pd.DataFrame) -> None:
+    bad = [str(image_id) for image_id, value in zip(part["image_id"], output, strict=True) if not np.isfinite(value).all()]
+    if bad:
+        raise ValueError(f"The model's output '{key}' is not finite for {len(bad)} images of a batch, the first is {bad[0]}: "
+                         "its training has diverged, or its weights are damaged.")
+
+
+@dataclass(frozen=True)
+class _MaskScorer:
+    """Scores the predicted masks of one split and writes them."""
+
+    load_mask: LoadMask
+    folder: Path | None
+    threshold: float
+
+    def score(self, image_id: str, path: str, probability: np.ndarray, small_truth: np.ndarray | None) -> dict[str, float]:
+        """Scores at both sizes (NaN without a true mask) and pixel counts at the original size."""
+        small = probability > self.threshold
+        truth = self.load_mask(path) if path else None
+        predicted = small if truth is None else segmentation.resize_probability(probability, truth.shape) > self.threshold
+        self._write(image_id, predicted)
+        scores = dict.fromkeys((*segmentation.metric_names(), *segmentation.COUNTS), np.nan)
+        if truth is None:
+            return scores
+        scores |= segmentation.score_mask(truth, predicted)
+        if small_truth is not None:
+            at_model_size = segmentation.score_mask(small_truth, small)
+            scores |= {name + segmentation.MODEL_SIZE: at_model_size[name] for name in segmentation.METRICS}
+        return scores
+
+    def _write(self, image_id: str, mask: np.ndarray) -> None:
+        if self.folder is None:
+            return
+        if image_id != Path(image_id).name or image_id in ("", ".", ".."):
+            raise ValueError(f"Image id '{image_id}' cannot name a file.")
+        with atomic_path(self.folder / f"{image_id}.png") as path:
+            Image.fromarray(mask).save(path)
+
+
+def _summarise(predictions: pd.DataFrame, truth: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, resamples: int,
+               seed: int) -> Evaluation:
+    """Metrics, intervals and notes from the rows of all images."""
+    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    confusion, notes = None, []
+    if "dsc" in predictions:
+        columns = {name: predictions[name].to_numpy(np.float64) for name in segmentation.metric_names()}
+        scored = predictions["tp"].notna().to_numpy()
+        if scored.any():
+            counts = {name: int(np.count_nonzero(~np.isnan(column))) for name, column in columns.items()}
+            values = {name: np.nanmean(column) if counts[name] else np.nan for name, column in columns.items()}
+            metrics["segmentation"] = bootstrap(weighted_means(columns), values, counts, groups, resamples, seed)
+        notes += _mask_notes(predictions[scored], len(predictions))
+    labelled = truth >= 0
+    if "predicted" in predictions:
+        if labelled.any():
+            known = truth[labelled]
+            probabilities = predictions.loc[labelled, [f"probability_{name}" for name in classes]].to_numpy(np.float64)
+            values = classification.classification_scores(known, probabilities, classes)
+            metrics["classification"] = bootstrap(classification.resampled_scores(known, probabilities, classes), values,
+                                                  classification.image_counts(known, classes), groups[labelled], resamples, seed)
+            confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
+        notes += _label_notes(truth, classes, metrics.get("classification", {}))
+    return Evaluation(metrics, predictions, classes, confusion, tuple(notes))
+
+
+def _mask_notes(scored: pd.DataFrame, total: int) -> list[str]:
+    notes = []
+    if len(scored) < total:
+        notes.append(f"{total - len(scored)} of {total} images have no true mask: predicted, not scored.")
+    both = int(scored["dsc"].isna().sum())
+    if both:
+        notes.append(f"{both} images have an empty true and an empty predicted mask: left out of the mean DSC, IoU and MCC.")
+    missed = int(((scored["tp"] + scored["fn"] > 0) & (scored["tp"] + scored["fp"] == 0)).sum())
+    if missed:
+        notes.append(f"{missed} lesions were missed altogether (empty predicted mask): they count as DSC 0.")
+    return notes
+
+
+def _label_notes(truth: np.ndarray, classes: tuple[str, ...], metrics: Mapping[str, Any]) -> list[str]:
+    notes, unlabelled = [], int(np.count_nonzero(truth < 0))
+    if unlabelled:
+        notes.append(f"{unlabelled} of {len(truth)} images have no label: predicted, not scored.")
+    absent = [name for index, name in enumerate(classes) if not np.count_nonzero(truth == index)]
+    if absent and unlabelled < len(truth):
+        expected = [name for name in classification.METRICS if name != "top2_accuracy" or len(classes) > 2]
+        undefined = ", ".join(name for name in expected if name not in metrics)
+        consequence = f"{undefined} cannot be computed" if undefined else "means over classes leave it out"
+        notes.append(f"No image of class {', '.join(absent)}: {consequence}.")
+    return notes
