@@ -14,7 +14,7 @@ import pandas as pd
 from keras_skin.data import readers
 from keras_skin.registry import Entry, UserError
 
-COLUMNS = ("image_id", "group_id", "image", "mask", "label", "split")
+COLUMNS = ("image_id", "group_id", "image", "mask", "label", "split", "dataset")
 EXCLUDED_COLUMNS = ("image_id", "file", "reason", "split", "label")
 PRINTED = 20
 
@@ -29,8 +29,9 @@ class Records:
 
     Attributes:
         name: name of the data set.
-        table: sorted by `image_id`, which is unique; columns `image_id, group_id, image, mask, label, split`, then metadata.
-            Paths are absolute; an empty text stands for "none". `group_id` is the patient, else the lesion, else the image.
+        table: sorted by `image_id`, which is unique; columns `image_id, group_id, image, mask, label, split, dataset`,
+            then metadata. Paths are absolute; an empty text stands for "none". `group_id` is the patient, else the lesion, else
+            the image.
         classes: the labels, in the order of the model's outputs.
         excluded: what the data set names but cannot be used: `image_id, file, reason, split, label`.
         notes: sentences for the log and the report.
@@ -53,11 +54,12 @@ def make_records(
     """Builds Records from a reader's rows: fills in defaults, puts rows and columns in order.
 
     Args:
-        rows: one dict per image with at least `image_id` and `image`; `group_id` defaults to the bare image id, the others to "".
+        rows: one dict per image with at least `image_id` and `image`; `group_id` defaults to the bare image id, `dataset` to
+            `name`, the others to "".
         excluded: dicts with at least `image_id` and `reason`.
     """
     columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
-    rows = [{**dict.fromkeys(columns, ""), "group_id": bare_id(row["image_id"]), **row} for row in rows]
+    rows = [{**dict.fromkeys(columns, ""), "group_id": bare_id(row["image_id"]), "dataset": name, **row} for row in rows]
     table = pd.DataFrame(rows, columns=columns, dtype=str)
     table = table.sort_values("image_id", kind="stable", ignore_index=True)
     if table["image_id"].duplicated().any():
