@@ -20,6 +20,7 @@ isic2016/
   ISBI2016_ISIC_Part3_Test_GroundTruth.csv
 """
 _LABELS = {"benign": "benign", "malignant": "malignant", "0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
+FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; the stand-in of ISIC 2017 shares some
 _HEADER = ("img_id", "image_id", "image", "id", "name")
 
 
@@ -29,10 +30,32 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in in the official layout; `counts` gives the number of images of `train` and `test`."""
-    from keras_skin.data.synthetic import render_isic2016
+    """Draws a small stand-in in the official layout: every fourth lesion is malignant.
 
-    render_isic2016(folder, seed, counts, size)
+    Args:
+        folder: a new folder.
+        seed: decides all pictures.
+        counts: number of images of `train` (default 48) and `test` (16).
+        size: about (height, width).
+    """
+    from keras_skin.data import stand_ins
+
+    wanted = stand_ins.counts_or_default(counts, {"train": 48, "test": 16})
+    with stand_ins.new_folder(folder, "ISIC 2016", seed) as root:
+        for split, word in PARTS.items():
+            images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
+            masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
+            images.mkdir()
+            masks.mkdir()
+            lines = []
+            for index in range(wanted[split]):
+                number, malignant = FIRST_NUMBER[split] + index, index % 4 == 1
+                image, mask = stand_ins.picture(seed, number, size, malignant)
+                stand_ins.write_jpeg(images / f"ISIC_{number:07d}.jpg", image)
+                stand_ins.write_mask_png(masks / f"ISIC_{number:07d}_Segmentation.png", mask)
+                label = CLASSES[malignant] if split == "train" else str(int(malignant))
+                lines.append(f"ISIC_{number:07d},{label}\n")
+            (root / f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv").write_text("".join(lines), encoding="utf-8")
 
 
 @register("isic2016", title="ISIC 2016 challenge, parts 1 and 3", folders=("isic2016", "ISIC2016", "ISIC_2016", "ISBI2016"),

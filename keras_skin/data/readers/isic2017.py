@@ -28,10 +28,38 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in of the training part in the official layout; `counts` gives the number of images of `train`."""
-    from keras_skin.data.synthetic import render_isic2017
+    """Draws a small stand-in of the training part in the official layout; every other lesion is a melanoma.
 
-    render_isic2017(folder, seed, counts, size)
+    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training part, one
+    of them with another label, and one of its test part.
+
+    Args:
+        folder: a new folder.
+        seed: decides all pictures.
+        counts: number of images of `train` (default 16).
+        size: about (height, width).
+    """
+    from keras_skin.data import stand_ins
+
+    own = 20_000
+    numbers = [1, 2, 5, 6, 10_001, *range(own, own + 1000)][:stand_ins.counts_or_default(counts, {"train": 16})["train"]]
+    with stand_ins.new_folder(folder, "ISIC 2017", seed) as root:
+        images, masks = root / "ISIC-2017_Training_Data", root / "ISIC-2017_Training_Part1_GroundTruth"
+        images.mkdir()
+        masks.mkdir()
+        labels, metadata = ["image_id,melanoma,seborrheic_keratosis"], ["image_id,age_approximate,sex"]
+        for number in sorted(numbers):
+            malignant = number % 2 == 0 if number >= own else number % 4 == 1
+            image, mask = stand_ins.picture(seed, number, size, malignant)
+            image_id = f"ISIC_{number:07d}"
+            stand_ins.write_jpeg(images / f"{image_id}.jpg", image)
+            stand_ins.write_mask_png(masks / f"{image_id}_segmentation.png", mask)
+            melanoma = malignant or number == 2  # number 2 is benign in ISIC 2016
+            labels.append(f"{image_id},{float(melanoma)},{float(not melanoma and number % 3 == 0)}")
+            age = "unknown" if number % 5 == 0 else str(20 + number % 13 * 5)
+            metadata.append(f"{image_id},{age},{('male', 'female')[number % 2]}")
+        (root / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
+        (root / "ISIC-2017_Training_Data_metadata.csv").write_text("\n".join(metadata) + "\n", encoding="utf-8")
 
 
 @register("isic2017", title="ISIC 2017 challenge, parts 1 and 3", folders=("isic2017", "ISIC2017", "ISIC_2017", "ISIC-2017"),

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_skin.data.readers import get, register
 from keras_skin.data.records import Records, make_records, wrong_folder
 from keras_skin.data.tables import PRINTED, Files, check_id, find_file, find_folder, index_files
@@ -42,10 +44,63 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in in the official layout; `counts` gives the number of `common`, `atypical` and `melanoma` images."""
-    from keras_skin.data.synthetic import render_ph2
+    """Draws a small stand-in in the official layout, with 1-bit masks and both tables.
 
-    render_ph2(folder, seed, counts, size)
+    Args:
+        folder: a new folder.
+        seed: decides all pictures and findings.
+        counts: number of `common` (default 8), `atypical` (8) and `melanoma` (4) images.
+        size: about (height, width).
+    """
+    from keras_skin.data import stand_ins
+
+    wanted = stand_ins.counts_or_default(counts, {"common": 8, "atypical": 8, "melanoma": 4})
+    suspicion = {"common": 0.0, "atypical": 0.25, "melanoma": 1.0}
+    rows = []
+    with stand_ins.new_folder(folder, "PH2", seed) as root:
+        root = root / "PH2Dataset"
+        for index, subtype in enumerate(subtype for subtype, count in wanted.items() for _ in range(count)):
+            image_id = f"IMD{index + 2:03d}"
+            image, mask = stand_ins.picture(seed, 30_000 + index, size, suspicion[subtype])
+            case = root / "PH2 Dataset images" / image_id
+            for kind in ("Dermoscopic_Image", "lesion"):
+                (case / f"{image_id}_{kind}").mkdir(parents=True)
+            stand_ins.write_bmp(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
+            stand_ins.write_mask_bmp(case / f"{image_id}_lesion" / f"{image_id}_lesion.bmp", mask)
+            rng = np.random.default_rng([seed, index])
+            findings = [str(rng.choice(codes)) for _, codes in _FINDINGS.values()]
+            colours = sorted(rng.choice(list(COLOURS), size=1 + rng.integers(3), replace=False).tolist())
+            histology = "Melanoma" if subtype == "melanoma" else ""
+            rows.append([image_id, histology, subtype, str(rng.integers(3)), *findings, colours])
+        _write_tables(root, rows)
+
+
+def _write_tables(root: Path, rows: list[list[Any]]) -> None:
+    """Writes the annotations as the download has them: a spreadsheet with its header on row 13, and a text table with a legend."""
+    import openpyxl
+
+    code = {subtype: number for number, subtype in SUBTYPES.items()}
+    heading = ("||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network | Dots/Globules | "
+               "Streaks | Regression Areas | Blue-Whitish Veil ||           Colors ||")
+    lines = [heading]
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
+    sheet.title = "Folha1"
+    titles = [f"{title.title()}\n({'/'.join(codes)})" for title, codes in _FINDINGS.values()]
+    for column, title in enumerate(["Image Name", "Histological Diagnosis", *(name.title() for name in _SHEET_SUBTYPES),
+                                    "Asymmetry\n(0/1/2)", *titles,
+                                    *(name.replace("_", "-").title() for name in COLOURS.values())], 1):
+        sheet.cell(13, column, title)
+    for line, (image_id, histology, subtype, asymmetry, *findings, colours) in enumerate(rows, 14):
+        crosses = ["X" if name == subtype else None for name in _SHEET_SUBTYPES.values()]
+        marks = ["X" if number in colours else None for number in COLOURS]
+        for column, value in enumerate([image_id, histology or None, *crosses, int(asymmetry), *findings, *marks], 1):
+            sheet.cell(line, column, value)
+        lines.append(f"|| {image_id} || {histology:>22} || {code[subtype]:>18} || {asymmetry:>9} | "
+                     + " | ".join(f"{finding:>15}" for finding in findings) + f" || {'  '.join(colours):>16} ||")
+    workbook.save(root / "PH2_dataset.xlsx")
+    legend = ["", "", "Legends for Clinical Diagnosis: ", "   0 - Common Nevus;", "   1 - Atypical Nevus;", "   2 - Melanoma."]
+    (root / "PH2_dataset.txt").write_bytes("\r\n".join([*lines, *legend]).encode("ascii"))
 
 
 @register("ph2", title="PH2, Hospital Pedro Hispano", folders=("ph2", "PH2", "PH2Dataset", "PH2 Dataset"), classes=CLASSES,
