@@ -1,0 +1,323 @@
+"""The one image path: the only functions that decode, turn and resize an image that a model sees.
+
+Pure TensorFlow with explicit control flow, so the same function gives the same numbers eagerly, inside tf.data and inside an
+exported graph. Nothing here depends on the size of a batch or on the state of the process.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+MAX_PIXELS = 100_000_000
+"""Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
+
+_RATIOS = (1, 2, 4, 8)
+_OTHER_FORMATS = (
+    ("TIFF", 0, b"II*\0"), ("TIFF", 0, b"MM\0*"), ("TIFF", 0, b"II+\0"), ("TIFF", 0, b"MM\0+"), ("GIF", 0, b"GIF8"),
+    ("WebP", 8, b"WEBP"), ("HEIC or AVIF", 4, b"ftyp"), ("DICOM", 128, b"DICM"), ("PDF", 0, b"%PDF"),
+)
+
+
+def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = None) -> tf.Tensor:
+    """Decodes a JPEG, PNG or BMP file, upright and in RGB.
+
+    The format is told by the content, never by a file's name. A JPEG is turned as its EXIF orientation says; grey becomes three
+    equal channels; 16-bit PNG keeps its high byte; CMYK and YCCK JPEG are converted without their ink profile. An alpha channel
+    is dropped, not composited: what lies under a transparent pixel is shown, because no background is right for a lesion.
+
+    Args:
+        contents: scalar string, the bytes of the file.
+        minimum_size: (height, width) that is wanted in the end. A JPEG that is far larger is decoded at 1/2, 1/4 or 1/8 of its
+            size in the discrete cosine domain, such that it keeps at least twice this size both ways. `None` decodes in full.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the file is empty, damaged, of another format (which is named), or holds more than
+            `MAX_PIXELS` pixels. In a batch, `decode_or_blank` keeps one such file from failing the others.
+    """
+    form = image_format(contents)
+    image = tf.switch_case(_branch(form), [
+        lambda: _decode_jpeg(contents, minimum_size),
+        lambda: _decode_png(contents),
+        lambda: _decode_bmp(contents),
+        lambda: _refuse(form),
+    ])
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def decode_or_blank(contents: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes and resizes one file, or gives a black image where that is impossible; raises nothing.
+
+    Works in graphs and SavedModels as well, where an error in one image would otherwise fail its whole batch.
+
+    Args:
+        contents: scalar string, the bytes of the file.
+        size: (height, width) of the result.
+
+    Returns:
+        image: (height, width, 3) float32 in 0..255.
+        valid: scalar bool; False if the image is the blank one.
+    """
+    def load(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return resize_image(decode_image(data, size), size), tf.constant(True)
+
+    decoded = tf.data.Dataset.from_tensors(contents).map(load).ignore_errors()
+    blank = tf.data.Dataset.from_tensors((tf.zeros((*size, 3)), tf.constant(False)))
+    return decoded.concatenate(blank).take(1).get_single_element()
+
+
+def resize_image(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes bilinearly with antialiasing, without keeping the aspect ratio.
+
+    Args:
+        image: (H, W, C) or (B, H, W, C), any real type.
+        size: (height, width).
+
+    Returns:
+        float32 of that size, in the range of `image`.
+    """
+    return tf.cast(tf.image.resize(image, size, method="bilinear", antialias=True), tf.float32)
+
+
+def resize_mask(mask: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes a binary mask; a pixel is set if at least half of the area it stands for is.
+
+    Args:
+        mask: (H, W, 1) or (B, H, W, 1) with values 0 and 1.
+        size: (height, width).
+
+    Returns:
+        float32 of that size, values 0 and 1 only.
+    """
+    half = 0.5 - 1e-4  # the weights of an antialiased resize add up to 1 within rounding
+    return tf.cast(resize_image(tf.cast(mask, tf.float32), size) >= half, tf.float32)
+
+
+def load_image(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
+    """An image file at the wanted size, as every model of the package takes it.
+
+    Returns:
+        (height, width, 3) float32 RGB in 0..255; at the file's own size if `size` is None.
+    """
+    image = decode_image(tf.io.read_file(path), minimum_size=size)
+    return tf.cast(image, tf.float32) if size is None else resize_image(image, size)
+
+
+def load_mask(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
+    """A mask file as 0 and 1, (height, width, 1) float32, at its own size or at `size`. See `decode_mask`."""
+    mask = tf.cast(decode_mask(tf.io.read_file(path)), tf.float32)
+    return mask if size is None else resize_mask(mask, size)
+
+
+def decode_mask(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a mask: PNG, JPEG, or BMP of any depth.
+
+    A pixel of a PNG or JPEG is set from 128 on, so that the noise of lossy compression is not (if nothing is brighter than 1, the
+    file holds 0 and 1, and 1 is set); a pixel of a BMP is set above 0.
+
+    Returns:
+        (H, W, 1) uint8, values 0 and 1 only.
+    """
+    form = image_format(contents)
+
+    def from_bmp() -> tf.Tensor:
+        grey = tf.ensure_shape(tf.numpy_function(_opencv_grey, [contents], tf.uint8, stateful=False), (None, None, 1))
+        return tf.cast(grey > 0, tf.uint8)
+
+    def from_bytes() -> tf.Tensor:
+        values = tf.reduce_max(decode_image(contents), axis=-1, keepdims=True)
+        threshold = tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
+        return tf.cast(values >= threshold, tf.uint8)
+
+    return tf.ensure_shape(tf.cond(form == "BMP", from_bmp, from_bytes), (None, None, 1))
+
+
+def image_format(contents: tf.Tensor) -> tf.Tensor:
+    """Name of a file's format by its first bytes, scalar string; "" if it is unknown."""
+    name = tf.constant("")
+    for other, start, magic in _OTHER_FORMATS:
+        name = tf.where(_has(contents, start, magic), other, name)
+    name = tf.where(_has(contents, 0, b"BM"), "BMP", name)
+    name = tf.where(_has(contents, 0, b"\x89PNG\r\n\x1a\n"), "PNG", name)
+    return tf.where(tf.io.is_jpeg(contents), "JPEG", name)
+
+
+def image_shape(contents: tf.Tensor) -> tf.Tensor:
+    """Height and width of the upright image, read from the header alone.
+
+    Args:
+        contents: scalar string, the bytes (or the first bytes) of a JPEG, PNG or BMP file.
+
+    Returns:
+        (2,) int64: height and width as `decode_image(contents)` gives them.
+    """
+    form = image_format(contents)
+
+    def jpeg() -> tf.Tensor:
+        height, width, orientation = _jpeg_header(contents)
+        return tf.where(orientation >= 5, tf.stack([width, height]), tf.stack([height, width]))
+
+    return tf.ensure_shape(tf.switch_case(_branch(form), [
+        jpeg,
+        lambda: tf.stack(_png_header(contents)),
+        lambda: tf.stack(_bmp_header(contents)[:2]),
+        lambda: tf.cast(tf.shape(_refuse(form))[:2], tf.int64),
+    ]), (2,))
+
+
+# Formats
+
+def _branch(form: tf.Tensor) -> tf.Tensor:
+    """Index of the branch that decodes a format; 3 refuses it."""
+    known = tf.cast(tf.stack([form == "JPEG", form == "PNG", form == "BMP", True]), tf.int32)
+    return tf.argmax(known, output_type=tf.int32)
+
+
+def _refuse(form: tf.Tensor) -> tf.Tensor:
+    name = tf.where(form == "", "This file", form)
+    with tf.control_dependencies([_require(False, [name, " is not supported: expected a JPEG, PNG or BMP image."])]):
+        return tf.zeros((1, 1, 3), tf.uint8)
+
+
+def _decode_jpeg(contents: tf.Tensor, minimum_size: tuple[int, int] | None) -> tf.Tensor:
+    height, width, orientation = _jpeg_header(contents)
+
+    def at(ratio: int) -> tf.Tensor:
+        return tf.io.decode_jpeg(contents, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    with tf.control_dependencies(_bounded(height, width)):
+        if minimum_size is None:
+            image = at(1)
+        else:
+            stored = tf.where(orientation >= 5, [minimum_size[1], minimum_size[0]], [minimum_size[0], minimum_size[1]])
+            wanted = 2 * tf.cast(stored, tf.int64)
+            large = [(height + ratio - 1) // ratio >= wanted[0] for ratio in _RATIOS[1:]]
+            wide = [(width + ratio - 1) // ratio >= wanted[1] for ratio in _RATIOS[1:]]
+            choice = tf.math.count_nonzero(tf.logical_and(large, wide), dtype=tf.int32)
+            image = tf.switch_case(choice, [lambda ratio=ratio: at(ratio) for ratio in _RATIOS])
+    return tf.cond(orientation > 1, lambda: _upright(image, orientation), lambda: image)
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an (H, W, 3) image as the EXIF orientation 2..8 asks: transpose first, then the flips."""
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    upside_down = tf.reduce_any(orientation == tf.constant([3, 4, 7, 8], tf.int64))
+    mirrored = tf.reduce_any(orientation == tf.constant([2, 3, 6, 7], tf.int64))
+    return tf.reverse(image, tf.boolean_mask([0, 1], tf.stack([upside_down, mirrored])))
+
+
+def _decode_png(contents: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies(_bounded(*_png_header(contents))):
+        return tf.io.decode_png(contents, channels=3)
+
+
+def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
+    height, width, bits, compression, offset = _bmp_header(contents)
+    plain = tf.logical_and(compression == 0, tf.logical_or(bits == 24, bits == 32))
+    kind = ["BMP with ", tf.strings.as_string(bits), " bits per pixel, compression ", tf.strings.as_string(compression)]
+    checks = [*_bounded(height, width),
+              _require(plain, [*kind, " is not supported: expected 24 or 32 bits without compression."])]
+    with tf.control_dependencies(checks):
+        # Some programs append padding, which the decoder refuses.
+        size = offset + height * ((width * bits + 31) // 32 * 4)
+        image = tf.io.decode_bmp(tf.strings.substr(contents, tf.constant(0, tf.int64), size))
+    return image[..., :3]
+
+
+def _opencv_grey(contents: bytes):
+    """Brightest channel of a BMP of any depth: TensorFlow does not read 1-bit BMP."""
+    import cv2
+    import numpy as np
+
+    image = cv2.imdecode(np.frombuffer(contents, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("This BMP mask cannot be decoded.")
+    return image.max(axis=-1, keepdims=True)
+
+
+# Headers
+
+def _bounded(height: tf.Tensor, width: tf.Tensor) -> list[tf.Operation | None]:
+    size = [tf.strings.as_string(height), "x", tf.strings.as_string(width), " (height x width)"]
+    # Each side is compared first: the product of two 32-bit sides of a damaged header may not fit.
+    limit = tf.constant(MAX_PIXELS, tf.int64)
+    bounded = tf.logical_and(tf.maximum(height, width) <= limit, height * tf.minimum(width, limit) <= limit)
+    return [_require(tf.minimum(height, width) > 0, ["The image's header is damaged: it says ", *size, "."]),
+            _require(bounded, ["An image of ", *size, f" is refused: more than {MAX_PIXELS} pixels."])]
+
+
+def _png_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    header = _bytes(contents, 16, 8)
+    return _integer(header, 4, 4, big_endian=True), _integer(header, 0, 4, big_endian=True)
+
+
+def _bmp_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Height, width, bits per pixel, compression and offset of the pixels."""
+    header = _bytes(contents, 0, 34)
+    height = tf.cast(tf.bitcast(tf.cast(_integer(header, 22, 4), tf.uint32), tf.int32), tf.int64)  # negative if stored top down
+    return (tf.abs(height), _integer(header, 18, 4), _integer(header, 28, 2), _integer(header, 30, 4), _integer(header, 10, 4))
+
+
+def _jpeg_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; zeros if there is no frame header."""
+    zero, one = tf.constant(0, tf.int64), tf.constant(1, tf.int64)
+
+    def step(position, height, width, orientation, _):
+        head = _bytes(contents, position, 10)
+        marker, size = head[1], _integer(head, 2, 2, big_endian=True)
+        fill = tf.logical_and(head[0] == 0xFF, marker == 0xFF)
+        frame = tf.logical_and(tf.logical_and(marker >= 0xC0, marker <= 0xCF), tf.reduce_all(marker != [0xC4, 0xC8, 0xCC]))
+        height = tf.where(frame, _integer(head, 5, 2, big_endian=True), height)
+        width = tf.where(frame, _integer(head, 7, 2, big_endian=True), width)
+        exif = tf.logical_and(orientation == 0, tf.logical_and(marker == 0xE1, tf.reduce_all(head[4:] == list(b"Exif\0\0"))))
+        orientation = tf.cond(exif, lambda: _exif_orientation(contents, position + 10, size - 8), lambda: orientation)
+        end = frame | (head[0] != 0xFF) | (marker == 0xD9) | (marker == 0xDA) | (~fill & (size < 2))
+        return position + tf.where(fill, one, size + 2), height, width, orientation, end
+
+    start = (tf.constant(2, tf.int64), zero, zero, zero, tf.constant(False))
+    _, height, width, orientation, _ = tf.while_loop(lambda *state: ~state[-1], step, start, parallel_iterations=1)
+    return height, width, tf.maximum(orientation, one)
+
+
+def _exif_orientation(contents: tf.Tensor, start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Tag 0x0112 of the first directory of an EXIF segment; 1 if it is missing or anything is wrong with it."""
+    tiff = _bytes(contents, start, tf.maximum(count, 8))
+    order = _integer(tiff, 0, 2)
+    big, little = order == 0x4D4D, order == 0x4949
+    directory = _integer(tiff, 4, 4, big_endian=big)
+    count = tf.minimum(_integer(tiff, directory, 2, big_endian=big), tf.size(tiff, tf.int64) // 12)
+    fields = directory + 2 + 12 * tf.range(count)
+    tags = tf.stack([_integer(tiff, fields, 2, big_endian=big), _integer(tiff, fields + 2, 2, big_endian=big)], axis=-1)
+    short = tf.reduce_all(tags == tf.constant([0x0112, 3], tf.int64), axis=-1)
+    values = tf.boolean_mask(_integer(tiff, fields + 8, 2, big_endian=big), short)
+    one = tf.constant(1, tf.int64)
+    value = tf.concat([values, [one]], axis=0)[0]
+    return tf.where((big | little) & (value >= 1) & (value <= 8), value, one)
+
+
+def _has(contents: tf.Tensor, start: int, magic: bytes) -> tf.Tensor:
+    return tf.reduce_all(_bytes(contents, start, len(magic)) == list(magic))
+
+
+def _bytes(contents: tf.Tensor, start: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
+    """(count,) int64: the bytes from `start` on, zeros past the end."""
+    length = tf.cast(tf.strings.length(contents), tf.int64)
+    count = tf.maximum(tf.cast(count, tf.int64), 0)
+    chunk = tf.strings.substr(contents, tf.clip_by_value(tf.cast(start, tf.int64), 0, length), count)
+    values = tf.cast(tf.io.decode_raw(chunk, tf.uint8), tf.int64)
+    return tf.pad(values, [[0, count - tf.size(values, tf.int64)]])
+
+
+def _integer(values: tf.Tensor, start: tf.Tensor | int, count: int, big_endian: tf.Tensor | bool = False) -> tf.Tensor:
+    """The unsigned number of `count` bytes at `start` (of any shape) in a vector of bytes; bytes past the end are 0."""
+    positions = tf.expand_dims(tf.cast(start, tf.int64), -1) + tf.range(count, dtype=tf.int64)
+    size = tf.size(values, tf.int64)
+    digits = tf.where(positions < size, tf.gather(values, tf.clip_by_value(positions, 0, size - 1)), tf.constant(0, tf.int64))
+    powers = tf.constant([256**index for index in range(count)], tf.int64)
+    return tf.reduce_sum(digits * tf.where(big_endian, powers[::-1], powers), axis=-1)
+
+
+def _require(condition: tf.Tensor | bool, message: list[tf.Tensor | str]) -> tf.Operation | None:
+    return tf.debugging.Assert(condition, [tf.strings.join([tf.convert_to_tensor(part) for part in message])])
