@@ -81,8 +81,9 @@ def evaluate(model_predict: Predict, batches: Iterable[tuple[Mapping[str, Any], 
     """
     classes = tuple(classes)
     table = table.reset_index(drop=True)
-    truth = _class_indices(table, classes)
+    _class_indices(table, classes)  # a strange label is told before the work, not after it
     rows: list[dict[str, Any]] = []
+    _group_codes(table, groups)
     scorer = _MaskScorer(load_mask, mask_folder, threshold)
     with ThreadPoolExecutor(max_workers=4) as pool:
         for inputs, targets in batches:
@@ -94,7 +95,7 @@ def evaluate(model_predict: Predict, batches: Iterable[tuple[Mapping[str, Any], 
             rows += _predict_rows(outputs, targets, part, classes, scorer, pool)
     if len(rows) < len(table):
         raise ValueError(f"The batches hold {len(rows)} images, the table has {len(table)} rows.")
-    return _summarise(pd.DataFrame(rows, index=table.index), truth, classes, _groups(table, groups), resamples, seed)
+    return summarise(pd.DataFrame(rows, index=table.index), classes, groups, resamples, seed)
 
 
 def _class_indices(table: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
@@ -106,19 +107,19 @@ def _class_indices(table: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([classes.index(label) if label else -1 for label in labels], dtype=int)
 
 
-def _groups(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarray:
+def _group_codes(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarray:
     if groups is None:
         return np.arange(len(table))
     if len(groups) != len(table):
         raise ValueError(f"There are {len(groups)} groups for {len(table)} images.")
-    return np.asarray(groups)
+    return pd.factorize(np.asarray(groups, dtype=object))[0]
 
 
 def _predict_rows(outputs: Mapping[str, np.ndarray], targets: Mapping[str, Any], part: pd.DataFrame, classes: tuple[str, ...],
                   scorer: _MaskScorer, pool: ThreadPoolExecutor) -> list[dict[str, Any]]:
     """The rows of `predictions` for one batch; its masks are written on the way."""
-    rows = [{name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
-            for record in part.itertuples()]
+    rows: list[dict[str, Any]] = [{name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
+                                  for record in part.itertuples()]
     for key in ("mask", "label"):
         if key in outputs:
             _check_finite(key, outputs[key], part)
@@ -174,9 +175,24 @@ class _MaskScorer:
             Image.fromarray(mask).save(path)
 
 
-def _summarise(predictions: pd.DataFrame, truth: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, resamples: int,
-               seed: int) -> Evaluation:
-    """Metrics, intervals and notes from the rows of all images."""
+def summarise(predictions: pd.DataFrame, classes: Sequence[str], groups: Sequence[Any] | None = None, resamples: int = 1000,
+              seed: int = 0) -> Evaluation:
+    """Metrics, intervals and notes from the rows of all images: what `evaluate` ends with, also for pooled predictions.
+
+    Args:
+        predictions: rows as in `Evaluation.predictions`; `label` is "" or NaN where there is none.
+        classes: K class names.
+        groups: a value per row; intervals resample groups. None: images.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The evaluation, with `predictions` as they were given.
+
+    Raises:
+        ValueError: if a label is not a class, or the number of groups is not that of the rows.
+    """
+    classes, truth, codes = tuple(classes), _class_indices(predictions, tuple(classes)), _group_codes(predictions, groups)
     metrics: dict[str, dict[str, dict[str, Any]]] = {}
     confusion, notes = None, []
     if "dsc" in predictions:
@@ -185,7 +201,7 @@ def _summarise(predictions: pd.DataFrame, truth: np.ndarray, classes: tuple[str,
         if scored.any():
             counts = {name: int(np.count_nonzero(~np.isnan(column))) for name, column in columns.items()}
             values = {name: np.nanmean(column) if counts[name] else np.nan for name, column in columns.items()}
-            metrics["segmentation"] = bootstrap(weighted_means(columns), values, counts, groups, resamples, seed)
+            metrics["segmentation"] = bootstrap(weighted_means(columns), values, counts, codes, resamples, seed)
         notes += _mask_notes(predictions[scored], len(predictions))
     labelled = truth >= 0
     if "predicted" in predictions:
@@ -194,7 +210,7 @@ def _summarise(predictions: pd.DataFrame, truth: np.ndarray, classes: tuple[str,
             probabilities = predictions.loc[labelled, [f"probability_{name}" for name in classes]].to_numpy(np.float64)
             values = classification.classification_scores(known, probabilities, classes)
             metrics["classification"] = bootstrap(classification.resampled_scores(known, probabilities, classes), values,
-                                                  classification.image_counts(known, classes), groups[labelled], resamples, seed)
+                                                  classification.image_counts(known, classes), codes[labelled], resamples, seed)
             confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
         notes += _label_notes(truth, classes, metrics.get("classification", {}))
     return Evaluation(metrics, predictions, classes, confusion, tuple(notes))

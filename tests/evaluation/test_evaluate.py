@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation.evaluate import evaluate, sigmoid, softmax
+from keras_skin.evaluation.evaluate import evaluate, sigmoid, softmax, summarise
 
 CLASSES = ("benign", "malignant")
 
@@ -158,3 +158,16 @@ def test_image_ids_cannot_leave_the_folder(tmp_path, image_id):
     with pytest.raises(ValueError, match="cannot name a file"):
         case.run(tmp_path / "masks")
     assert not (tmp_path / "outside.png").exists()
+
+
+def test_predictions_read_back_from_a_file_give_the_same_metrics(tmp_path):
+    case = Case()
+    case.table.loc[0, "label"] = ""
+    result = case.run()
+    result.predictions.to_csv(tmp_path / "predictions.csv", index=False)
+    again = summarise(pd.read_csv(tmp_path / "predictions.csv", float_precision="round_trip"), CLASSES, resamples=50)
+    assert again.metrics == result.metrics
+    assert again.notes == result.notes
+    pooled = summarise(pd.concat([result.predictions] * 2), CLASSES, groups=[*range(6)] * 2, resamples=50)
+    assert pooled.metrics["segmentation"]["dsc"]["n"] == 12
+    assert pooled.metrics["segmentation"]["dsc"]["ci95"] == pytest.approx(result.metrics["segmentation"]["dsc"]["ci95"])

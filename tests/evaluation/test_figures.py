@@ -1,0 +1,126 @@
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from keras_skin.evaluation import figures
+
+CLASSES = ("benign", "malignant")
+BANNER = (0xB0, 0x00, 0x20)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def predictions(count=30, classes=CLASSES):
+    random = np.random.default_rng(0)
+    truth, probabilities = random.integers(len(classes), size=count), random.dirichlet(np.ones(len(classes)), size=count)
+    table = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
+    table["image_id"] = [f"im{index}" for index in range(count)]
+    table["label"] = [classes[index] for index in truth]
+    table["predicted"] = [classes[index] for index in probabilities.argmax(axis=1)]
+    table["dsc"] = np.linspace(0, 1, count)
+    return table.assign(iou=table["dsc"] / (2 - table["dsc"]), mcc=table["dsc"] - 0.1)
+
+
+def history(epochs):
+    return pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 1.0, "val_loss": 1.1, "val_mask_dsc": 0.5, "learning_rate": 1e-3,
+                         "seconds": 3.0})
+
+
+def load(image_id):
+    image = np.full((60, 80, 3), 200, np.uint8)
+    truth = np.zeros((60, 80), bool)
+    truth[:30, 10:40] = True
+    return image, truth, np.zeros_like(truth) if image_id == "im0" else np.roll(truth, 5, axis=1)
+
+
+def five_classes(path, **mark):
+    return figures.roc_and_precision_recall(predictions(classes=tuple("abcde")), tuple("abcde"), path, **mark)
+
+
+def two_splits(path, **mark):
+    return figures.segmentation_box_plots({"test": predictions(), "external/ph2": predictions(1)}, path, **mark)
+
+
+COUNTS = pd.DataFrame({"training": [5, 2], "test": [1, 0]}, index=CLASSES)
+DRAWINGS = {
+    "learning": lambda path, **mark: figures.learning_curves(history(5), path, best_epoch=2, **mark),
+    "one epoch": lambda path, **mark: figures.learning_curves(history(1), path, **mark),
+    "no epoch": lambda path, **mark: figures.learning_curves(history(0), path, **mark),
+    "confusion": lambda path, **mark: figures.confusion_matrix(np.array([[3, 1], [0, 0]]), CLASSES, path, "Test", **mark),
+    "curves": lambda path, **mark: figures.roc_and_precision_recall(predictions(), CLASSES, path, **mark),
+    "curves of five": five_classes,
+    "boxes": two_splits,
+    "sheet": lambda path, **mark: figures.segmentation_sheet(predictions(), load, path, **mark),
+    "sheet of two": lambda path, **mark: figures.segmentation_sheet(predictions(2), load, path, **mark),
+    "counts": lambda path, **mark: figures.class_counts(COUNTS, path, **mark),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_figures_are_written_and_synthetic_ones_are_marked(tmp_path, name):
+    plain = DRAWINGS[name](tmp_path / "deep" / "plain.png")
+    assert pixels(plain).std() > 0
+    assert not (pixels(plain) == BANNER).all(axis=2).any()
+    marked = pixels(DRAWINGS[name](tmp_path / "marked.png", synthetic=True))
+    assert (marked == BANNER).all(axis=2).sum() > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
+
+
+def test_nothing_to_draw_writes_nothing(tmp_path):
+    path = tmp_path / "figure.png"
+    assert figures.roc_and_precision_recall(predictions().assign(label="benign"), CLASSES, path) is None
+    assert figures.roc_and_precision_recall(predictions().assign(label=""), CLASSES, path) is None
+    unscored = {"test": predictions().assign(dsc=np.nan), "external/ph2": predictions().drop(columns="dsc")}
+    assert figures.segmentation_box_plots(unscored, path) is None
+    assert figures.segmentation_sheet(predictions().assign(dsc=np.nan), load, path) is None
+    assert not path.exists()
+
+
+def test_sheet_shows_extremes_and_draws_both_outlines(tmp_path):
+    shown = []
+
+    def watched(image_id):
+        shown.append(image_id)
+        return load(image_id)
+
+    path = figures.segmentation_sheet(predictions(9), watched, tmp_path / "sheet.png", count=2)
+    assert shown == ["im8", "im7", "im5", "im4", "im1", "im0"]
+    picture = pixels(path).astype(int)
+    for colour in (figures.TRUE_CONTOUR, figures.PREDICTED_CONTOUR):
+        wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
+        assert (np.abs(picture - wanted).max(axis=2) < 40).sum() > 100
+
+
+def test_small_tables_draw_no_image_twice(tmp_path):
+    for count in (1, 2, 3, 7):
+        shown = []
+        figures.segmentation_sheet(predictions(count), lambda name, shown=shown: shown.append(name) or load(name),
+                                   tmp_path / "sheet.png", count=4)
+        assert len(shown) == len(set(shown))
+        assert len(shown) >= min(count, 3)
+
+
+def test_failure_leaves_no_file(tmp_path):
+    def broken(image_id):
+        raise OSError("unreadable")
+
+    with pytest.raises(OSError, match="unreadable"):
+        figures.segmentation_sheet(predictions(), broken, tmp_path / "sheet.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_style_does_not_leak(tmp_path):
+    before = dict(matplotlib.rcParams)
+    DRAWINGS["counts"](tmp_path / "counts.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_hostile_names_are_drawn_as_they_are(tmp_path):
+    classes = ("a$^{b", r"c\frac")
+    figures.confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "figure.png", title="$x_{")
+    figures.class_counts(pd.DataFrame({"$training": [1, 2]}, index=classes), tmp_path / "figure.png")
