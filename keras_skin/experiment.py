@@ -102,10 +102,11 @@ class AugmentationSettings(Component):
 
 class DatasetSettings(Component):
     """A data set on disk. `folder` (relative to --data, or absolute) where it does not lie under its usual name;
-    `labels` keeps images of these classes only; `optional`: go on without it where it is missing, and say so."""
+    `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on without it where it is missing, and say so."""
 
     folder: str | None = None
     labels: list[str] | None = None
+    parts: list[str] | None = None
     optional: bool = False
 
     @model_validator(mode="after")

@@ -55,23 +55,24 @@ class Registry:
     def _modules(self) -> dict[str, str]:
         """Maps each name to the module that registers it, read from the source text."""
         found: dict[str, str] = {}
-        for module, text in self._sources():
+        for module, text in self._sources.items():
             for name in _DECORATOR.findall(text):
                 if name in found:
                     raise ValueError(f"{self.kind} '{name}' is registered twice: in {found[name]} and in {module}.")
                 found[name] = module
         return found
 
-    def _sources(self) -> Iterator[tuple[str, str]]:
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """Maps each module of the package to its text."""
         parent, _, leaf = self.package.rpartition(".")
         root = importlib.resources.files("keras_skin").joinpath(*parent.split(".")[1:])
         single = root.joinpath(f"{leaf}.py")
         if single.is_file():
-            yield self.package, single.read_text(encoding="utf-8")
-            return
-        for item in sorted(root.joinpath(leaf).iterdir(), key=lambda entry: entry.name):
-            if item.name.endswith(".py") and item.name != "__init__.py":
-                yield f"{self.package}.{item.name[:-3]}", item.read_text(encoding="utf-8")
+            return {self.package: single.read_text(encoding="utf-8")}
+        files = sorted(root.joinpath(leaf).iterdir(), key=lambda entry: entry.name)
+        return {f"{self.package}.{item.name[:-3]}": item.read_text(encoding="utf-8")
+                for item in files if item.name.endswith(".py") and item.name != "__init__.py"}
 
     def names(self) -> list[str]:
         """All registered names, sorted; imports nothing."""
@@ -79,13 +80,14 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, list[str]]:
         """Arguments of the component called `name`, read from its source: `{argument: allowed texts}`, empty where any value goes."""
-        for module, text in self._sources():
-            if module != self._modules.get(name):
-                continue
-            for node in ast.parse(text).body:
-                if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
-                    return _parameters(node)
+        for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
+                return _parameters(node)
         return {}
+
+    @cached_property
+    def _trees(self) -> dict[str, ast.Module]:
+        return {module: ast.parse(text) for module, text in self._sources.items()}
 
     def register(self, name: str, **info: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator that registers a function or class under `name`; `info` is kept beside it.

@@ -79,7 +79,7 @@ def test_wrong_choice_of_a_component_names_the_choices():
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ('{"title": "x", }', "line 1, column 15: not valid JSON"),
+    ('{"title": "x", }', "not valid JSON"),
     ('[1, 2]', "holds a list"),
     ('{"title": "a", "title": "b"}', "key given twice in one object: title"),
     ('{"extends": 3}', "'extends' must be a file name"),

@@ -125,4 +125,4 @@ class _Seen:
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:
-    return table.reindex(columns=["image_id", "group_id", "image", "label", "dataset"]).fillna("")
+    return table.reindex(columns=["image_id", "group_id", "image", "label", "dataset"], fill_value="").fillna("")

@@ -1,0 +1,112 @@
+"""The order of a run, from an experiment to its report. Command modules and notebooks call `start`, `resume` and `load_run`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_skin.evaluation.report import comparison_rows, format_table
+from keras_skin.experiment import Experiment
+from keras_skin.registry import UserError
+from keras_skin.workflow.cross_validation import execute_folds
+from keras_skin.workflow.folder import RunFolder, start_log
+from keras_skin.workflow.prepare import render_demo
+from keras_skin.workflow.steps import Run, RunOptions, execute, load_run
+
+__all__ = ["Run", "load_run", "resume", "start"]
+
+log = logging.getLogger("keras_skin")
+
+
+def start(experiment: Experiment, name: str, out: Path, data_dir: str | None = None, demo: bool = False, dry_run: bool = False) -> Path:
+    """Begins a run in a new folder below `out` and carries it through.
+
+    Args:
+        experiment: what to run.
+        name: beginning of the folder's name.
+        out: where run folders are made.
+        data_dir: folder of the data sets; not needed for a demo.
+        demo: render stand-ins of the data sets into the run folder and use those; everything written says SYNTHETIC.
+        dry_run: two batches of everything.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: on a mistake the user can mend; a folder in which nothing was computed yet is removed.
+    """
+    if dry_run:
+        train = experiment.train.model_copy(update={"epochs": 1, "steps_per_epoch": 2})
+        explain = experiment.explain.model_copy(update={"images": min(2, experiment.explain.images)})
+        experiment = experiment.model_copy(update={"train": train, "explain": explain})
+    if data_dir is not None:
+        data_dir = str(Path(data_dir).expanduser().resolve())
+    folder = RunFolder.create(out, f"{name}{'-dry-run' if dry_run else ''}{'-demo' if demo else ''}")
+    folder.write_text("experiment.json", experiment.to_json())
+    options = RunOptions(data_dir, demo, dry_run)
+    folder.write_json("run.json", {**asdict(options), "finished": False})
+    return _carry_through(folder, experiment, options, resume=False)
+
+
+def resume(path: Path, data_dir: str | None = None) -> Path:
+    """Continues the run in `path` where it was cut short, with the same experiment and the same data.
+
+    Args:
+        path: the run's folder.
+        data_dir: where the data sets lie now, if they were moved.
+
+    Raises:
+        UserError: if the folder is no run, is finished, or its data are gone.
+    """
+    folder = RunFolder.open(path)
+    told = folder.read_json("run.json")
+    if told["finished"]:
+        raise UserError(f"The run in '{path}' is finished: see {path / 'report.html'}.")
+    options = RunOptions(told["data_dir"], told["demo"], told["dry_run"])
+    if data_dir is not None and not options.demo:
+        options = RunOptions(str(Path(data_dir).expanduser().resolve()), options.demo, options.dry_run)
+    return _carry_through(folder, folder.experiment(), options, resume=True)
+
+
+def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool) -> Path:
+    handler = start_log(folder / "run.log")
+    begun = time.monotonic()
+    try:
+        marks = [text for text, given in (("SYNTHETIC demo data", options.demo), ("dry run", options.dry_run)) if given]
+        log.info("%s%s", experiment.title, f" ({', '.join(marks)})" if marks else "")
+        log.info("Run folder: %s", folder.path)
+        if options.demo:
+            (folder / "SYNTHETIC.txt").write_text("This run saw images drawn by a program. Its numbers say nothing about patients.\n")
+            render_demo(experiment, folder / "demo_data", experiment.train.seed)
+            options = RunOptions(str(folder / "demo_data"), options.demo, options.dry_run)
+        run = execute_folds if experiment.split.scheme == "kfold" else execute
+        metrics = run(folder, experiment, options, resume=resume)
+        folder.write_json("run.json", {**folder.read_json("run.json"), "finished": True})
+        _conclude(folder, experiment, metrics, time.monotonic() - begun, options)
+    except UserError as error:
+        log.debug("%s", error)
+        _remove_if_nothing_was_trained(folder)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    return folder.path
+
+
+def _conclude(folder: RunFolder, experiment: Experiment, metrics: dict[str, Any], seconds: float, options: RunOptions) -> None:
+    paper = experiment.paper.model_dump() if experiment.paper else None
+    log.info("\n%s", format_table(comparison_rows(paper, metrics)))
+    if options.demo:
+        log.info("SYNTHETIC data: these numbers show that everything runs, nothing else.")
+    log.info("\nDone in %d min %02d s. Report: %s", seconds // 60, seconds % 60, folder / "report.html")
+
+
+def _remove_if_nothing_was_trained(folder: RunFolder) -> None:
+    """A mistake found before training leaves no half-made run behind."""
+    import shutil
+
+    if not any(folder.path.rglob("run_state.npz")) and not any(folder.path.rglob("best.weights.h5")):
+        shutil.rmtree(folder.path, ignore_errors=True)

@@ -1,0 +1,214 @@
+"""From the experiment's data block to parts that share no image: read, split, add, exclude, and keep account of all of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keras_skin.data import readers
+from keras_skin.data.overlap import add_training
+from keras_skin.data.records import MissingData, Records, bare_id, read_dataset
+from keras_skin.data.splits import make_splits
+from keras_skin.experiment import DatasetSettings, Experiment
+from keras_skin.registry import UserError
+
+log = logging.getLogger("keras_skin")
+
+FITTED = ("train", "validation")
+EXCLUDED_COLUMNS = ["dataset", "image_id", "file", "reason", "split"]
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """All that a run sees.
+
+    Attributes:
+        table: one row per image; `split` is `train`, `validation`, `test` or `external/<name>`; `dataset` says where it comes from.
+        classes: labels in the order of the model's outputs.
+        excluded: what was left out: `dataset, image_id, file, reason, split`.
+        notes: sentences for the log and the report.
+    """
+
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def part(self, split: str) -> pd.DataFrame:
+        """The rows of one part, in a stable order."""
+        return self.table[self.table["split"] == split].reset_index(drop=True)
+
+    @property
+    def tested(self) -> list[str]:
+        """Parts that are scored: validation, test, then external data sets."""
+        present = list(dict.fromkeys(self.table["split"]))
+        return [name for name in ("validation", "test") if name in present] + [name for name in present if name.startswith("external/")]
+
+
+def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -> PreparedData:
+    """Reads every data set that the experiment names and parts the images.
+
+    Args:
+        experiment: the experiment.
+        data_dir: folder of the data sets.
+        fold: for cross-validation, which fold (from 0) is the test part.
+
+    Raises:
+        UserError: missing data, impossible splits, parts that share an image, parts that are empty.
+    """
+    data, notes = experiment.data, []
+    excluded: list[pd.DataFrame] = []
+
+    def read(settings: DatasetSettings) -> Records:
+        records = _read(settings, data_dir, data.on_bad_image)
+        notes.extend(records.notes)
+        excluded.append(records.excluded.assign(dataset=settings.name))
+        return records
+
+    base = read(data.train)
+    others = {"test": read(data.test)} if data.test else {}
+    others |= {f"external/{settings.name}": read(settings) for settings in data.external}
+    _same_classes({data.train.name: base, **{name: records for name, records in others.items()}})
+
+    base_table = base.table.assign(dataset=data.train.name)
+    base_table["split"] = _split(experiment, base_table, base.classes, fold)
+    unused = base_table[base_table["split"] == "test"] if data.test else base_table[:0]
+    if len(unused):
+        notes.append(f"{len(unused)} images of the test part of {data.train.name} are not used: this experiment tests on {data.test.name}.")
+        base_table = base_table.drop(unused.index)
+    apart = [records.table.assign(dataset=records.name, split=name) for name, records in others.items()]
+    tested = pd.concat([base_table[base_table["split"] == "test"], *apart])
+    base_table, shared = _without_shared(base_table, tested)
+    if len(shared):
+        excluded.append(shared)
+        notes.append(f"{len(shared)} images of the training and validation parts are also in a test part (same id): left out of training.")
+
+    # the data set's own test part stays out of training even when it is not what this experiment tests on
+    held_out = pd.concat([unused[["image_id", "split", "dataset"]], _held_out(base.excluded, data.train.name)] + [_held_out(records.excluded, records.name) for records in others.values()])
+    for settings in data.extra_train:
+        try:
+            extra = read(settings)
+        except MissingData as error:
+            if not settings.optional:
+                raise
+            notes.append(f"{settings.name} was not found; going on without it (it is optional).")
+            log.debug("%s", error)
+            continue
+        base_table, more, dropped = add_training(base_table, extra, settings.labels, [*apart, held_out], settings.parts or FITTED)
+        notes.extend(more)
+        excluded.append(dropped.assign(file="", split="train"))
+
+    table = _stack([base_table, *apart])
+    table, incomplete = _complete(table, set(experiment.losses))
+    excluded.append(incomplete)
+    _not_empty(table, experiment)
+    return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], tuple(dict.fromkeys(notes)))
+
+
+def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
+    """Draws a stand-in of every data set that the experiment names into `folder`; returns it."""
+    data = experiment.data
+    named = [data.train, *data.extra_train, *([data.test] if data.test else []), *data.external]
+    for settings in named:
+        target = folder / settings.name
+        if not target.exists():
+            log.info("Drawing a SYNTHETIC stand-in of %s", settings.name)
+            readers.get(settings.name).info["render"](target, seed=seed)
+    return folder
+
+
+def shorten(prepared: PreparedData, rows: int) -> PreparedData:
+    """For a dry run: at most `rows` images of each part, spread over the part so that its classes are there."""
+    kept = [_spread(prepared.part(split), rows) for split in dict.fromkeys(prepared.table["split"])]
+    return PreparedData(pd.concat(kept, ignore_index=True), prepared.classes, prepared.excluded,
+                        (*prepared.notes, f"Dry run: at most {rows} images of each part."))
+
+
+def _spread(part: pd.DataFrame, rows: int) -> pd.DataFrame:
+    order = part.groupby("label").cumcount().sort_values(kind="stable").index
+    return part.loc[order[:rows]].sort_index()
+
+
+def _read(settings: DatasetSettings, data_dir: Path | None, on_bad_image: str) -> Records:
+    log.info("Reading %s and checking its files", settings.name)
+    arguments: dict[str, Any] = settings.arguments
+    records = read_dataset(settings.name, data_dir, settings.folder, on_bad_image, **arguments)
+    table = records.table
+    unknown = sorted(set(settings.labels or []) - set(records.classes))
+    if unknown:
+        raise UserError(f"{settings.name} has no class {', '.join(unknown)}; its classes are {', '.join(records.classes)}.")
+    if settings.parts:
+        missing = sorted(set(settings.parts) - set(table["split"]) - set(records.excluded["split"]))
+        if missing:
+            raise UserError(f"{settings.name} has no part {', '.join(missing)}; its parts are {', '.join(sorted(set(table['split'])))}.")
+        table = table[table["split"].isin(settings.parts)]
+    excluded = records.excluded
+    if len(excluded):
+        log.info("%s: %d images used, %d left out (listed in excluded.csv and the report)", settings.name, len(table), len(excluded))
+    return Records(records.name, table.reset_index(drop=True), records.classes, excluded, records.notes)
+
+
+def _split(experiment: Experiment, table: pd.DataFrame, classes: tuple[str, ...], fold: int) -> pd.Series:
+    settings = experiment.split
+    return make_splits(table, settings.scheme, validation=settings.validation, test=0.0 if experiment.data.test else settings.test,
+                       folds=settings.folds, fold=fold, seed=experiment.train.seed, classes=classes, file=settings.file)
+
+
+def _same_classes(sets: dict[str, Records]) -> None:
+    distinct = {records.classes for records in sets.values()}
+    if len(distinct) > 1:
+        lines = "\n".join(f"  {name}: {', '.join(records.classes)}" for name, records in sets.items())
+        raise UserError(f"Data sets of one experiment must have the same classes:\n{lines}")
+
+
+def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of texts below each other; "" where one has not another's column."""
+    columns = dict.fromkeys(column for table in tables for column in table.columns)
+    return pd.concat([table.reindex(columns=list(columns), fill_value="").astype(str) for table in tables], ignore_index=True)
+
+
+def _held_out(excluded: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Ids of test images that have no file here: they are held out all the same."""
+    return excluded[excluded["split"].isin(["test", "validation"])][["image_id", "split"]].assign(dataset=dataset)
+
+
+def _without_shared(base: pd.DataFrame, tested: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drops from the fitted parts what a tested part holds under the same id."""
+    known = dict(zip(tested["image_id"].map(bare_id), tested["dataset"] + " " + tested["split"], strict=True))
+    bare = base["image_id"].map(bare_id)
+    shared = base["split"].isin(FITTED) & bare.isin(known)
+    dropped = base[shared].assign(reason="the same image is in " + bare[shared].map(known), file="")
+    return base[~shared], dropped
+
+
+def _complete(table: pd.DataFrame, outputs: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leaves out images that lack what the model's losses need."""
+    lacks = pd.Series("", index=table.index)
+    if "mask" in outputs:
+        lacks[table["mask"] == ""] = "no mask"
+    if "label" in outputs:
+        lacks[table["label"] == ""] = "no label"
+    bad = lacks != ""
+    return table[~bad].reset_index(drop=True), table[bad].assign(reason=lacks[bad], file="")
+
+
+def _not_empty(table: pd.DataFrame, experiment: Experiment) -> None:
+    counts = table["split"].value_counts()
+    for split in FITTED:
+        if not counts.get(split):
+            raise UserError(f"The {split} part is empty (parts: {counts.to_dict()}). Best weights are chosen on the validation part; "
+                            f"check split.validation ({experiment.split.validation}) and the excluded images.")
+
+
+def describe(prepared: PreparedData) -> str:
+    """One line per part with its class counts."""
+    counts = prepared.table.groupby(["split", "label"], sort=False).size().unstack(fill_value=0)
+    width = max(map(len, counts.index))
+    return "\n".join(f"  {split:<{width}}  {int(row.sum()):>6} images   " + ", ".join(f"{name or 'no label'} {int(n)}" for name, n in row.items() if n)
+                     for split, row in counts.iterrows())
+
+

@@ -1,0 +1,102 @@
+"""What a run sees: parts that share no image, and an account of everything that was left out."""
+
+import shutil
+
+import pytest
+
+from keras_skin.data.records import MissingData
+from keras_skin.experiment import load_experiment
+from keras_skin.registry import UserError
+from keras_skin.workflow.prepare import describe, prepare_data, render_demo, shorten
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return render_demo(load_experiment("jrl_isic2016"), folder, seed=0)
+
+
+def keys(prepared, split):
+    return set(prepared.part(split)["image_id"])
+
+
+def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
+    experiment = load_experiment("jrl_isic2016")
+    prepared = prepare_data(experiment, demo)
+    assert prepared.tested == ["validation", "test", "external/ph2"]
+    parts = [keys(prepared, split) for split in ("train", "validation", "test", "external/ph2")]
+    assert all(parts)
+    assert len(set.union(*parts)) == sum(map(len, parts))
+    train = prepared.part("train")
+    added = train[train["dataset"] == "isic2017"]
+    assert len(added)
+    assert set(added["label"]) == {"malignant"}
+    reasons = prepared.excluded[prepared.excluded["dataset"] == "isic2017"]["reason"]
+    assert reasons.str.contains("held out").any()
+    assert reasons.str.contains("already in the training part").any()
+    assert any("left out" in note for note in prepared.notes)
+
+
+def test_another_test_set_replaces_the_official_one_which_stays_out_of_training(demo):
+    with_isic, with_ph2 = prepare_data(load_experiment("jrl_isic2016"), demo), prepare_data(load_experiment("jrl_ph2"), demo)
+    assert set(with_ph2.part("test")["dataset"]) == {"ph2"}
+    assert keys(with_ph2, "train") == keys(with_isic, "train")
+    assert not keys(with_isic, "test") & keys(with_ph2, "train")
+    assert any("not used" in note for note in with_ph2.notes)
+
+
+def test_missing_optional_set_is_said_and_gone_without(demo, tmp_path):
+    for name in ("isic2016", "ph2"):
+        shutil.copytree(demo / name, tmp_path / name)
+    prepared = prepare_data(load_experiment("jrl_ph2"), tmp_path)
+    assert any("isic2017 was not found; going on without it" in note for note in prepared.notes)
+    assert set(prepared.part("train")["dataset"]) == {"isic2016"}
+
+
+def test_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path):
+    with pytest.raises(MissingData) as error:
+        prepare_data(load_experiment("jrl_ph2"), tmp_path)
+    for part in (str(tmp_path), "ISBI2016_ISIC_Part1_Training_Data", "CC-0", "--demo"):
+        assert part in str(error.value)
+
+
+def test_training_images_that_are_tested_on_are_left_out_of_training(demo):
+    experiment = load_experiment("jrl_isic2016", ['data.external=[{"name": "isic2017"}]', "data.extra_train=[]"])
+    prepared = prepare_data(experiment, demo)
+    assert not keys(prepared, "external/isic2017") & (keys(prepared, "train") | keys(prepared, "validation"))
+    assert prepared.excluded["reason"].str.contains("the same image is in isic2017").any()
+
+
+def test_parts_of_an_external_set(demo):
+    with pytest.raises(UserError, match="has no part validatoin"):
+        prepare_data(load_experiment("jrl_isic2016", ['data.external=[{"name": "isic2017", "parts": ["validatoin"]}]']), demo)
+
+
+def test_unknown_class_is_named(demo):
+    with pytest.raises(UserError, match="melanoma"):
+        prepare_data(load_experiment("jrl_isic2016", ["data.extra_train.0.labels=[\"melanoma\"]"]), demo)
+
+
+def test_folds_test_every_image_once(demo):
+    experiment = load_experiment("jrl_ph2_crossval", ["split.folds=3"])
+    folds = [keys(prepare_data(experiment, demo, fold), "test") for fold in range(3)]
+    assert len(set.union(*folds)) == sum(map(len, folds)) == 20
+
+
+def test_shortened_parts_keep_both_classes(demo):
+    prepared = shorten(prepare_data(load_experiment("jrl_isic2016"), demo), 4)
+    for split in ("train", "validation", "test", "external/ph2"):
+        part = prepared.part(split)
+        assert len(part) == 4
+        assert part["label"].nunique() == 2
+    assert "train" in describe(prepared)
+
+
+def test_real_images(real_data):
+    """The 182 rows without an image, the melanomas of ISIC 2017 that may be added, and six PH2 cases (see datasets.md)."""
+    prepared = prepare_data(load_experiment("jrl_ph2"), real_data)
+    train, validation = prepared.part("train"), prepared.part("validation")
+    assert (train["dataset"] == "isic2016").sum() + len(validation) == 718
+    assert len(prepared.part("test")) == 6
+    missing = prepared.excluded[(prepared.excluded["dataset"] == "isic2016") & (prepared.excluded["split"] == "train")]
+    assert len(missing) == 182
