@@ -84,7 +84,11 @@ def _build(registry: Registry, arguments: dict[str, Any], classes: int, problems
         return None
     if "classes" in valid:
         arguments.setdefault("classes", classes)
-    return builder(**arguments)
+    try:
+        return builder(**arguments)
+    except (TypeError, ValueError) as error:
+        problems.append(f"The {registry.kind} '{name}': {error}")
+        return None
 
 
 def _argument_names(builder: Callable[..., Any]) -> list[str]:

@@ -17,12 +17,15 @@ from keras_skin.registry import UserError
 from keras_skin.training.best_weights import BestWeights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
+from keras_skin.training.errors import NonFiniteLoss, TrainingInterrupted
 from keras_skin.training.history import EpochHistory
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.monitor import Monitor
 from keras_skin.training.non_finite import StopAtNonFiniteLoss
 from keras_skin.training.progress import Progress
 from keras_skin.training.run_state import load_run_state
+
+__all__ = ["NonFiniteLoss", "TrainingData", "TrainingInterrupted", "TrainingResult", "build_training_state", "fit"]
 
 logger = logging.getLogger("keras_skin.training")
 
@@ -73,7 +76,7 @@ def fit(model: keras.Model, train: TrainingData, validation: Any = None, *, epoc
     Args:
         model: a compiled model.
         train: the training data.
-        validation: a finite `tf.data.Dataset`, or None.
+        validation: a finite `tf.data.Dataset`, or None. If it does not know its length, it is read once to count its batches.
         epochs: number of epochs of the whole training, those before a resume included.
         folder: where the state and the best weights are kept.
         callbacks: further Keras callbacks. They are called once per training, epoch and step, as by a single `model.fit`; those
@@ -153,22 +156,33 @@ def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
 
 def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validation: Any, epochs: int, callbacks: EpochCallbacks,
                 checkpoints: Checkpoints) -> None:
+    # Keras must never read past the end: the step that finds no batch still runs the operations that need none, such as counting
+    # the optimizer's iterations. So it is told the length of both data sets.
+    validation_steps = None if validation is None else _count_batches(validation)
     callbacks.begin_training()
     if not checkpoints.stopped:
         for epoch in range(checkpoints.epoch, epochs):
             callbacks.first_step = checkpoints.step if epoch == checkpoints.epoch else 0
             train.start(epoch, callbacks.first_step)
             with warnings.catch_warnings():
-                # Keras says this of every data set whose length it does not know. A short epoch is an error below.
+                # What Keras warns of is an error below.
                 warnings.filterwarnings("ignore", message="Your input ran out of data", category=UserWarning)
                 model.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=train.steps - callbacks.first_step,
-                          validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
+                          validation_data=validation, validation_steps=validation_steps, callbacks=callbacks, shuffle=False,
+                          verbose=0)
             if model.stop_training:
                 break
             if callbacks.steps_seen < train.steps:
                 raise RuntimeError(f"The training data ended after {callbacks.steps_seen} of {train.steps} steps "
                                    f"in epoch {epoch + 1}.")
     callbacks.end_training()
+
+
+def _count_batches(dataset: Any) -> int:
+    known = int(dataset.cardinality())
+    if known == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError("The validation data set never ends; it must be one pass over the validation part.")
+    return known if known >= 0 else sum(1 for _ in dataset)
 
 
 def _announce(model: keras.Model, train: TrainingData, checkpoints: Checkpoints, epochs: int, monitor: Monitor) -> None:

@@ -85,7 +85,7 @@ def load_run_state(path: str | os.PathLike[str]) -> RunState:
         UserError: if the file is not a complete run state, or of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             content = json.loads(archive["json"].tobytes().decode("utf-8"))
             if content["format"] != FORMAT:
                 raise UserError(f"{path}: run state of format {content['format']}; this version reads format {FORMAT}.")

@@ -1,0 +1,303 @@
+"""The training: one undisturbed fit, best weights, early stop, interruptions, and what goes wrong."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from keras_skin.registry import UserError
+from keras_skin.training.fit import NonFiniteLoss, TrainingInterrupted, build_training_state, fit
+from keras_skin.training.interrupts import HeldInterrupts
+from keras_skin.training.run_state import load_run_state
+
+
+def values(model):
+    return [np.asarray(variable.numpy()).copy() for variable in [*model.variables, *model.optimizer.variables]]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes every call; has a state of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.total = 0
+
+    def on_train_begin(self, logs=None):
+        self.calls.append("begin")
+
+    def on_train_end(self, logs=None):
+        self.calls.append("end")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.calls.append(f"epoch {epoch}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.total += 1
+        self.calls.append(batch)
+
+    def get_state(self):
+        return {"total": self.total}
+
+    def set_state(self, state):
+        self.total = state["total"]
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops the training at the end of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.epoch
+
+
+def test_equals_one_fit_of_keras_over_all_epochs(small, seeded, tmp_path):
+    model = small.compiled_model(dropout=0.0)
+    initial = model.get_weights()
+    data, recorder = small.SmallData(), Recorder()
+    result = fit(model, data, None, epochs=3, folder=tmp_path, callbacks=[recorder], monitor="loss")
+
+    other = small.compiled_model(dropout=0.0)
+    other.set_weights(initial)
+
+    class Next(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            plain.start(epoch)
+
+    plain = small.SmallData()
+    # Keras must know the length: where it does not, it counts one iteration of the optimizer too many in every epoch.
+    dataset = plain.dataset().apply(tf.data.experimental.assert_cardinality(5))
+    history = other.fit(dataset, epochs=3, callbacks=[Next()], shuffle=False, verbose=0).history
+    for name in history:
+        np.testing.assert_allclose(result.history[name], history[name], rtol=1e-5, err_msg=name)
+    assert recorder.calls == ["begin", *(x for e in range(3) for x in (f"epoch {e}", *range(5))), "end"]
+    assert data.starts == [(0, 0), (1, 0), (2, 0)]
+    assert not result.stopped_early
+
+
+def test_history_and_files(small, seeded, tmp_path, caplog):
+    caplog.set_level("INFO", logger="keras_skin")
+    model = small.compiled_model()
+    result = fit(model, small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path / "checkpoints",
+                 history_file=tmp_path / "history.csv")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+        "checkpoints/best.weights.h5", "checkpoints/run_state.npz", "history.csv"]
+    table = pd.read_csv(tmp_path / "history.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(table, result.history, check_dtype=False)
+    assert list(table.columns[:3]) == ["epoch", "learning_rate", "seconds"]
+    assert {"loss", "mask_loss", "mask_accuracy", "label_auc", "val_loss", "val_label_auc"} <= set(table.columns)
+    text = "\n".join(caplog.messages)
+    for words in ("training small: 143 parameters, 2 epochs of 5 steps, Adam at 0.01, float32; best epoch = lowest val_loss",
+                  "epoch 1/2  loss", " | val loss", "epoch 2/2", "its weights are loaded"):
+        assert words in text
+
+
+def test_best_weights_come_back(small, seeded, tmp_path):
+    """A learning rate that blows the model up makes the first epoch the best."""
+    model = small.compiled_model(keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.01, 30.0])))
+    kept = {}
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept[epoch + 1] = self.model.get_weights()
+
+    result = fit(model, small.SmallData(), small.validation_data(), epochs=3, folder=tmp_path, callbacks=[Keep()])
+    losses = result.history["val_loss"]
+    assert result.best_epoch == losses.idxmin() + 1 < 3
+    assert result.best_value == losses.min()
+    for found, expected in zip(model.get_weights(), kept[result.best_epoch], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_patience(small, seeded, tmp_path):
+    model = small.compiled_model(keras.optimizers.SGD(0.0))
+    result = fit(model, small.SmallData(), small.validation_data(), epochs=9, folder=tmp_path, patience=2,
+                 monitor="val_mask_accuracy", mode="min")
+    # batch normalisation's statistics still move, so that the first epochs may improve
+    assert len(result.history) == min(result.best_epoch + 2, 9)
+    assert result.stopped_early == (len(result.history) < 9)
+
+
+def test_a_stopped_training_does_not_go_on(small, seeded, tmp_path):
+    model = small.compiled_model()
+    first = fit(model, small.SmallData(), small.validation_data(), epochs=4, folder=tmp_path, callbacks=[StopAt(1)])
+    assert (len(first.history), first.stopped_early) == (2, True)
+    data = small.SmallData()
+    again = fit(small.compiled_model(), data, small.validation_data(), epochs=4, folder=tmp_path, callbacks=[StopAt(1)],
+                resume=True)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    assert data.starts == []
+
+
+def test_a_finished_training_gives_its_result_again(small, seeded, tmp_path):
+    first = fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path)
+    other = small.compiled_model()
+    again = fit(other, small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path, resume=True)
+    assert again.best_value == first.best_value
+    measured = other.evaluate(small.validation_data(), verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(first.best_value, rel=1e-5)
+
+
+def test_interrupted_in_each_precision_and_continued(small, seeded, precision, tmp_path):
+    """The same as test_resume.py shows between processes, for every precision, with a callback that remembers something."""
+    def run(folder, callbacks, resume=False):
+        return fit(model, data, small.validation_data(), epochs=2, folder=folder, callbacks=callbacks, resume=resume,
+                   save_every_steps=2)
+
+    keras.utils.set_random_seed(1)
+    model, data = small.compiled_model(), small.SmallData()
+    initial = [variable.numpy() for variable in model.variables]
+    undisturbed = run(tmp_path / "a", [Recorder()])
+    expected = values(model)
+
+    model, data = small.compiled_model(), small.SmallData()
+    for variable, value in zip(model.variables, initial, strict=True):
+        variable.assign(value)
+    with pytest.raises(TrainingInterrupted, match="Ctrl-C") as interruption:
+        run(tmp_path / "b", [Recorder(), small.SignalAt(1, 2, signal.SIGINT)])
+    assert (interruption.value.exit_code, interruption.value.epoch, interruption.value.step) == (130, 2, 3)
+
+    keras.utils.set_random_seed(2)
+    model, data, recorder = small.compiled_model(), small.SmallData(), Recorder()
+    resumed = run(tmp_path / "b", [recorder, small.SignalAt(9, 9, signal.SIGINT)], resume=True)
+    assert data.starts == [(1, 3)]
+    assert recorder.calls == ["begin", "epoch 1", 3, 4, "end"]
+    assert recorder.total == 10
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), undisturbed.history.drop(columns="seconds"),
+                                  check_exact=True)
+    for found, wanted in zip(values(model), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_path):
+    class InValidation(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="SIGTERM") as interruption:
+        fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path,
+            callbacks=[InValidation()], save_every_steps=4)
+    assert interruption.value.exit_code == 128 + signal.SIGTERM
+    record = load_run_state(tmp_path / "run_state.npz").record
+    assert (record["epoch"], record["step"]) == (0, 4)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_second_interrupt_acts_at_once(capfd):
+    with HeldInterrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert "once more stops at once" in capfd.readouterr().err
+
+
+def test_the_state_is_saved_by_the_clock(small, seeded, tmp_path):
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(load_run_state(tmp_path / "run_state.npz").record["step"])
+
+    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, callbacks=[Look()], monitor="loss",
+        save_every_seconds=0.0)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_the_first_non_finite_loss_stops_with_its_images(small, seeded, tmp_path):
+    with pytest.raises(NonFiniteLoss) as error:
+        fit(small.compiled_model(), small.SmallData(bad_step=(1, 2)), small.validation_data(), epochs=3, folder=tmp_path)
+    for words in ("became nan in epoch 2, at step 3 of 5", "label_loss, mask_loss", "image_1_2_0, image_1_2_1"):
+        assert words in str(error.value)
+    record = load_run_state(tmp_path / "run_state.npz").record
+    assert (record["epoch"], record["step"]) == (1, 0)
+
+
+def test_a_monitored_value_that_is_never_finite(small, seeded, tmp_path, caplog):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_loss"] = float("nan")
+
+    result = fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path,
+                 callbacks=[Spoil()])
+    assert (result.best_epoch, result.best_value) == (None, None)
+    assert "no epoch had a finite value of lowest val_loss" in caplog.text
+    assert not (tmp_path / "best.weights.h5").exists()
+
+
+def test_an_unknown_monitor_is_told_before_training(small, seeded, tmp_path):
+    data = small.SmallData()
+    with pytest.raises(UserError, match=r"no 'val_mask_acuracy'.*mean 'val_mask_accuracy'.*\n.*logs: label_accuracy, label_auc"):
+        fit(small.compiled_model(), data, small.validation_data(), epochs=1, folder=tmp_path, monitor="val_mask_acuracy")
+    assert data.starts == []
+    with pytest.raises(UserError, match="no 'val_loss'"):
+        fit(small.compiled_model(), data, None, epochs=1, folder=tmp_path)
+
+
+def test_a_folder_is_not_trained_in_twice_by_accident(small, seeded, tmp_path):
+    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
+    with pytest.raises(UserError, match="already holds a training"):
+        fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
+
+
+def test_resume_without_a_state_begins_at_the_beginning(small, seeded, tmp_path):
+    data = small.SmallData()
+    fit(small.compiled_model(), data, None, epochs=1, folder=tmp_path, monitor="loss", resume=True)
+    assert data.starts == [(0, 0)]
+
+
+@pytest.mark.parametrize(("steps", "callbacks", "words"), [
+    (4, [], "epochs have 5 steps, those of this training 4"), (5, [Recorder()], "this training has Recorder, EpochHistory"),
+])
+def test_a_state_of_another_training_is_refused(small, seeded, tmp_path, steps, callbacks, words):
+    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
+    with pytest.raises(UserError, match=words):
+        fit(small.compiled_model(), small.SmallData(steps=steps), None, epochs=2, folder=tmp_path, monitor="loss", resume=True,
+            callbacks=callbacks)
+
+
+def test_validation_data_of_unknown_length_is_read_to_its_end_and_no_further(small, seeded, tmp_path):
+    validation = small.validation_data(3)
+    unknown = validation.filter(lambda inputs, targets: True)
+    assert int(unknown.cardinality()) < 0
+    model = small.compiled_model(keras.optimizers.SGD(0.0))
+    result = fit(model, small.SmallData(), unknown, epochs=1, folder=tmp_path)
+    expected = model.evaluate(validation, verbose=0, return_dict=True)
+    for name, value in expected.items():
+        assert result.history[f"val_{name}"][0] == pytest.approx(value, rel=1e-5), name
+    with pytest.raises(ValueError, match="never ends"):
+        fit(model, small.SmallData(), validation.repeat(), epochs=1, folder=tmp_path / "other")
+
+
+def test_the_last_step_counts_as_the_optimizers_last(small, seeded, tmp_path):
+    model = small.compiled_model()
+    fit(model, small.SmallData(), None, epochs=2, folder=tmp_path, monitor="loss")
+    assert int(model.optimizer.iterations) == 10
+
+
+def test_data_that_ends_early_is_an_error(small, seeded, tmp_path):
+    with pytest.raises(RuntimeError, match="ended after 3 of 5 steps in epoch 1"):
+        fit(small.compiled_model(), small.SmallData(batches=3), None, epochs=1, folder=tmp_path, monitor="loss")
+
+
+def test_other_targets_than_outputs_are_an_error(small, seeded):
+    spec = small.SmallData().dataset().element_spec
+    with pytest.raises(ValueError, match=r"outputs are \['label', 'mask'\], the targets in the data \['mask'\]"):
+        build_training_state(small.compiled_model(), (spec[0], {"mask": spec[1]["mask"]}))
+
+
+def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, seeded):
+    model = small.compiled_model()
+    before = [variable.numpy() for variable in model.variables]
+    names = build_training_state(model, small.SmallData().dataset().element_spec)
+    assert {"loss", "mask_loss", "label_loss", "mask_accuracy", "label_accuracy", "label_auc"} == set(names)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert all(not np.any(variable.numpy()) for variable in model.metrics_variables)

@@ -1,0 +1,54 @@
+"""A training that is cut short anywhere and continued in a new process ends exactly as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCRIPT = Path(__file__).with_name("small_training.py")
+REPOSITORY = SCRIPT.parents[2]
+
+
+def train(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Trains in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    settings = {"epochs": 3, "save_every_steps": 2, **settings}
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    return subprocess.run([sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning",
+                           str(SCRIPT), str(folder), json.dumps(settings)],
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=300, check=False)
+
+
+def outcome(folder: Path) -> dict[str, np.ndarray]:
+    """All variables and the history at the end of the training."""
+    with np.load(folder / "outcome.npz") as archive:
+        return dict(archive)
+
+
+def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path) -> None:
+    undisturbed = train(tmp_path / "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    # The state is saved after 2 and 4 of 5 steps; the kill comes at the end of the fourth step of the second epoch, before its
+    # save: the training falls back to the state after 2.
+    folder = tmp_path / "disturbed"
+    killed = train(folder, signal=[1, 3, "SIGKILL"])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    interrupted = train(folder, signal=[2, 2, "SIGINT"], resume=True, seed=1)
+    assert interrupted.returncode == 130, interrupted.stderr
+    assert "continues in epoch 3, after 3 of 5 steps" in interrupted.stdout
+    assert not (folder / "outcome.npz").exists()
+    resumed = train(folder, resume=True, seed=2)
+    assert resumed.returncode == 0, resumed.stderr
+
+    expected, found = outcome(tmp_path / "undisturbed"), outcome(folder)
+    assert set(expected) == set(found)
+    assert len(expected["history"]) == 3
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], found[name], err_msg=name)

@@ -1,0 +1,50 @@
+"""Learning-rate schedules."""
+
+import keras
+import pytest
+
+from keras_skin.registry import UserError
+from keras_skin.training.schedules import make_schedule
+
+EPOCHS, STEPS = 6, 10
+
+
+def rate(schedule, step):
+    return float(schedule(step))
+
+
+def test_exponential_falls_at_every_step_to_its_factor_at_the_end():
+    schedule = make_schedule({"name": "exponential", "factor": 0.1}, 0.003, EPOCHS, STEPS)
+    assert rate(schedule, 0) == pytest.approx(0.003)
+    assert rate(schedule, 1) == pytest.approx(0.003 * 0.1 ** (1 / 60))
+    assert rate(schedule, EPOCHS * STEPS // 2) == pytest.approx(0.003 * 0.1**0.5)
+    assert rate(schedule, EPOCHS * STEPS) == pytest.approx(0.0003)
+
+
+def test_step_halves_after_every_second_epoch_and_not_before():
+    schedule = make_schedule({"name": "step", "factor": 0.5, "every": 2}, 0.4, EPOCHS, STEPS)
+    assert [rate(schedule, step) for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("settings", [None, {"name": "constant"}, {"name": "constant", "factor": None, "every": None}])
+def test_constant(settings):
+    assert make_schedule(settings, 0.01, EPOCHS, STEPS) == 0.01
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"name": "exponental", "factor": 0.1}, ["'exponental'", "Did you mean 'exponential'?"]),
+    ({"name": "exponential"}, ["needs 'factor'"]),
+    ({"name": "exponential", "factor": 1.5}, ["at most 1, got 1.5"]),
+    ({"name": "step", "factor": 0.5, "every": 0.5}, ["whole number", "0.5"]),
+    ({"name": "step", "gamma": 1}, ["takes no 'gamma'", "needs 'factor'", "needs 'every'"]),
+])
+def test_mistakes_are_named_all_at_once(settings, words):
+    with pytest.raises(UserError) as error:
+        make_schedule(settings, 0.01, EPOCHS, STEPS)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_schedule_of_keras_comes_out():
+    schedule = make_schedule({"name": "step", "factor": 0.5, "every": 2}, 0.4, EPOCHS, STEPS)
+    assert isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
