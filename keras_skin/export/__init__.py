@@ -1,0 +1,1 @@
+"""Trained models as SavedModels that need nothing but TensorFlow."""
