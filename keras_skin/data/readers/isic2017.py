@@ -28,10 +28,10 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in of the training part in the official layout; every other lesion is a melanoma.
+    """Draws a small stand-in of the training part in the official layout; every other new lesion is a melanoma.
 
-    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training part, one
-    of them with another label, and one of its test part.
+    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training part,
+    one of them with another label, and one of its test part.
 
     Args:
         folder: a new folder.

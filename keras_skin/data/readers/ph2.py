@@ -76,7 +76,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
 
 
 def _write_tables(root: Path, rows: list[list[Any]]) -> None:
-    """Writes the annotations as the download has them: a spreadsheet with its header on row 13, and a text table with a legend."""
+    """Writes the annotations as the download has them: a spreadsheet with its header on row 13, a text table with a legend."""
     import openpyxl
 
     code = {subtype: number for number, subtype in SUBTYPES.items()}
