@@ -77,7 +77,7 @@ def _groups(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"The table has labels {', '.join(unknown)} that are not among the classes {', '.join(order)}.")
     if (table["group_id"] == "").any():
         raise UserError(f"{(table['group_id'] == '').sum()} images have no group_id.")
-    counts = pd.crosstab(table["group_id"], table["label"]).reindex(columns=list(dict.fromkeys([*order, ""])), fill_value=0)
+    counts = pd.DataFrame({label: table["label"] == label for label in [*order, ""]}).groupby(table["group_id"]).sum()
     rarest_first = counts.sum().sort_values(kind="stable").index
     return pd.DataFrame({"size": counts.sum(axis=1), "label": counts[rarest_first].idxmax(axis=1)}).sort_index()
 

@@ -141,7 +141,8 @@ def test_a_mask_is_compared_with_the_turned_image(tmp_path):
         check_mask(tmp_path / "stored.png", image)
 
 
-@pytest.mark.parametrize("kind", ["1-bit bmp", "24-bit bmp", "24-bit top-down bmp", "1-bit png", "8-bit png", "rgb png", "palette png"])
+@pytest.mark.parametrize("kind", ["1-bit bmp", "24-bit bmp", "24-bit top-down bmp", "1-bit png", "8-bit png", "rgb png",
+                                  "palette png"])
 def test_masks_of_any_depth_pass(tmp_path, kind):
     mask = RGB[..., 0] > 127
     path = tmp_path / "mask"

@@ -42,7 +42,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
 
     wanted = stand_ins.counts_or_default(counts, {"train": 48, "test": 16})
     with stand_ins.new_folder(folder, "ISIC 2016", seed) as root:
-        for split, word in PARTS.items():
+        for split, word in ((split, word) for split, word in PARTS.items() if wanted[split]):
             images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
             masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
             images.mkdir()

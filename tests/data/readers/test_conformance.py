@@ -1,5 +1,7 @@
 """What every reader must do, whatever the data set."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -73,11 +75,13 @@ def test_no_group_crosses_a_split(name, drawn, scheme):
 def test_a_wrong_folder_prints_the_expected_tree_and_what_was_found(name, tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     entry = readers.get(name)
-    for read in (lambda: entry.builder(tmp_path), lambda: read_dataset(name, tmp_path), lambda: read_dataset(name, None, str(tmp_path))):
+    info = entry.info
+    for read in (lambda: entry.builder(tmp_path), lambda: read_dataset(name, tmp_path),
+                 lambda: read_dataset(name, None, str(tmp_path))):
         with pytest.raises(MissingData) as caught:
             read()
         message = str(caught.value)
-        for part in ("holiday.jpg", entry.info["tree"].strip().splitlines()[0], entry.info["obtain"], entry.info["terms"], "--demo"):
+        for part in ("holiday.jpg", info["tree"].strip().splitlines()[0], info["obtain"], info["terms"], "--demo"):
             assert part in message
 
 
@@ -110,9 +114,9 @@ def test_drawing_refuses_unknown_parts(name, tmp_path):
 def test_image_without_mask_and_row_without_image_are_listed(name, copy_of):
     folder = copy_of(name)
     before = read_dataset(name, folder).table
-    (lost_image, lost_mask) = (before["image_id"][0], before["image_id"][1])
-    (type(folder))(before["image"][0]).unlink()
-    (type(folder))(before["mask"][1]).unlink()
+    lost_image, lost_mask = before["image_id"][0], before["image_id"][1]
+    Path(before["image"][0]).unlink()
+    Path(before["mask"][1]).unlink()
     records = read_dataset(name, folder)
     reasons = dict(zip(records.excluded["image_id"], records.excluded["reason"], strict=True))
     assert reasons.keys() == {lost_image, lost_mask}
@@ -125,7 +129,7 @@ def test_image_without_mask_and_row_without_image_are_listed(name, copy_of):
 
 def test_an_image_without_a_row_is_listed(name, copy_of):
     folder = copy_of(name)
-    image = type(folder)(read_dataset(name, folder, check_images=False).table["image"][0])
+    image = Path(read_dataset(name, folder, check_images=False).table["image"][0])
     (image.parent / f"STRAY{image.suffix}").write_bytes(image.read_bytes())
     (image.parent / f"._STRAY{image.suffix}").write_bytes(b"resource fork")
     excluded = read_dataset(name, folder, check_images=False).excluded

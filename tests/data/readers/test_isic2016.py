@@ -67,7 +67,8 @@ def test_a_copy_with_a_header(copy_of, header):
 
 def test_every_wrong_row_is_named_with_its_line(copy_of):
     folder = copy_of("isic2016")
-    (folder / TRAIN).write_text("ISIC_0000000,benign\nISIC_0000001,good\nISIC_0000002\n\n../secret,benign\n/etc/passwd,benign\n,benign\n")
+    rows = ["ISIC_0000000,benign", "ISIC_0000001,good", "ISIC_0000002", "", "../secret,benign", "/etc/passwd,benign", ",benign"]
+    (folder / TRAIN).write_text("\n".join(rows))
     with pytest.raises(UserError) as caught:
         read(folder)
     message = str(caught.value)
