@@ -21,7 +21,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "balanced_accuracy": ("Balanced accuracy", "mean of the classes' recalls"),
     "accuracy": ("Accuracy", "share of images whose most probable class is the true one"),
     "top2_accuracy": ("Top-2 accuracy", "share of images whose true class is among the two most probable"),
-    "mcc": ("MCC", "Matthews correlation coefficient of true and predicted classes"),
+    "mcc": ("MCC, classes", "Matthews correlation coefficient of true and predicted classes"),
     "kappa": ("Kappa", "Cohen's kappa of true and predicted classes"),
     "precision_weighted": ("Precision, weighted", "precision averaged over classes by their number of images"),
     "tnr_weighted": ("TNR, weighted", "specificity averaged over classes by their number of images"),

@@ -219,20 +219,20 @@ def summarise(predictions: pd.DataFrame, classes: Sequence[str], groups: Sequenc
 def _mask_notes(scored: pd.DataFrame, total: int) -> list[str]:
     notes = []
     if len(scored) < total:
-        notes.append(f"{total - len(scored)} of {total} images have no true mask: predicted, not scored.")
+        notes.append(f"Images without a true mask: {total - len(scored)} of {total}; predicted, not scored.")
     both = int(scored["dsc"].isna().sum())
     if both:
-        notes.append(f"{both} images have an empty true and an empty predicted mask: left out of the mean DSC, IoU and MCC.")
+        notes.append(f"Empty true and empty predicted mask: {both}; left out of the mean DSC, IoU and MCC.")
     missed = int(((scored["tp"] + scored["fn"] > 0) & (scored["tp"] + scored["fp"] == 0)).sum())
     if missed:
-        notes.append(f"{missed} lesions were missed altogether (empty predicted mask): they count as DSC 0.")
+        notes.append(f"Lesions missed altogether (empty predicted mask): {missed}; each counts as DSC 0.")
     return notes
 
 
 def _label_notes(truth: np.ndarray, classes: tuple[str, ...], metrics: Mapping[str, Any]) -> list[str]:
     notes, unlabelled = [], int(np.count_nonzero(truth < 0))
     if unlabelled:
-        notes.append(f"{unlabelled} of {len(truth)} images have no label: predicted, not scored.")
+        notes.append(f"Images without a label: {unlabelled} of {len(truth)}; predicted, not scored.")
     absent = [name for index, name in enumerate(classes) if not np.count_nonzero(truth == index)]
     if absent and unlabelled < len(truth):
         expected = [name for name in classification.METRICS if name != "top2_accuracy" or len(classes) > 2]

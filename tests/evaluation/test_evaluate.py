@@ -97,8 +97,8 @@ def test_images_without_truth_are_predicted_but_not_scored(tmp_path):
     assert (tmp_path / "im1.png").is_file()
     assert result.predictions["dsc"].isna().tolist() == [False, True, False, False, False, False]
     assert result.predictions["predicted"].notna().all()
-    assert any("1 of 6 images have no true mask" in note for note in result.notes)
-    assert any("2 of 6 images have no label" in note for note in result.notes)
+    assert any("without a true mask: 1 of 6" in note for note in result.notes)
+    assert any("without a label: 2 of 6" in note for note in result.notes)
 
 
 def test_no_truth_at_all():
@@ -115,8 +115,8 @@ def test_empty_and_missed_masks_are_said():
     case.logits["mask"][:2] = -9
     result = case.run()
     assert result.metrics["segmentation"]["dsc"]["n"] == 5
-    assert any("empty true and an empty predicted" in note for note in result.notes)
-    assert any("1 lesions were missed" in note for note in result.notes)
+    assert any("Empty true and empty predicted mask: 1" in note for note in result.notes)
+    assert any("missed altogether (empty predicted mask): 1" in note for note in result.notes)
     assert np.isnan(result.predictions["dsc"][0])
     assert result.predictions["dsc"][1] == 0.0
 
