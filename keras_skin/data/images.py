@@ -231,7 +231,8 @@ def _opencv_grey(contents: bytes):
     import cv2
     import numpy as np
 
-    image = cv2.imdecode(np.frombuffer(contents, np.uint8), cv2.IMREAD_COLOR)
+    data = contents if isinstance(contents, bytes) else contents.item()  # eagerly, a scalar array arrives
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError("This BMP mask cannot be decoded.")
     return image.max(axis=-1, keepdims=True)

@@ -65,7 +65,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
 
     def read(settings: DatasetSettings) -> Records:
         records = _read(settings, data_dir, data.on_bad_image)
-        notes.extend(records.notes)
+        notes.extend(note if note.startswith(settings.name) else f"{settings.name}: {note}" for note in records.notes)
         excluded.append(records.excluded.assign(dataset=settings.name))
         return records
 

@@ -90,7 +90,7 @@ def build_model(experiment: Experiment, classes: int, precision: str = "float32"
 
 def load_mask(path: str) -> np.ndarray:
     """A mask file at its own size, (H, W) bool."""
-    return np.asarray(images.load_mask(path)).reshape(images.load_mask(path).shape[:2]) > 0.5
+    return images.load_mask(path).numpy()[..., 0] > 0.5
 
 
 def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int, resume: bool) -> PreparedData:
