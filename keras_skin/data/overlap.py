@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -105,18 +106,18 @@ class _Seen:
 
     def __init__(self, table: pd.DataFrame, sizes: Iterable[int], groups: bool) -> None:
         self._sizes, self._groups = set(sizes), groups
-        self._by_key: dict[str, dict[str, str]] = {}
+        self._by_key: dict[str, dict[Any, str]] = {}
         for row in table.to_dict("records"):
             self.add(row)
 
-    def add(self, row: dict[str, str]) -> None:
+    def add(self, row: dict[Any, str]) -> None:
         for key in self._keys(row):
             self._by_key.setdefault(key, row)
 
-    def find(self, row: dict[str, str]) -> dict[str, str] | None:
+    def find(self, row: dict[Any, str]) -> dict[Any, str] | None:
         return next((self._by_key[key] for key in self._keys(row) if key in self._by_key), None)
 
-    def _keys(self, row: dict[str, str]) -> Iterable[str]:
+    def _keys(self, row: dict[Any, str]) -> Iterable[str]:
         yield f"id {bare_id(row['image_id'])}"
         if self._groups and row["group_id"]:
             yield f"group {row['group_id']}"

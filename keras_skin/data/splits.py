@@ -140,7 +140,7 @@ def _kfold(groups: pd.DataFrame, validation: float, folds: int, fold: int, seed:
         of_class = np.zeros(folds, int)
         for group, size in sizes.sort_values(ascending=False, kind="stable").items():
             chosen = min(range(folds), key=lambda number: (of_class[number], images[number], number))
-            fold_of[group] = chosen
+            fold_of[str(group)] = chosen
             of_class[chosen] += size
             images[chosen] += size
     assigned = {group: "test" if number == fold else "train" for group, number in fold_of.items()}
@@ -183,8 +183,8 @@ def _from_file(table: pd.DataFrame, file: str | os.PathLike[str] | None) -> pd.S
 
 def _check_groups(table: pd.DataFrame, parts: pd.Series) -> None:
     """No group may lie in two parts, whoever made them."""
-    straddling = parts.groupby(table["group_id"]).nunique()
-    straddling = sorted(straddling[straddling > 1].index)
+    parts_of_group = parts.groupby(table["group_id"]).nunique()
+    straddling = sorted(parts_of_group[parts_of_group > 1].index)
     if straddling:
         raise UserError(f"{len(straddling)} groups lie in more than one part: {', '.join(straddling[:20])}. "
                         "Images of one patient or lesion must stay together; use split.scheme 'stratified' or 'kfold'.")

@@ -177,8 +177,8 @@ def _structure(rng: np.random.Generator, field: np.ndarray, traits: _Traits, sho
         x += _noise(rng, height, width, mesh * 2.5) * np.float32(bend)
         y += _noise(rng, height, width, mesh * 2.5) * np.float32(bend)
         scale, turn = 2 * np.pi / mesh, rng.uniform(0, np.pi)
-        waves = [cv2.multiply(x, math.cos(a) * scale) + cv2.multiply(y, math.sin(a) * scale)
-                 for a in (turn, turn + np.pi / 3, turn + 2 * np.pi / 3)]
+        waves = [x * (math.cos(angle) * scale) + y * (math.sin(angle) * scale)
+                 for angle in (turn, turn + math.pi / 3, turn + 2 * math.pi / 3)]
         # the sum of three waves has round maxima in a honeycomb: the holes; the lines lie between
         holes = sum(cv2.polarToCart(np.ones_like(wave), wave)[0] for wave in waves)
         lines = np.clip(0.35 - holes / 3, 0, 1)
@@ -235,10 +235,10 @@ def _ruler(rng: np.random.Generator, image: np.ndarray) -> None:
     for number in range(int((height if upright else width) / step) + 1):
         reach = shorter * (0.06 if number % 5 == 0 else 0.035)
         at = round(number * step)
-        ends = ((round(offset), at), (round(offset + reach), at))
+        start, end = (round(offset), at), (round(offset + reach), at)
         if not upright:
-            ends = tuple((y, height - 1 - x) for x, y in ends)
-        cv2.line(image, *ends, (48.0, 44.0, 44.0), max(1, round(shorter / 300)), cv2.LINE_AA)
+            start, end = (at, height - 1 - start[0]), (at, height - 1 - end[0])
+        cv2.line(image, start, end, (48.0, 44.0, 44.0), max(1, round(shorter / 300)), cv2.LINE_AA)
 
 
 def _dark_corners(rng: np.random.Generator, image: np.ndarray) -> None:

@@ -70,14 +70,18 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2016"), folder)
-    rows, excluded, notes = [], [], []
+    rows: list[dict[str, str]] = []
+    excluded: list[dict[str, str]] = []
+    notes: list[str] = []
     for split, word in PARTS.items():
         part = _part(folder, split, word)
         if part is None:
             notes.append(f"The {split} part is not there.")
             continue
-        for whole, more in zip((rows, excluded, notes), join(part), strict=True):
-            whole.extend(more)
+        read_rows, left_out, told = join(part)
+        rows += read_rows
+        excluded += left_out
+        notes += told
     return make_records("isic2016", rows, CLASSES, excluded, notes)
 
 

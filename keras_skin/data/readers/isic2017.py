@@ -77,7 +77,9 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2017"), folder)
-    rows, excluded, notes = [], [], []
+    rows: list[dict[str, str]] = []
+    excluded: list[dict[str, str]] = []
+    notes: list[str] = []
     for split, word in PARTS.items():
         images = find_folder(folder, f"ISIC-2017_{word}_Data")
         masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")

@@ -38,7 +38,8 @@ def test_the_stand_in_is_read_whole(name, drawn):
     assert table["image_id"].is_unique
     assert table["image_id"].is_monotonic_increasing
     assert list(table.index) == list(range(len(table)))
-    assert set(table["label"]) == set(records.classes)
+    assert set(table["label"]) <= {*records.classes, ""}
+    assert table["label"].nunique() > 1
     assert set(table["split"]) <= {"", "train", "validation", "test"}
     assert (table["dataset"] == name).all()
     assert (table["group_id"] != "").all()
@@ -48,10 +49,13 @@ def test_the_stand_in_is_read_whole(name, drawn):
 
 def test_images_are_8_bit_rgb_and_masks_binary_and_of_their_size(name, drawn):
     for image_file, mask_file in read_dataset(name, drawn(name)).table[["image", "mask"]].itertuples(index=False):
-        image, mask = cv2.imread(image_file, cv2.IMREAD_UNCHANGED), cv2.imread(mask_file, cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(image_file, cv2.IMREAD_UNCHANGED)
         assert image.dtype == np.uint8
-        assert image.shape == (*mask.shape, 3)
-        assert set(np.unique(mask)) == {0, 255}
+        assert image.shape[2:] == (3,)
+        if mask_file:
+            mask = cv2.imread(mask_file, cv2.IMREAD_GRAYSCALE)
+            assert mask.shape == image.shape[:2]
+            assert set(np.unique(mask)) == {0, 255}
 
 
 def test_two_passes_are_equal(name, drawn):
@@ -87,10 +91,9 @@ def test_a_wrong_folder_prints_the_expected_tree_and_what_was_found(name, tmp_pa
 
 def test_drawing_is_a_pure_function_of_the_seed(name, tmp_path):
     render = readers.get(name).info["render"]
-    counts = {"ph2": {"common": 1, "atypical": 1, "melanoma": 1}}.get(name, {"train": 3})
     pictures = []
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        render(tmp_path / folder, seed, counts, (48, 64))
+        render(tmp_path / folder, seed, None, (48, 64))
         table = read_dataset(name, None, str(tmp_path / folder)).table
         pictures.append([cv2.imread(file).tobytes() for file in table["image"]])
         assert "SYNTHETIC" in (tmp_path / folder / "SYNTHETIC.txt").read_text()
@@ -111,19 +114,18 @@ def test_drawing_refuses_unknown_parts(name, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_image_without_mask_and_row_without_image_are_listed(name, copy_of):
+@pytest.mark.parametrize(("column", "reason"), [("image", "a row without an image"), ("mask", "no mask")])
+def test_a_file_that_is_not_there_is_listed(name, copy_of, column, reason):
     folder = copy_of(name)
     before = read_dataset(name, folder).table
-    lost_image, lost_mask = before["image_id"][0], before["image_id"][1]
-    Path(before["image"][0]).unlink()
-    Path(before["mask"][1]).unlink()
+    if not before[column][0]:
+        pytest.skip(f"{name} has no {column} files")
+    Path(before[column][0]).unlink()
     records = read_dataset(name, folder)
-    reasons = dict(zip(records.excluded["image_id"], records.excluded["reason"], strict=True))
-    assert reasons.keys() == {lost_image, lost_mask}
-    assert reasons[lost_image] == "a row without an image"
-    assert reasons[lost_mask].startswith("no mask")
-    assert len(records.table) == len(before) - 2
-    with pytest.raises(UserError, match="2 images that cannot be used"):
+    assert records.excluded["image_id"].tolist() == [before["image_id"][0]]
+    assert records.excluded["reason"][0].startswith(reason)
+    assert len(records.table) == len(before) - 1
+    with pytest.raises(UserError, match="1 image that cannot be used"):
         read_dataset(name, folder, on_bad_image="error")
 
 
