@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_skin.registry import atomic_path
+from keras_skin.registry import UserError, atomic_path
 from keras_skin.training.monitor import Monitor
 
 
@@ -28,7 +28,6 @@ class BestWeights(keras.callbacks.Callback):
         self.patience = patience
         self.best_epoch: int | None = None
         self.best_value: float | None = None
-        self.out_of_patience = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Compares this epoch with the best one before."""
@@ -37,17 +36,23 @@ class BestWeights(keras.callbacks.Callback):
             self.best_epoch, self.best_value = epoch + 1, value
             save_weights(self.model, self.path)
         elif self.patience is not None and epoch + 1 - (self.best_epoch or 0) >= self.patience:
-            self.out_of_patience = True
             self.model.stop_training = True
 
     def get_state(self) -> dict[str, Any]:
         """What the run state keeps of this callback."""
-        return {"best_epoch": self.best_epoch, "best_value": self.best_value, "out_of_patience": self.out_of_patience}
+        return {"monitor": str(self.monitor), "best_epoch": self.best_epoch, "best_value": self.best_value}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from `get_state`."""
+        """Continues from `get_state`.
+
+        Raises:
+            UserError: if another value was monitored before, or the weights of the best epoch are gone.
+        """
+        if state["monitor"] != str(self.monitor):
+            raise UserError(f"So far the best epoch was chosen by {state['monitor']}; it cannot go on by {self.monitor}.")
+        if state["best_epoch"] is not None and not self.path.is_file():
+            raise UserError(f"{self.path} is missing: it held the weights of epoch {state['best_epoch']}, the best so far.")
         self.best_epoch, self.best_value = state["best_epoch"], state["best_value"]
-        self.out_of_patience = state["out_of_patience"]
 
 
 def save_weights(model: keras.Model, path: Path) -> None:

@@ -103,6 +103,7 @@ def fit(model: keras.Model, train: TrainingData, validation: Any = None, *, epoc
     state_file = folder / RUN_STATE
     if state_file.exists() and not resume:
         raise UserError(f"{folder} already holds a training. Continue it (resume), or choose another folder.")
+    _remove_unfinished_files(folder)
     dataset = train.dataset()
     names = build_training_state(model, dataset.element_spec)
     chosen = Monitor.create(monitor, mode, [*names, *(f"val_{name}" for name in names if validation is not None)])
@@ -178,6 +179,13 @@ def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validatio
     callbacks.end_training()
 
 
+def _remove_unfinished_files(folder: Path) -> None:
+    """A kill in the middle of saving leaves a temporary file as large as the state itself."""
+    for name in (RUN_STATE, BEST_WEIGHTS):
+        for path in folder.glob(f".{Path(name).stem}-*"):
+            path.unlink()
+
+
 def _count_batches(dataset: Any) -> int:
     known = int(dataset.cardinality())
     if known == -1:  # tf.data.INFINITE_CARDINALITY
@@ -189,7 +197,7 @@ def _announce(model: keras.Model, train: TrainingData, checkpoints: Checkpoints,
     rate = float(model.optimizer.learning_rate)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     logger.info(f"training {model.name}: {model.count_params():,} parameters, {epochs} epochs of {train.steps} steps, "
-                f"{type(optimizer).__name__} at {rate:.2g}, {keras.config.dtype_policy().name}; best epoch = {monitor}")
+                f"{type(optimizer).__name__} at {rate:.2g}, {model.dtype_policy.name}; best epoch = {monitor}")
     if checkpoints.stopped or checkpoints.epoch >= epochs:
         logger.info("this training is complete: nothing left to train")
     elif (checkpoints.epoch, checkpoints.step) != (0, 0):

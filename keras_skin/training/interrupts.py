@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -33,7 +34,8 @@ class HeldInterrupts:
         self.received = number
         self._give_back()
         # Not print or logging: a handler may run in the middle of either, and neither can be entered twice.
-        os.write(2, b"\nStopping after this step and saving; once more stops at once, without saving.\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopping after this step and saving; once more stops at once, without saving.\n")
 
     def _give_back(self) -> None:
         for number, handler in self._previous.items():

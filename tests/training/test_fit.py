@@ -276,6 +276,45 @@ def test_validation_data_of_unknown_length_is_read_to_its_end_and_no_further(sma
         fit(model, small.SmallData(), validation.repeat(), epochs=1, folder=tmp_path / "other")
 
 
+def test_the_graph_is_built_once_for_all_epochs(small, seeded, tmp_path):
+    traces = []
+
+    class Counter(keras.layers.Layer):
+        def call(self, inputs, training=None):
+            if training and not isinstance(inputs, keras.KerasTensor):
+                traces.append(inputs.shape)
+            return inputs
+
+    whole = small.small_model()
+    image = keras.Input((8, 8, 3), name="image")
+    model = keras.Model({"image": image}, whole({"image": Counter()(image)}))
+    model.compile("sgd", {"mask": "mse", "label": "mse"})
+    counts = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            counts.append(len(traces))
+
+    fit(model, small.SmallData(), small.validation_data(), epochs=3, folder=tmp_path, callbacks=[Count()])
+    assert counts[0] == counts[2] > 0
+
+
+def test_files_of_a_kill_while_saving_are_removed(small, seeded, tmp_path):
+    for name in (".run_state-0123abcd.npz", ".best.weights-0123abcd.h5"):
+        (tmp_path / name).write_text("half")
+    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.weights.h5", "history.csv", "run_state.npz"]
+
+
+def test_best_weights_that_are_gone_and_another_monitor_are_told_at_once(small, seeded, tmp_path):
+    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
+    with pytest.raises(UserError, match="chosen by lowest loss; it cannot go on by lowest mask_loss"):
+        fit(small.compiled_model(), small.SmallData(), None, epochs=2, folder=tmp_path, monitor="mask_loss", resume=True)
+    (tmp_path / "best.weights.h5").unlink()
+    with pytest.raises(UserError, match=r"best\.weights\.h5 is missing: it held the weights of epoch 1"):
+        fit(small.compiled_model(), small.SmallData(), None, epochs=2, folder=tmp_path, monitor="loss", resume=True)
+
+
 def test_the_last_step_counts_as_the_optimizers_last(small, seeded, tmp_path):
     model = small.compiled_model()
     fit(model, small.SmallData(), None, epochs=2, folder=tmp_path, monitor="loss")

@@ -2,10 +2,7 @@
 
 import io
 import logging
-from pathlib import Path
-from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from keras_skin.training import progress
@@ -89,16 +86,3 @@ def test_duration(seconds, text):
 def test_number():
     assert [number(value) for value in (0.0, 0.41234, 12.3456, 1234.5, 0.0001234, float("nan"))] == [
         "0.000", "0.412", "12.346", "1.23e+03", "0.000123", "nan"]
-
-
-def test_history_writes_what_it_holds(tmp_path: Path):
-    history = EpochHistory(tmp_path / "deep" / "history.csv")
-    history.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.5)))
-    history.set_state({"rows": [{"epoch": 1, "learning_rate": 1.0, "seconds": 2.0, "loss": 0.1 + 0.2}], "seconds": 100.0})
-    history.on_epoch_begin(1)
-    history.on_epoch_end(1, {"loss": 0.25})
-    table = pd.read_csv(history.path, float_precision="round_trip")
-    assert list(table.columns) == ["epoch", "learning_rate", "seconds", "loss"]
-    assert table["loss"].tolist() == [0.1 + 0.2, 0.25]
-    assert table["seconds"][1] == pytest.approx(100.0, abs=1.0)
-    assert sorted(path.name for path in history.path.parent.iterdir()) == ["history.csv"]
