@@ -19,8 +19,8 @@ def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32
         widths: units of the hidden layers; `dense_1` is the first.
 
     Returns:
-        The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU, which
-        a reverse joint gate takes.
+        The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU,
+        which a reverse joint gate takes.
     """
     units = []
     x = features

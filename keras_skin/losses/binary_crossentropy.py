@@ -10,7 +10,7 @@ from keras import ops
 from keras_skin.losses import register
 
 
-@register("binary_crossentropy")
+@register("binary_crossentropy", target="mask")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class BinaryCrossentropy(keras.losses.Loss):
     """Mean over the pixels of each image of the binary cross-entropy, from logits, in float32.

@@ -11,13 +11,13 @@ from keras import ops
 from keras_skin.losses import register
 
 
-@register("categorical_crossentropy")
+@register("categorical_crossentropy", target="label")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class CategoricalCrossentropy(keras.losses.Loss):
     """Cross-entropy of the softmax of the logits, in float32.
 
-    Source: Al-masni et al., Bioengineering 2024, 11, 1173, equation 3 (L_BCE): for two classes this is the binary cross-entropy of
-    the difference of the two logits.
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, equation 3 (L_BCE): for two classes this is the binary cross-entropy
+    of the difference of the two logits.
 
     Args:
         class_weights: one number per class, not negative, that multiplies the loss of the images of that class; none by default.

@@ -10,7 +10,7 @@ from keras import ops
 from keras_skin.losses import register
 
 
-@register("dice")
+@register("dice", target="mask")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class Dice(keras.losses.Loss):
     """One minus the soft Dice coefficient of each image's mask, from logits.

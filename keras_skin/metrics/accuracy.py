@@ -9,7 +9,7 @@ import keras
 from keras_skin.metrics import register
 
 
-@register("accuracy")
+@register("accuracy", target="label")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class Accuracy(keras.metrics.CategoricalAccuracy):
     """Share of images whose largest logit (B, K) is that of the true class (one-hot, B, K)."""

@@ -15,13 +15,13 @@ from keras_skin.metrics import register
 _THRESHOLDS = np.concatenate([[-np.inf], np.linspace(-16.0, 16.0, 641), [np.inf]]).astype("float32")
 
 
-@register("auc")
+@register("auc", target="label")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class AUC(keras.metrics.Metric):
     """Area under the ROC curve from logits: of class 1 for two classes, else the mean over classes of one against the rest.
 
-    The curve is sampled at 641 log-odds from -16 to 16 and joined by straight lines, which is exact for images that differ by more than 0.05
-    there. Classes without images, or without images of other classes, are left out of the mean
+    The curve is sampled at 641 log-odds from -16 to 16 and joined by straight lines, which is exact for images that differ by
+    more than 0.05 there. Classes without images, or without images of other classes, are left out of the mean
     (`keras.metrics.AUC` counts them as 0); with no class left the result is 0.
     """
 

@@ -10,7 +10,7 @@ from keras_skin.metrics import register
 from keras_skin.metrics.overlap import mask_counts, ratio
 
 
-@register("dsc")
+@register("dsc", target="mask")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class DSC(keras.metrics.Mean):
     """Mean over images of 2 |A and B| / (|A| + |B|), A the true and B the predicted mask (logit above 0).

@@ -10,7 +10,7 @@ from keras import ops
 from keras_skin.metrics import register
 
 
-@register("f1_weighted")
+@register("f1_weighted", target="label")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class F1Weighted(keras.metrics.F1Score):
     """F1 of each class, weighted by the class's share of the true labels, from logits.

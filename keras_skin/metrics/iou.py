@@ -10,7 +10,7 @@ from keras_skin.metrics import register
 from keras_skin.metrics.overlap import mask_counts, ratio
 
 
-@register("iou")
+@register("iou", target="mask")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class IoU(keras.metrics.Mean):
     """Mean over images of |A and B| / |A or B|, A the true and B the predicted mask (logit above 0): the Jaccard index.

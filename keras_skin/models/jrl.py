@@ -23,7 +23,7 @@ ENCODER_5_WIDTH = 128
 @register(
     "jrl",
     paper="Al-masni et al., Bioengineering 2024, 11, 1173",
-    tiny={"image_size": (64, 64), "filters": (4, 4, 8, 8, 8, 8)},
+    tiny={"image_size": (32, 32), "filters": (4, 4, 8, 8)},
     published_params=(
         ({"variant": "mtl0"}, 10.76e6),
         ({"variant": "mtl1"}, 10.80e6),
@@ -57,7 +57,7 @@ def jrl(
         classes: number of classes, at least 2.
         variant: `"mtl0"` to `"mtl3"`.
         gate: `"relu"` as printed, or `"sigmoid"`, under which no unit can blank a feature; of mtl2 and mtl3.
-        initial_mask: also return the first pass's mask as output `mask_aux_1`, for its own Dice term in training; of mtl2 and mtl3.
+        initial_mask: also return the first pass's mask as output `mask_aux_1`, for a loss of its own; of mtl2 and mtl3.
         filters: features of the levels, finest first; at least three.
 
     Returns:

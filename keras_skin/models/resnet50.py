@@ -87,9 +87,9 @@ def _backbone(x: Any, weights: str | None) -> keras.Model:
         if weights is None or not str(error).startswith("URL fetch failure"):
             raise
         raise UserError(
-            f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Either run once with a network, or put the file "
-            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 into ~/.keras/models (or $KERAS_HOME/models), or set the model's "
-            "weights to null to start from random numbers."
+            f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Run once with a network, or put the file "
+            "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 into ~/.keras/models (or $KERAS_HOME/models), or set the "
+            "model's weights to null to start from random numbers."
         ) from error
 
 

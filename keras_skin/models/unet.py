@@ -18,7 +18,7 @@ FILTERS = (32, 64, 128, 256, 320, 320)
 @register(
     "unet",
     paper="Al-masni et al., Bioengineering 2024, 11, 1173 (table 3, Seg)",
-    tiny={"image_size": (64, 64), "filters": (4, 4, 8, 8, 8, 8)},
+    tiny={"image_size": (32, 32), "filters": (4, 4, 8, 8)},
     published_params=(({}, 10.71e6),),
     params_tolerance=0.005,
 )

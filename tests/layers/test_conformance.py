@@ -1,0 +1,53 @@
+"""The shared checks, on every layer class of the package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import conformance
+import keras
+import numpy as np
+import pytest
+
+import keras_skin.layers
+from keras_skin.layers.batch_normalization import BatchNormalization
+from keras_skin.layers.cbam import CBAM
+from keras_skin.layers.reverse_joint_gate import ReverseJointGate
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype("float32")
+
+
+CASES = [
+    (BatchNormalization, {"momentum": 0.9}, normal(2, 4, 6, 3)),
+    (BatchNormalization, {"scale": False, "center": False}, normal(2, 4, 6, 3)),
+    (BatchNormalization, {}, normal(5, 3)),
+    (CBAM, {"hidden_units": 4}, normal(2, 8, 6, 5)),
+    (CBAM, {"hidden_units": 1, "kernel_size": 3}, normal(1, 3, 3, 2)),
+    (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
+    (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
+]
+every_case = pytest.mark.parametrize(("kind", "arguments", "inputs"), CASES)
+
+
+@every_case
+def test_layer(kind: type[keras.layers.Layer], arguments: dict, inputs: np.ndarray | list[np.ndarray]) -> None:
+    conformance.check_layer(kind(**arguments), inputs)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@every_case
+def test_mixed_precision(kind: type[keras.layers.Layer], arguments: dict, inputs: np.ndarray | list[np.ndarray],
+                         policy: str) -> None:
+    conformance.check_layer_mixed_precision(lambda: kind(**arguments), inputs, policy)
+
+
+def test_every_layer_has_a_case() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(keras_skin.layers.__path__, "keras_skin.layers."):
+        classes = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+        found |= {kind for _, kind in classes if issubclass(kind, keras.layers.Layer) and kind.__module__ == module.name}
+    assert found == {kind for kind, _, _ in CASES}
