@@ -1,6 +1,7 @@
 """The training: one undisturbed fit, best weights, early stop, interruptions, and what goes wrong."""
 
 import os
+import shutil
 import signal
 
 import keras
@@ -136,15 +137,6 @@ def test_a_stopped_training_does_not_go_on(small, seeded, tmp_path):
     assert data.starts == []
 
 
-def test_a_finished_training_gives_its_result_again(small, seeded, tmp_path):
-    first = fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path)
-    other = small.compiled_model()
-    again = fit(other, small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path, resume=True)
-    assert again.best_value == first.best_value
-    measured = other.evaluate(small.validation_data(), verbose=0, return_dict=True)
-    assert measured["loss"] == pytest.approx(first.best_value, rel=1e-5)
-
-
 def test_interrupted_in_each_precision_and_continued(small, seeded, precision, tmp_path):
     """The same as test_resume.py shows between processes, for every precision, with a callback that remembers something."""
     def run(folder, callbacks, resume=False):
@@ -241,28 +233,6 @@ def test_an_unknown_monitor_is_told_before_training(small, seeded, tmp_path):
         fit(small.compiled_model(), data, None, epochs=1, folder=tmp_path)
 
 
-def test_a_folder_is_not_trained_in_twice_by_accident(small, seeded, tmp_path):
-    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
-    with pytest.raises(UserError, match="already holds a training"):
-        fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
-
-
-def test_resume_without_a_state_begins_at_the_beginning(small, seeded, tmp_path):
-    data = small.SmallData()
-    fit(small.compiled_model(), data, None, epochs=1, folder=tmp_path, monitor="loss", resume=True)
-    assert data.starts == [(0, 0)]
-
-
-@pytest.mark.parametrize(("steps", "callbacks", "words"), [
-    (4, [], "epochs have 5 steps, those of this training 4"), (5, [Recorder()], "this training has Recorder, EpochHistory"),
-])
-def test_a_state_of_another_training_is_refused(small, seeded, tmp_path, steps, callbacks, words):
-    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
-    with pytest.raises(UserError, match=words):
-        fit(small.compiled_model(), small.SmallData(steps=steps), None, epochs=2, folder=tmp_path, monitor="loss", resume=True,
-            callbacks=callbacks)
-
-
 def test_validation_data_of_unknown_length_is_read_to_its_end_and_no_further(small, seeded, tmp_path):
     validation = small.validation_data(3)
     unknown = validation.filter(lambda inputs, targets: True)
@@ -299,28 +269,6 @@ def test_the_graph_is_built_once_for_all_epochs(small, seeded, tmp_path):
     assert counts[0] == counts[2] > 0
 
 
-def test_files_of_a_kill_while_saving_are_removed(small, seeded, tmp_path):
-    for name in (".run_state-0123abcd.npz", ".best.weights-0123abcd.h5"):
-        (tmp_path / name).write_text("half")
-    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.weights.h5", "history.csv", "run_state.npz"]
-
-
-def test_best_weights_that_are_gone_and_another_monitor_are_told_at_once(small, seeded, tmp_path):
-    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, monitor="loss")
-    with pytest.raises(UserError, match="chosen by lowest loss; it cannot go on by lowest mask_loss"):
-        fit(small.compiled_model(), small.SmallData(), None, epochs=2, folder=tmp_path, monitor="mask_loss", resume=True)
-    (tmp_path / "best.weights.h5").unlink()
-    with pytest.raises(UserError, match=r"best\.weights\.h5 is missing: it held the weights of epoch 1"):
-        fit(small.compiled_model(), small.SmallData(), None, epochs=2, folder=tmp_path, monitor="loss", resume=True)
-
-
-def test_the_last_step_counts_as_the_optimizers_last(small, seeded, tmp_path):
-    model = small.compiled_model()
-    fit(model, small.SmallData(), None, epochs=2, folder=tmp_path, monitor="loss")
-    assert int(model.optimizer.iterations) == 10
-
-
 def test_data_that_ends_early_is_an_error(small, seeded, tmp_path):
     with pytest.raises(RuntimeError, match="ended after 3 of 5 steps in epoch 1"):
         fit(small.compiled_model(), small.SmallData(batches=3), None, epochs=1, folder=tmp_path, monitor="loss")
@@ -340,3 +288,53 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     assert all(not np.any(variable.numpy()) for variable in model.metrics_variables)
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """The folder of a training of one epoch, begun with `resume` and beside the remains of a kill, and its result."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in (".run_state-0123abcd.npz", ".best.weights-0123abcd.h5"):
+        (folder / name).write_text("half")
+    keras.utils.set_random_seed(0)
+    data = small.SmallData()
+    result = fit(small.compiled_model(), data, small.validation_data(), epochs=1, folder=folder, resume=True)
+    assert data.starts == [(0, 0)]
+    return folder, result
+
+
+def test_files_of_a_kill_while_saving_are_removed(finished):
+    assert sorted(path.name for path in finished[0].iterdir()) == ["best.weights.h5", "history.csv", "run_state.npz"]
+
+
+def test_a_finished_training_gives_its_result_again(small, finished):
+    folder, first = finished
+    model, data = small.compiled_model(), small.SmallData()
+    again = fit(model, data, small.validation_data(), epochs=1, folder=folder, resume=True)
+    assert data.starts == []
+    assert again.best_value == first.best_value
+    measured = model.evaluate(small.validation_data(), verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(first.best_value, rel=1e-5)
+    assert int(model.optimizer.iterations) == 5
+
+
+def test_a_folder_is_not_trained_in_twice_by_accident(small, finished):
+    with pytest.raises(UserError, match="already holds a training"):
+        fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=finished[0])
+
+
+@pytest.mark.parametrize(("steps", "callbacks", "monitor", "words"), [
+    (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
+    (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
+    (5, [], "loss", "chosen by lowest val_loss; it cannot go on by lowest loss"),
+])
+def test_a_state_of_another_training_is_refused(small, finished, steps, callbacks, monitor, words):
+    with pytest.raises(UserError, match=words):
+        fit(small.compiled_model(), small.SmallData(steps=steps), small.validation_data(), epochs=2, folder=finished[0],
+            resume=True, callbacks=callbacks, monitor=monitor)
+
+
+def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path):
+    shutil.copy(finished[0] / "run_state.npz", tmp_path)
+    with pytest.raises(UserError, match=r"best\.weights\.h5 is missing: it held the weights of epoch 1"):
+        fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)

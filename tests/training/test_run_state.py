@@ -11,9 +11,9 @@ from keras_skin.training.fit import build_training_state
 from keras_skin.training.run_state import load_run_state, save_run_state, state_variables
 
 
-def trained(small, optimizer=None):
+def trained(small):
     """A model after two steps, its optimizer and metrics in use."""
-    model = small.compiled_model(optimizer)
+    model = small.compiled_model()
     data = small.SmallData(steps=2)
     build_training_state(model, data.dataset().element_spec)
     model.fit(data.dataset(), steps_per_epoch=2, shuffle=False, verbose=0)
@@ -64,8 +64,8 @@ def test_nothing_in_the_file_is_pickled(small, seeded, tmp_path):
         assert json.loads(archive["json"].tobytes())["record"] == {"a": [1, 2.5, None, True]}
 
 
-def test_the_old_state_stays_until_the_new_one_is_complete(small, seeded, tmp_path, monkeypatch):
-    model = trained(small)
+def test_the_old_state_stays_until_the_new_one_is_complete(tmp_path, monkeypatch):
+    model = dense_model(2, "head")
     path = tmp_path / "state.npz"
     save_run_state(path, model, {"epoch": 1})
 
@@ -80,9 +80,14 @@ def test_the_old_state_stays_until_the_new_one_is_complete(small, seeded, tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_another_optimizer_is_refused_and_nothing_is_changed(small, seeded, tmp_path):
-    save_run_state(tmp_path / "state.npz", trained(small), {})
-    other = trained(small, keras.optimizers.SGD(0.1))
+def test_another_optimizer_is_refused_and_nothing_is_changed(small, tmp_path):
+    def untrained(optimizer):
+        model = small.compiled_model(optimizer)
+        build_training_state(model, small.SmallData().dataset().element_spec)
+        return model
+
+    save_run_state(tmp_path / "state.npz", untrained(keras.optimizers.Adam(0.1)), {})
+    other = untrained(keras.optimizers.SGD(0.1))
     before = bits(other)
     with pytest.raises(UserError, match=r"does not fit this model.*\n.*holds \d+ arrays, this training \d+"):
         load_run_state(tmp_path / "state.npz").restore(other)
