@@ -47,7 +47,7 @@ def render(
     from keras_skin.data import stand_ins, synthetic_classes, synthetic_tables
 
     rows = synthetic_tables.rows_of("isic2019", seed, counts, COUNTS, table)
-    columns = [f"{flag}" for flag in (*CLASSES, UNKNOWN)]
+    columns = [*CLASSES, UNKNOWN]
     with stand_ins.new_folder(folder, "ISIC 2019", seed) as root:
         images = root / IMAGES / IMAGES
         lesions = rows["lesion_id"].where(rows["lesion_id"] != "", rows["image"])
@@ -57,14 +57,15 @@ def render(
 
 
 @register("isic2019", title="ISIC 2019 challenge, training part", folders=("isic2019", "ISIC2019", "ISIC_2019", "isic-2019"),
-          classes=CLASSES, tree=TREE, obtain="https://challenge.isic-archive.com/data/#2019 (training data, metadata, ground truth)",
+          classes=CLASSES, tree=TREE,
+          obtain="https://challenge.isic-archive.com/data/#2019 (training data, metadata, ground truth)",
           terms="CC BY-NC 4.0 (no commercial use)", render=render, recognises=recognises, metadata=METADATA)
 def read(folder: Path) -> Records:
     """Reads the training part; there is no official split of it.
 
-    `group_id` is the lesion where the metadata name one; an image without one is its own group (under its id less `_downsampled`).
-    Metadata columns: `age_approx` (years, in steps of five), `sex`, `anatom_site_general` and `lesion_id`, "" where not known. The
-    class `UNK` is among the classes only if an image has it.
+    `group_id` is the lesion where the metadata name one; an image without one is its own group (under its id less
+    `_downsampled`). Metadata columns: `age_approx` (years, in steps of five), `sex`, `anatom_site_general` and `lesion_id`, ""
+    where not known. The class `UNK` is among the classes only if an image has it.
 
     Raises:
         MissingData: if the folder does not have the layout.
@@ -77,10 +78,11 @@ def read(folder: Path) -> Records:
     table = find_file(places, LABELS)
     if table is None:
         raise UserError(f"{folder} has no {LABELS}: expected it there.")
-    rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], [*CLASSES, UNKNOWN]).rename(columns={"image": "image_id"})
-    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
+    rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], [*CLASSES, UNKNOWN])
+    rows, repeated = csv_tables.without_repeats(rows.rename(columns={"image": "image_id"}), "image_id", table)
     rows, notes = _with_metadata(rows, find_file(places, DETAILS))
-    rows, excluded = csv_tables.add_files(rows, table, index_files([images], ignore=("_segmentation",)), told=repeated["image_id"])
+    files = index_files([images], ignore=("_segmentation",))
+    rows, excluded = csv_tables.add_files(rows, table, files, told=repeated["image_id"])
     unknown = [UNKNOWN] if (rows["label"] == UNKNOWN).any() else []
     return csv_tables.to_records("isic2019", rows, [*CLASSES, *unknown], [repeated, *excluded], notes)
 
@@ -92,8 +94,7 @@ def _with_metadata(rows: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame,
             f"There is no {DETAILS}: images of one lesion cannot be kept together, and there are no metadata."]
     read = csv_tables.read_table(path, [csv_tables.image_ids("image"), csv_tables.number("age_approx", 0, 120),
                                         *map(csv_tables.text, columns[1:])])
-    read = read.drop_duplicates("image").set_index("image")
-    joined = rows.join(read, on="image_id")
+    joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
     notes = []
     bare = int(joined["sex"].isna().sum())
     if bare:

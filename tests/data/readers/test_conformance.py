@@ -24,7 +24,7 @@ def test_what_is_said_of_it(name):
     info = readers.get(name).info
     assert set(info) >= INFO
     assert info["folders"][0] == name
-    assert len(info["classes"]) >= 2
+    assert len(info["classes"]) != 1  # none where there are masks alone
 
 
 def test_the_stand_in_is_read_whole(name, drawn):
@@ -39,7 +39,7 @@ def test_the_stand_in_is_read_whole(name, drawn):
     assert table["image_id"].is_monotonic_increasing
     assert list(table.index) == list(range(len(table)))
     assert set(table["label"]) <= {*records.classes, ""}
-    assert table["label"].nunique() > 1
+    assert table["label"].nunique() > 1 or not records.classes
     assert set(table["split"]) <= {"", "train", "validation", "test"}
     assert (table["dataset"] == name).all()
     assert (table["group_id"] != "").all()
@@ -120,6 +120,10 @@ def test_a_file_that_is_not_there_is_listed(name, copy_of, column, reason):
     before = read_dataset(name, folder).table
     if not before[column][0]:
         pytest.skip(f"{name} has no {column} files")
+    if (name, column) == ("ham10000", "mask"):
+        pytest.skip("masks are an extra of ham10000: an image without one is used")
+    if (name, column) == ("isic2018_task1", "image"):
+        reason = "a mask without an image"  # there is no table
     Path(before[column][0]).unlink()
     records = read_dataset(name, folder)
     assert records.excluded["image_id"].tolist() == [before["image_id"][0]]
@@ -136,4 +140,4 @@ def test_an_image_without_a_row_is_listed(name, copy_of):
     (image.parent / f"._STRAY{image.suffix}").write_bytes(b"resource fork")
     excluded = read_dataset(name, folder, check_images=False).excluded
     assert list(excluded["image_id"]) == ["STRAY"]
-    assert excluded["reason"][0].startswith("an image without a row in")
+    assert excluded["reason"][0].startswith("no mask" if name == "isic2018_task1" else "an image without a row in")
