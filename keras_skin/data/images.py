@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_skin.data.numpy_calls import numpy_call
+
 MAX_PIXELS = 100_000_000
 """Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
 
@@ -123,7 +125,7 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
     form = image_format(contents)
 
     def from_bmp() -> tf.Tensor:
-        grey = tf.ensure_shape(tf.numpy_function(_opencv_grey, [contents], tf.uint8, stateful=False), (None, None, 1))
+        grey = tf.ensure_shape(numpy_call(_opencv_grey, [contents], tf.uint8), (None, None, 1))
         return tf.cast(grey > 0, tf.uint8)
 
     def from_bytes() -> tf.Tensor:
