@@ -69,8 +69,8 @@ def export_model(
     target = folder / str(_next_version(folder) if version is None else version)
     if target.exists():
         raise UserError(f"{target} exists already; exports are never overwritten.")
-    archive = keras.export.ExportArchive()
-    archive.track(model)
+    model = keras.Model(model.input, {key: model.output[key] for key in _SERVED if key in model.output})
+    archive = keras.export.ExportArchive()  # finds the variables its endpoints use; track(model) would write them a second time
     upload = tf.TensorSpec((None,), tf.string, name="image_bytes")
     image = tf.TensorSpec((None, *image_size, 3), tf.float32, name="image")
     signatures = {}
@@ -88,6 +88,7 @@ def export_model(
         "classes": list(classes),
         "image_size": list(image_size),
         "preprocessing": [getattr(step, "__name__", type(step).__name__) for step in preprocessing],
+        "synthetic": synthetic,
         "training_images": "SYNTHETIC: drawn by a program" if synthetic else "real",
         "keras_skin": keras_skin.__version__,
         "tensorflow": tf.__version__,
@@ -180,7 +181,7 @@ def _preprocessed(images: tf.Tensor, preprocessing: Sequence[Callable]) -> tf.Te
 def _served_outputs(model: keras.Model, images: tf.Tensor, classes: Sequence[str]) -> dict[str, tf.Tensor]:
     """Probabilities and class names from the model's logits, in float32."""
     predicted = model({"image": images}, training=False)
-    logits = {key: tf.cast(predicted[key], tf.float32) for key in _SERVED if key in predicted}
+    logits = {key: tf.cast(value, tf.float32) for key, value in predicted.items()}
     outputs = {}
     if "label" in logits:
         outputs["probabilities"] = tf.nn.softmax(logits["label"])

@@ -139,7 +139,7 @@ def answers(exported, images, tmp_path_factory):
     (folder / "uploads.json").write_text(json.dumps([base64.b64encode(data).decode() for data in UPLOADS.values()]))
     np.save(folder / "images.npy", images)
     done = subprocess.run([sys.executable, "client.py", str(exported), "uploads.json", "images.npy", "answers.json"], cwd=folder,
-                          capture_output=True, text=True, timeout=120, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "answers.json").read_text())
 
@@ -270,10 +270,18 @@ def test_assets_tell_what_the_model_is(exported):
     assert about["classes"] == list(CLASSES)
     assert about["keras_skin"] == keras_skin.__version__
     assert about["experiment"] == "a title"
+    assert about["synthetic"]
     assert "SYNTHETIC" in about["training_images"]
     assert about["signatures"]["serving_default"]["inputs"] == {"image_bytes": {"shape": [None], "dtype": "string"}}
     assert about["signatures"]["predict_images"]["outputs"]["mask"] == {"shape": [None, *SIZE, 1], "dtype": "float32"}
     assert about["signatures"]["serving_default"]["outputs"]["probabilities"]["shape"] == [None, 2]
+
+
+def test_weights_are_written_once_and_only_those_that_serve(exported, model):
+    stored = tf.train.list_variables(str(exported / "variables" / "variables"))
+    used = keras.Model(model.input, {key: model.output[key] for key in ("mask", "label", "embedding")})
+    count = sum(int(np.prod(shape)) for name, shape in stored if "OBJECT_GRAPH" not in name)
+    assert count == used.count_params() < model.count_params()
 
 
 def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, exported):
