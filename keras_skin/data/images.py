@@ -14,7 +14,8 @@ MAX_PIXELS = 100_000_000
 """Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
 
 _RATIOS = (1, 2, 4, 8)
-_OTHER_FORMATS = (
+_MAGIC = (
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("BMP", 0, b"BM"),
     ("TIFF", 0, b"II*\0"), ("TIFF", 0, b"MM\0*"), ("TIFF", 0, b"II+\0"), ("TIFF", 0, b"MM\0+"), ("GIF", 0, b"GIF8"),
     ("WebP", 8, b"WEBP"), ("HEIC or AVIF", 4, b"ftyp"), ("DICOM", 128, b"DICM"), ("PDF", 0, b"%PDF"),
 )
@@ -84,7 +85,7 @@ def resize_image(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def resize_mask(mask: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes a binary mask; a pixel is set if at least half of the area it stands for is.
+    """Resizes a binary mask; a pixel is set if at least half of the area that it stands for is.
 
     Args:
         mask: (H, W, 1) or (B, H, W, 1) with values 0 and 1.
@@ -93,8 +94,8 @@ def resize_mask(mask: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     Returns:
         float32 of that size, values 0 and 1 only.
     """
-    half = 0.5 - 1e-4  # the weights of an antialiased resize add up to 1 within rounding
-    return tf.cast(resize_image(tf.cast(mask, tf.float32), size) >= half, tf.float32)
+    half = 0.5 - 1e-4  # shares of an area add up to 1 within rounding
+    return tf.cast(tf.image.resize(mask, size, method="area") >= half, tf.float32)
 
 
 def load_image(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
@@ -129,7 +130,9 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
         return tf.cast(grey > 0, tf.uint8)
 
     def from_bytes() -> tf.Tensor:
-        values = tf.reduce_max(decode_image(contents), axis=-1, keepdims=True)
+        grey_png = tf.logical_and(form == "PNG", _bytes(contents, 25, 1)[0] == 0)
+        values = tf.cond(grey_png, lambda: _decode_png(contents, channels=1),
+                         lambda: tf.reduce_max(decode_image(contents), axis=-1, keepdims=True))
         threshold = tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
         return tf.cast(values >= threshold, tf.uint8)
 
@@ -138,11 +141,10 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
 
 def image_format(contents: tf.Tensor) -> tf.Tensor:
     """Name of a file's format by its first bytes, scalar string; "" if it is unknown."""
+    head = _bytes(contents, 0, 132)
     name = tf.constant("")
-    for other, start, magic in _OTHER_FORMATS:
-        name = tf.where(_has(contents, start, magic), other, name)
-    name = tf.where(_has(contents, 0, b"BM"), "BMP", name)
-    name = tf.where(_has(contents, 0, b"\x89PNG\r\n\x1a\n"), "PNG", name)
+    for other, start, magic in _MAGIC:
+        name = tf.where(tf.reduce_all(head[start:start + len(magic)] == list(magic)), other, name)
     return tf.where(tf.io.is_jpeg(contents), "JPEG", name)
 
 
@@ -210,9 +212,9 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.reverse(image, tf.boolean_mask([0, 1], tf.stack([upside_down, mirrored])))
 
 
-def _decode_png(contents: tf.Tensor) -> tf.Tensor:
+def _decode_png(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
     with tf.control_dependencies(_bounded(*_png_header(contents))):
-        return tf.io.decode_png(contents, channels=3)
+        return tf.io.decode_png(contents, channels=channels)
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
@@ -298,10 +300,6 @@ def _exif_orientation(contents: tf.Tensor, start: tf.Tensor, count: tf.Tensor) -
     one = tf.constant(1, tf.int64)
     value = tf.concat([values, [one]], axis=0)[0]
     return tf.where((big | little) & (value >= 1) & (value <= 8), value, one)
-
-
-def _has(contents: tf.Tensor, start: int, magic: bytes) -> tf.Tensor:
-    return tf.reduce_all(_bytes(contents, start, len(magic)) == list(magic))
 
 
 def _bytes(contents: tf.Tensor, start: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:

@@ -135,9 +135,7 @@ class TrainingData:
 
     def _sample(self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor) -> Batch:
         samples = self._samples
-        if not self._augmentation.changes_images and self._cache is None:
-            return samples.finish(row, *samples.decode(row))
-        image, mask = samples.decode_together(row) if self._cache is None else self._cache.decode(row)
+        image, mask = samples.decode(row) if self._cache is None else self._cache.decode(row)
         if self._augmentation.changes_images:
             image, mask = _numpy_pair(self._augment, image, mask, epoch, index, variant)
         return samples.finish(row, image, mask)
@@ -145,6 +143,7 @@ class TrainingData:
     def _augment(self, image: np.ndarray, mask: np.ndarray, epoch: int, index: int,
                  variant: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self._random(int(epoch), _SAMPLE, int(index))
+        image, mask = _fit_mask(image, mask)
         changed, changed_mask = self._augmentation(image, mask[..., 0] if mask.size else None, int(variant), rng)
         if changed.shape != image.shape or (changed_mask is not None and changed_mask.shape != mask.shape[:2]):
             raise ValueError(f"{type(self._augmentation).__name__} changed the shape of an image or a mask of {image.shape}.")
@@ -184,9 +183,10 @@ def training_data(table: pd.DataFrame, classes: Sequence[str], image_size: tuple
         raise UserError(f"train.cache is {cache!r}, expected 'none' or 'memory'.")
     if table.empty:
         raise UserError("There are no training images.")
+    augmentation = augmentation or NoAugmentation()
     samples = _Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
-    return TrainingData(samples, batch_size, seed, sampler, augmentation or NoAugmentation(), steps_per_epoch,
-                        _DecodedImages(samples) if cache == "memory" else None)
+    return TrainingData(samples, batch_size, seed, sampler, augmentation, steps_per_epoch,
+                        _DecodedImages(samples, fit=augmentation.changes_images) if cache == "memory" else None)
 
 
 def evaluation_data(table: pd.DataFrame, classes: Sequence[str], image_size: tuple[int, int], inputs: Sequence[str],
@@ -230,11 +230,6 @@ class _Samples:
             return image, tf.zeros((0, 0, 1), tf.uint8)
         return image, images.decode_mask(tf.io.read_file(self._masks[row]))
 
-    def decode_together(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `decode`, with the mask brought to the size of the image, so that both can be moved together."""
-        image, mask = self.decode(row)
-        return (image, mask) if "mask" not in self.outputs else _numpy_pair(_fit_mask, image, mask)
-
     def finish(self, row: tf.Tensor, image: tf.Tensor, mask: tf.Tensor) -> Batch:
         """What the model takes of a decoded sample."""
         inputs, targets = {}, {}
@@ -253,21 +248,29 @@ class _Samples:
 
 
 class _DecodedImages:
-    """Decoded images of a table in memory, taken in as they are first asked for, until there is no room left."""
+    """Decoded images of a table in memory, taken in as they are first asked for, until there is no room left.
 
-    def __init__(self, samples: _Samples) -> None:
+    Args:
+        samples: where they come from.
+        fit: keep masks at the size of their images; False where they are to reach the model's size in one step.
+    """
+
+    def __init__(self, samples: _Samples, fit: bool) -> None:
         self._samples = samples
+        self._fit = fit
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
     def decode(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `_Samples.decode_together`."""
+        """As `_Samples.decode`."""
         kept = tf.ensure_shape(numpy_call(lambda number: int(number) in self._kept, [row], tf.bool, stateful=True), ())
         return tf.cond(kept, lambda: _numpy_pair(lambda number: self._kept[int(number)], row),
-                       lambda: _numpy_pair(self._keep, *self._samples.decode_together(row), row))
+                       lambda: _numpy_pair(self._keep, *self._samples.decode(row), row))
 
     def _keep(self, image: np.ndarray, mask: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._fit:
+            image, mask = _fit_mask(image, mask)
         with self._lock:
             if int(row) not in self._kept and self._bytes + image.nbytes + mask.nbytes <= MEMORY_CACHE_BYTES:
                 self._kept[int(row)] = (image.copy(), mask.copy())
@@ -282,9 +285,9 @@ def _numpy_pair(function: Callable[..., Any], *arguments: tf.Tensor) -> tuple[tf
 
 
 def _fit_mask(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brings a mask to the size of its image by majority of area."""
+    """Brings a mask to the size of its image by majority of area, so that both can be moved together."""
     height, width = image.shape[:2]
-    if mask.shape[:2] == (height, width):
+    if mask.shape[:2] == (height, width) or not mask.size:
         return image, mask
     share = cv2.resize(mask[..., 0] * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
     return image, (share >= 128).astype(np.uint8)[..., np.newaxis]
