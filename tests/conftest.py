@@ -19,3 +19,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set KERAS_SKIN_DATA to a folder that holds isic2016/, isic2017/ and ph2_sample/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A finished tiny demo run of jrl_ph2."""
+    from keras_skin.run import main
+    from tests.tiny_run import arguments
+
+    out = tmp_path_factory.mktemp("runs")
+    assert main(arguments("jrl_ph2", "--out", str(out))) == 0
+    (run,) = out.iterdir()
+    return run

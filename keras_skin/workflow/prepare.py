@@ -88,7 +88,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
         notes.append(f"{len(shared)} images of the training and validation parts are also in a test part (same id): left out of training.")
 
     # the data set's own test part stays out of training even when it is not what this experiment tests on
-    held_out = pd.concat([unused[["image_id", "split", "dataset"]], _held_out(base.excluded, data.train.name)] + [_held_out(records.excluded, records.name) for records in others.values()])
+    held_out = _stack([unused, _held_out(base.excluded, data.train.name), *(_held_out(item.excluded, item.name) for item in others.values())])
     for settings in data.extra_train:
         try:
             extra = read(settings)

@@ -27,15 +27,15 @@ log = logging.getLogger("keras_skin")
 
 
 def write_figures_and_report(folder: RunFolder, experiment: Experiment, options: RunOptions, prepared: PreparedData, result: TrainingResult,
-                             evaluations: dict[str, Evaluation], sheets: Sequence[Sheet], parameters: int) -> None:
-    """Draws every figure of a run and writes report.html."""
+                             evaluations: dict[str, Evaluation], sheets: Sequence[Sheet], facts: dict[str, str]) -> None:
+    """Draws every figure of a run and writes report.html; `facts` of the training go into its summary."""
     log.info("Drawing figures and writing the report")
     drawn = _training_figures(folder, prepared, result, options.demo) + _measured_figures(folder, prepared, evaluations, options.demo)
     summary = {
-        "Model": f"{experiment.model.name} {experiment.model.arguments or ''}".strip(), "Parameters": f"{parameters:,}",
+        "Model": _model(experiment), **facts,
         "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels", "Epochs": f"{len(result.history)} of {experiment.train.epochs}",
         "Best epoch": f"{result.best_epoch} ({result.monitor}: {_rounded(result.best_value)})", "Seed": str(experiment.train.seed),
-        "Precision": experiment.train.precision, "Training time": f"{result.history['seconds'].sum() / 60:.1f} min",
+        "Training time": f"{result.history['seconds'].sum() / 60:.1f} min",
     }
     if options.dry_run:
         summary["Dry run"] = "two batches of everything: the numbers mean nothing"
@@ -126,6 +126,11 @@ def _commands(folder: RunFolder, experiment: Experiment) -> dict[str, str]:
     if experiment.export.enabled:
         commands["Look at the exported model's signatures"] = f"saved_model_cli show --dir {folder.path / 'saved_model' / '1'} --all"
     return commands
+
+
+def _model(experiment: Experiment) -> str:
+    arguments = ", ".join(f"{key} {value}" for key, value in experiment.model.arguments.items())
+    return f"{experiment.model.name}, {arguments}" if arguments else experiment.model.name
 
 
 def _citation(experiment: Experiment) -> str:

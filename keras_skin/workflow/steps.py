@@ -66,7 +66,8 @@ def execute(folder: RunFolder, experiment: Experiment, options: RunOptions, fold
     sheets = _explain(folder, experiment, model, prepared, options.demo)
     if experiment.export.enabled:
         _export(folder, experiment, model, prepared, options.demo)
-    write_figures_and_report(folder, experiment, options, prepared, result, evaluations, sheets, model.count_params())
+    write_figures_and_report(folder, experiment, options, prepared, result, evaluations, sheets,
+                             {"Parameters": f"{model.count_params():,}", "Training precision": precision})
     return metrics
 
 

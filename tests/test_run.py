@@ -1,0 +1,178 @@
+"""The run command as its user meets it: what it says, and with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_skin.run import main
+from tests.tiny_run import TINY, arguments
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def told(capsys) -> str:
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    return captured.err
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ([], "Which experiment?"),
+    (["jrl_ph3"], "Did you mean 'jrl_ph2'?"),
+    (["jrl_ph2", "--set", "train.epochs"], "--set takes KEY=VALUE"),
+    (["jrl_ph2", "--set", "train.epochz=3"], "train.epochz = 3: unknown key. Did you mean 'epochs'?"),
+    (["jrl_ph2", "--demo", "--data", "somewhere"], "--demo renders its own data"),
+    (["--resume", "nowhere"], "'nowhere' is not a run folder"),
+    (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was begun"),
+])
+def test_misuse_is_told_without_a_traceback(given, expected, capsys, monkeypatch):
+    monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
+    assert main(given) == 2
+    assert expected in told(capsys)
+
+
+def test_missing_data_says_where_it_looked_what_it_expected_and_that_there_is_a_demo(tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert main(["jrl_ph2", "--data", str(tmp_path), "--out", str(out)]) == 2
+    message = told(capsys)
+    for part in (str(tmp_path), "ISBI2016_ISIC_Part1_Training_Data", "CC-0", "--demo"):
+        assert part in message
+    assert not list(out.iterdir()), "a run that never began leaves no folder behind"
+
+
+def test_a_builder_that_refuses_is_told_in_its_own_words(tmp_path, capsys):
+    overrides = [*TINY[1:], "image.size=[33, 64]"]
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path), overrides=overrides)) == 2
+    assert "32" in told(capsys)
+
+
+def test_run_folder_is_complete(tiny_run):
+    expected = ["experiment.json", "environment.json", "splits.csv", "excluded.csv", "history.csv", "metrics.json", "predictions.csv", "masks", "figures",
+                "explain/sheet.png", "checkpoints/best.weights.h5", "saved_model/1/saved_model.pb", "report.html", "run.log", "SYNTHETIC.txt"]
+    assert not [name for name in expected if not (tiny_run / name).exists()]
+    assert json.loads((tiny_run / "run.json").read_text())["finished"] is True
+    metrics = json.loads((tiny_run / "metrics.json").read_text())
+    assert set(metrics) == {"validation", "test"}
+    for split in metrics.values():
+        for name, task in (("dsc", "segmentation"), ("f1_weighted", "classification")):
+            assert {"value", "ci95", "n"} <= set(split[task][name])
+    predictions = pd.read_csv(tiny_run / "predictions.csv")
+    assert {"image_id", "label", "probability_benign", "probability_malignant", "dsc", "iou", "mcc"} <= set(predictions)
+    assert predictions[["probability_benign", "probability_malignant"]].sum(axis=1).to_numpy() == pytest.approx(1)
+    for _, row in predictions.iterrows():
+        assert (tiny_run / "masks" / row["split"] / f"{row['image_id']}.png").is_file()
+
+
+def test_everything_a_demo_writes_says_synthetic(tiny_run):
+    assert "SYNTHETIC" in (tiny_run / "report.html").read_text()
+    assert "SYNTHETIC" in (tiny_run / "run.log").read_text()
+    assert "SYNTHETIC" in (tiny_run / "saved_model" / "1" / "assets" / "model.json").read_text()
+
+
+def test_a_finished_run_is_not_resumed(tiny_run, capsys):
+    assert main(["--resume", str(tiny_run)]) == 2
+    assert "is finished" in told(capsys)
+
+
+def test_loaded_run_predicts_what_the_run_wrote(tiny_run):
+    import keras_skin
+    from keras_skin.data import images
+
+    run = keras_skin.load_run(tiny_run)
+    assert run.classes == ("benign", "malignant")
+    splits = pd.read_csv(tiny_run / "splits.csv", dtype=str)
+    row = splits[splits["split"] == "test"].iloc[0]
+    (path,) = (tiny_run / "demo_data" / row["dataset"]).rglob(f"{row['image_id']}.bmp")
+    logits = run.model({"image": images.load_image(str(path), (32, 64))[None]})["label"][0]
+    written = pd.read_csv(tiny_run / "predictions.csv").set_index("image_id").loc[row["image_id"]]
+    odds = float(np.exp(logits[1] - logits[0]))
+    assert odds / (1 + odds) == pytest.approx(written["probability_malignant"], abs=1e-5)
+
+
+def test_the_same_demo_twice_gives_the_same_metrics(tiny_run, tmp_path):
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path))) == 0
+    (again,) = tmp_path.iterdir()
+    assert (again / "metrics.json").read_text() == (tiny_run / "metrics.json").read_text()
+    assert (again / "splits.csv").read_text() == (tiny_run / "splits.csv").read_text()
+
+
+def test_dry_run_goes_through_export(tmp_path):
+    assert main(arguments("jrl_ph2", "--dry-run", "--out", str(tmp_path))) == 0
+    (run,) = tmp_path.iterdir()
+    assert "dry-run" in run.name
+    assert len(pd.read_csv(run / "history.csv")) == 1
+    assert (run / "saved_model" / "1" / "saved_model.pb").is_file()
+
+
+def test_model_without_labels_and_model_without_masks(tmp_path):
+    assert main(arguments("unet_isic2016", "--dry-run", "--out", str(tmp_path / "unet"))) == 0
+    resnet = [text for text in TINY if "filters" not in text]
+    assert main(arguments("resnet50_isic2016", "--dry-run", "--out", str(tmp_path / "resnet"), overrides=resnet)) == 0
+    tasks = {name: set(json.loads(next((tmp_path / name).rglob("metrics.json")).read_text())["test"]) for name in ("unet", "resnet")}
+    assert tasks == {"unet": {"segmentation"}, "resnet": {"classification"}}
+
+
+def test_cross_validation_tests_every_image_once(tmp_path):
+    assert main(arguments("jrl_ph2_crossval", "--out", str(tmp_path), overrides=[*TINY, "split.folds=2", "train.epochs=1"])) == 0
+    (run,) = tmp_path.iterdir()
+    predictions = pd.read_csv(run / "predictions.csv")
+    assert len(predictions) == predictions["image_id"].nunique() == 20
+    assert json.loads((run / "metrics.json").read_text())["test"]["segmentation"]["dsc"]["n"] == 20
+    for fold in ("fold_1", "fold_2"):
+        assert (run / fold / "report.html").is_file()
+    assert (run / "report.html").is_file()
+
+
+def start(out: Path) -> subprocess.Popen:
+    overrides = [*TINY, "train.save_every_seconds=0.01", "train.epochs=3", "train.steps_per_epoch=12"]
+    return subprocess.Popen([sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2", "--out", str(out), overrides=overrides)], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path:
+    """Returns the run's folder once its first epoch is written and a later state was saved."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < 120 and process.poll() is None:
+        history = list(out.glob("*/history.csv"))
+        states = list(out.glob("*/checkpoints/run_state.npz"))
+        if history and states and states[0].stat().st_mtime > history[0].stat().st_mtime + 0.05:
+            return history[0].parent
+        time.sleep(0.005)
+    raise AssertionError(f"no state was saved: {process.communicate()}")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
+    assert start(tmp_path / "whole").wait(300) == 0
+    process = start(tmp_path / "killed")
+    run = wait_for_state_within_an_epoch(tmp_path / "killed", process)
+    process.kill()
+    process.communicate()
+    assert not (run / "metrics.json").exists(), "it was killed too late to prove anything"
+    result = subprocess.run([sys.executable, "-m", "keras_skin.run", "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "continuing in epoch" in result.stdout
+    (whole,) = (tmp_path / "whole").iterdir()
+    assert (run / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    columns = [name for name in pd.read_csv(whole / "history.csv") if name != "seconds"]
+    assert pd.read_csv(run / "history.csv")[columns].equals(pd.read_csv(whole / "history.csv")[columns])
+    assert pd.read_csv(run / "predictions.csv").equals(pd.read_csv(whole / "predictions.csv"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_continue_and_exits_130(tmp_path):
+    process = start(tmp_path)
+    run = wait_for_state_within_an_epoch(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--resume {run}" in errors
+    assert "Traceback" not in errors
