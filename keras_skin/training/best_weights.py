@@ -56,11 +56,24 @@ class BestWeights(keras.callbacks.Callback):
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Writes a `.weights.h5` file that takes its name only when it is complete."""
+    """Writes the weights of a functional model as a `.weights.h5` file, which takes its name only when it is complete.
+
+    Of a compiled model Keras would write the optimizer's variables, too, which makes the file three times as large. An uncompiled
+    model of the same layers is saved instead.
+    """
     with atomic_path(path) as temporary:
         unfinished = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
         try:
-            model.save_weights(unfinished)
+            _uncompiled(model).save_weights(unfinished)
             os.replace(unfinished, temporary)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Loads what `save_weights` wrote, also into a compiled model, where Keras' own would miss the optimizer's variables."""
+    _uncompiled(model).load_weights(path)
+
+
+def _uncompiled(model: keras.Model) -> keras.Model:
+    return keras.Model(model.input, model.output)

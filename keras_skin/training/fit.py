@@ -14,7 +14,7 @@ import keras
 import pandas as pd
 
 from keras_skin.registry import UserError
-from keras_skin.training.best_weights import BestWeights
+from keras_skin.training.best_weights import BestWeights, load_weights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
 from keras_skin.training.errors import NonFiniteLoss, TrainingInterrupted
@@ -210,5 +210,5 @@ def _load_best(model: keras.Model, best: BestWeights) -> None:
     if best.best_epoch is None:
         logger.warning(f"no epoch had a finite value of {best.monitor}: the weights of the last epoch are kept")
         return
-    model.load_weights(best.path)
+    load_weights(model, best.path)
     logger.info(f"best epoch {best.best_epoch}: {best.monitor} {best.best_value:.4f}; its weights are loaded")

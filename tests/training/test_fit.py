@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -113,8 +114,13 @@ def test_best_weights_come_back(small, seeded, tmp_path):
     losses = result.history["val_loss"]
     assert result.best_epoch == losses.idxmin() + 1 < 3
     assert result.best_value == losses.min()
-    for found, expected in zip(model.get_weights(), kept[result.best_epoch], strict=True):
+    fresh = small.small_model()
+    fresh.load_weights(tmp_path / "best.weights.h5")
+    for found, loaded, expected in zip(model.get_weights(), fresh.get_weights(), kept[result.best_epoch], strict=True):
         np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(loaded, expected)
+    with h5py.File(tmp_path / "best.weights.h5") as file:
+        assert "optimizer" not in file
 
 
 def test_patience(small, seeded, tmp_path):
