@@ -36,7 +36,7 @@ class Column:
 
     name: str
     expected: str = "text"
-    accepts: Callable[[str], bool] | None = None
+    accepts: Callable[[str], object] | None = None
     required: bool = True
 
 
@@ -47,7 +47,7 @@ def text(name: str, required: bool = True) -> Column:
 
 def image_ids(name: str) -> Column:
     """A column of image ids; ids become paths, so none may lead out of its folder."""
-    return Column(name, "an image id without '..' or a path separator", lambda cell: _ID.fullmatch(cell) is not None)
+    return Column(name, "an image id without '..' or a path separator", _ID.fullmatch)
 
 
 def number(name: str, low: float, high: float) -> Column:
@@ -90,9 +90,10 @@ def read_table(path: Path, columns: Sequence[Column], one_hot: Sequence[str] = (
     frame, mistakes = _split(path, wanted)
     for column in wanted:
         if column.accepts is not None:
-            distinct = frame[column.name].unique()
-            wrong = frame.loc[frame[column.name].isin([cell for cell in distinct if not column.accepts(cell)]), column.name]
-            mistakes += _Mistake.of(wrong, f"{column.name} {{!r}}", column.expected)
+            wrong = [cell for cell in frame[column.name].unique().tolist() if not column.accepts(cell)]
+            if wrong:
+                cells = frame.loc[frame[column.name].isin(wrong), column.name]
+                mistakes += _Mistake.of(cells, f"{column.name} {{!r}}", column.expected)
     if one_hot:
         ones = frame[list(one_hot)].isin([cell for cell, value in _FLAGS.items() if value])
         several = ones.sum(axis=1)
@@ -135,15 +136,17 @@ def _split(path: Path, columns: Sequence[Column]) -> tuple[pd.DataFrame, list[_M
         lines, cells = _quoted_rows(path, content, delimiter)
         widths = [len(row) for row in cells]
     else:
-        numbered = [(line, row) for line, row in enumerate(content.split("\n"), 1) if row.strip(f" {delimiter}")]
-        lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
+        blank = f" {delimiter}"
+        rows = content.split("\n")
+        lines = [line for line, row in enumerate(rows, 1) if row.strip(blank)]
+        rows = [row for row in rows if row.strip(blank)] if len(lines) < len(rows) else rows
         widths = [row.count(delimiter) + 1 for row in rows]
     names = ", ".join(column.name for column in columns if column.required)
     if not lines:
         raise UserError(f"{path}, line 1: found nothing, expected a table with the columns {names}.")
     header = [cell.strip() for cell in (cells[0] if '"' in content else rows[0].split(delimiter))]
     position = _positions(path, lines[0], header, columns)
-    wrong = pd.Series([str(width) for width in widths], lines)[[width != len(header) for width in widths]]
+    wrong = pd.Series({line: str(width) for line, width in zip(lines, widths, strict=True) if width != len(header)}, dtype=str)
     mistakes = _Mistake.of(wrong, "{} cells", f"{len(header)}: {delimiter.join(header)[:200]}")
     right = [index for index, width in enumerate(widths) if width == len(header) and index]
     if not right and not mistakes:
@@ -266,12 +269,13 @@ def excluded_rows(
     label: str | Iterable[str] = "",
 ) -> pd.DataFrame:
     """Rows for `Records.excluded`."""
-    def cells(values: str | Iterable[str]) -> str | list[str]:
-        return values if isinstance(values, str) else list(values)
+    def cells(values: str | Iterable[str]) -> str | pd.Series:
+        if isinstance(values, pd.Series):
+            return values.reset_index(drop=True)
+        return values if isinstance(values, str) else pd.Series(list(values), dtype=str)
 
-    ids = list(ids)
-    columns = {"image_id": ids, "file": cells(file), "reason": cells(reason), "split": split, "label": cells(label)}
-    return pd.DataFrame(columns, index=range(len(ids)), dtype=str)
+    columns = {"image_id": cells(ids), "file": cells(file), "reason": cells(reason), "split": split, "label": cells(label)}
+    return pd.DataFrame(columns, index=range(len(columns["image_id"])), dtype=str)
 
 
 def add_files(
@@ -290,8 +294,8 @@ def add_files(
     paths = frame["image_id"].map({image_id: str(path) for image_id, path in images.paths.items()})
     found = paths.notna()
     absent = frame[~found]
-    named = {*frame["image_id"], *told}
-    stray = {image_id: str(path) for image_id, path in images.paths.items() if image_id not in named}
+    unnamed = set(images.paths).difference(frame["image_id"].tolist(), told)
+    stray = {image_id: str(images.paths[image_id]) for image_id in sorted(unnamed)}
     excluded = [excluded_rows(absent["image_id"], "a row without an image", str(table), split, absent["label"]),
                 excluded_rows(stray, f"an image without a row in {table.name}", stray.values(), split)]
     for files in (images, masks):

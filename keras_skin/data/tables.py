@@ -66,11 +66,15 @@ def read_csv(path: Path) -> list[tuple[int, list[str]]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV in UTF-8: {error}.") from error
+    except UnicodeDecodeError as error:
+        lines = enumerate(path.read_bytes().splitlines(), 1)
+        line = next(number for number, text in lines if text.decode("utf-8", errors="ignore").encode() != text)
+        raise UserError(f"{path} is not a CSV in UTF-8, line {line}: found {error}, expected text in UTF-8.") from error
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: found {error}, expected a CSV.") from error
     rows = [(line, cells) for line, cells in rows if any(cells)]
     if not rows:
-        raise UserError(f"{path} is empty, expected a CSV.")
+        raise UserError(f"{path}, line 1: the file is empty, expected a CSV.")
     return rows
 
 

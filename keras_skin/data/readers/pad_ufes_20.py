@@ -39,10 +39,12 @@ _WHY_NOT = ("biopsed says whether a sample was taken (of every BCC, SCC and MEL)
 
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has images and a `metadata.csv` with the column `img_id`."""
-    table = find_file([folder], TABLE)
-    if table is None or not _image_folders(folder):
+    """Whether the folder has a `metadata.csv`, and images in folders of the official names or by its column `img_id`."""
+    table, images = find_file([folder], TABLE), _image_folders(folder)
+    if table is None or not images:
         return False
+    if any(find_folder(place, "imgs_part_1") for place in (folder, *images)):
+        return True
     with table.open("rb") as stream:
         return b"img_id" in stream.readline(10_000)
 
