@@ -15,9 +15,11 @@ def test_against_numpy() -> None:
     x = generator.normal(size=(2, 5, 4, 6)).astype("float32")
     layer = CBAM(hidden_units=3, kernel_size=3)
     layer(x)
-    weights = {variable.path.split("/", 1)[1]: generator.normal(size=variable.shape).astype("float32") for variable in layer.weights}
+    weights = {}
     for variable in layer.weights:
-        variable.assign(weights[variable.path.split("/", 1)[1]])
+        values = generator.normal(size=variable.shape).astype("float32")
+        variable.assign(values)
+        weights[variable.path.split("/", 1)[1]] = values
 
     def perceptron(v: np.ndarray) -> np.ndarray:
         hidden = np.maximum(v @ weights["hidden/kernel"] + weights["hidden/bias"], 0)

@@ -8,8 +8,21 @@ import pytest
 from keras_skin import models
 
 CONFIGURATIONS = conformance.configurations()
-IDS = ["-".join([name, *map(str, arguments.values())]) for name, arguments in CONFIGURATIONS]
-every_configuration = pytest.mark.parametrize(("name", "arguments"), CONFIGURATIONS, ids=IDS)
+FULLEST = dict(CONFIGURATIONS)  # the last configuration of a model is the one with the most parts
+
+
+def case(name: str, arguments: dict, *more: str, slow: bool) -> object:
+    return pytest.param(name, arguments, *more, id="-".join([name, *map(str, arguments.values()), *more]),
+                        marks=[pytest.mark.slow] if slow else [])
+
+
+every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each, slow=False) for each in CONFIGURATIONS])
+fullest_first = pytest.mark.parametrize(
+    ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS])
+# Tracing a deep backbone in float16 takes long.
+every_policy = pytest.mark.parametrize(("name", "arguments", "policy"), [
+    case(*each, policy, slow=policy == "mixed_float16" and each[0] != "jrl")
+    for each in FULLEST.items() for policy in ("mixed_bfloat16", "mixed_float16")])
 
 
 @every_configuration
@@ -17,25 +30,17 @@ def test_contract(name: str, arguments: dict) -> None:
     conformance.check_builder_contract(name, arguments)
 
 
-@every_configuration
+@fullest_first
 def test_round_trip(name: str, arguments: dict, tmp_path: Path) -> None:
     conformance.check_builder_round_trip(name, arguments, tmp_path)
 
 
-@every_configuration
+@fullest_first
 def test_trains(name: str, arguments: dict) -> None:
     conformance.check_builder_trains(name, arguments)
 
 
-# The last configuration of a model is the one with the most parts. Backbones in float16 take long to trace.
-MIXED = [
-    pytest.param(name, arguments, policy, id=f"{name}-{policy}",
-                 marks=[pytest.mark.slow] if name == "resnet50" and policy == "mixed_float16" else [])
-    for name, arguments in dict(CONFIGURATIONS).items() for policy in ("mixed_bfloat16", "mixed_float16")
-]
-
-
-@pytest.mark.parametrize(("name", "arguments", "policy"), MIXED)
+@every_policy
 def test_mixed_precision(name: str, arguments: dict, policy: str) -> None:
     conformance.check_builder_mixed_precision(name, arguments, policy)
 

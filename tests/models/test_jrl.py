@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from conformance import count_parameters
 from keras import ops
 
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.models.jrl import VARIANTS, jrl
-from keras_skin.models.unet import unet
 from keras_skin.registry import UserError
 
 SMALL = {"image_size": (32, 64), "filters": (4, 6, 8, 10)}
@@ -31,7 +31,7 @@ def view(model: keras.Model, *layers: str) -> list[np.ndarray]:
 
 
 def test_parameters_grow_as_published() -> None:
-    counts = [unet().count_params(), *(jrl(variant=variant).count_params() for variant in VARIANTS)]
+    counts = [count_parameters("unet"), *(count_parameters("jrl", variant=variant) for variant in VARIANTS)]
     np.testing.assert_allclose(np.diff(counts) / 1e6, [0.05, 0.04, 0.06, 0.04], atol=0.01)
     assert [round(count / 1e6, 2) for count in counts] == [10.71, 10.77, 10.80, 10.86, 10.90]
 
