@@ -24,6 +24,7 @@ REGISTRIES = {
     "data set": (Registry("data set", "keras_skin.data.readers"), ("folder",)),
     "loss": (Registry("loss", "keras_skin.losses"), ("class_weights", "reduction", "name", "dtype")),
     "augmentation": (Registry("augmentation", "keras_skin.data.augment"), ()),
+    "preprocessing": (Registry("preprocessing", "keras_skin.data.preprocess"), ()),
 }
 """For each kind of component its registry, and the arguments that the program itself passes."""
 
@@ -155,10 +156,20 @@ class SplitSettings(Settings):
         return self
 
 
+class PreprocessingSettings(Component):
+    """One operation on the resized image, in training, evaluation and the exported model alike."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PreprocessingSettings:
+        self.check("preprocessing", {"name": self.name, **self.arguments})
+        return self
+
+
 class ImageSettings(Settings):
-    """Size (height, width) in pixels that the model sees."""
+    """Size (height, width) in pixels that the model sees, and operations on the resized image, in their order."""
 
     size: tuple[PositiveInt, PositiveInt] = (192, 256)
+    preprocessing: list[PreprocessingSettings] = []
 
 
 class OptimizerSettings(Settings):
@@ -469,7 +480,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "keras_skin experiment"
     schema.pop("required", None)  # a child file may leave to its parent what is required of the whole
     for kind, block in (("model", "ModelSettings"), ("loss", "LossSettings"), ("data set", "DatasetSettings"),
-                        ("augmentation", "AugmentationSettings")):
+                        ("augmentation", "AugmentationSettings"), ("preprocessing", "PreprocessingSettings")):
         _describe_components(schema["$defs"][block], kind)
     return schema
 

@@ -97,6 +97,7 @@ def test_loaded_run_predicts_what_the_run_wrote(tiny_run):
     assert odds / (1 + odds) == pytest.approx(written["probability_malignant"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_demo_twice_gives_the_same_metrics(tiny_run, tmp_path):
     assert main(arguments("jrl_ph2", "--out", str(tmp_path))) == 0
     (again,) = tmp_path.iterdir()
@@ -104,14 +105,17 @@ def test_the_same_demo_twice_gives_the_same_metrics(tiny_run, tmp_path):
     assert (again / "splits.csv").read_text() == (tiny_run / "splits.csv").read_text()
 
 
-def test_dry_run_goes_through_export(tmp_path):
-    assert main(arguments("jrl_ph2", "--dry-run", "--out", str(tmp_path))) == 0
+@pytest.mark.slow
+def test_dry_run_goes_through_export_with_preprocessing(tmp_path):
+    overrides = [*TINY, 'image.preprocessing=[{"name": "shades_of_grey"}]', "balancing.name=class_weights"]
+    assert main(arguments("jrl_ph2", "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
     (run,) = tmp_path.iterdir()
     assert "dry-run" in run.name
     assert len(pd.read_csv(run / "history.csv")) == 1
-    assert (run / "saved_model" / "1" / "saved_model.pb").is_file()
+    assert "ShadesOfGrey" in (run / "saved_model" / "1" / "assets" / "model.json").read_text()
 
 
+@pytest.mark.slow
 def test_model_without_labels_and_model_without_masks(tmp_path):
     assert main(arguments("unet_isic2016", "--dry-run", "--out", str(tmp_path / "unet"))) == 0
     resnet = [text for text in TINY if "filters" not in text]
@@ -120,6 +124,7 @@ def test_model_without_labels_and_model_without_masks(tmp_path):
     assert tasks == {"unet": {"segmentation"}, "resnet": {"classification"}}
 
 
+@pytest.mark.slow
 def test_cross_validation_tests_every_image_once(tmp_path):
     assert main(arguments("jrl_ph2_crossval", "--out", str(tmp_path), overrides=[*TINY, "split.folds=2", "train.epochs=1"])) == 0
     (run,) = tmp_path.iterdir()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_skin import models
-from keras_skin.data import augment, images, pipeline, splits
+from keras_skin.data import augment, images, pipeline, preprocess, splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
@@ -125,7 +125,7 @@ def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepar
     train = prepared.part("train")
     data = pipeline.training_data(
         train, prepared.classes, tuple(experiment.image.size), list(model.input), list(model.output), settings.batch_size, seed=settings.seed,
-        augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments),
+        augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments), preprocessing=preprocessing(experiment),
         steps_per_epoch=settings.steps_per_epoch, cache=settings.cache)
     losses = {name: {"name": loss.name, "weight": loss.weight, **loss.arguments} for name, loss in experiment.losses.items()}
     if experiment.balancing.name == "class_weights" and "label" in losses:
@@ -133,7 +133,7 @@ def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepar
     optimizer = make_optimizer(settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs,
                                steps=data.steps)
     compile_model(model, losses, optimizer=optimizer)
-    return fit(model, data, _batches(experiment, model, prepared, "validation"), epochs=settings.epochs, folder=folder / "checkpoints",
+    return fit(model, data, _batches(experiment, model, prepared.part("validation"), prepared.classes), epochs=settings.epochs, folder=folder / "checkpoints",
                monitor=settings.monitor, patience=settings.early_stopping.patience if settings.early_stopping else None, resume=resume,
                history_file=folder / "history.csv", save_every_seconds=settings.save_every_seconds)
 
@@ -150,9 +150,14 @@ def class_weights(train: pd.DataFrame, classes: tuple[str, ...]) -> list[float]:
     return [float(len(train) / (len(classes) * count)) for count in counts]
 
 
-def _batches(experiment: Experiment, model: keras.Model, prepared: PreparedData, split: str) -> tf.data.Dataset:
-    return pipeline.evaluation_data(prepared.part(split), prepared.classes, tuple(experiment.image.size), list(model.input), list(model.output),
-                                    experiment.train.batch_size)
+def _batches(experiment: Experiment, model: keras.Model, table: pd.DataFrame, classes: tuple[str, ...]) -> tf.data.Dataset:
+    return pipeline.evaluation_data(table, classes, tuple(experiment.image.size), list(model.input), list(model.output),
+                                    experiment.train.batch_size, preprocessing=preprocessing(experiment))
+
+
+def preprocessing(experiment: Experiment) -> list[Callable[[tf.Tensor], tf.Tensor]]:
+    """The operations that the experiment puts between resizing and the model."""
+    return [preprocess.get(item.name).builder(**item.arguments) for item in experiment.image.preprocessing]
 
 
 def _as_float32(experiment: Experiment, model: keras.Model, classes: int, precision: str) -> keras.Model:
@@ -165,14 +170,14 @@ def _as_float32(experiment: Experiment, model: keras.Model, classes: int, precis
 
 
 def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-    call = tf.function(partial(model, training=False), reduce_retracing=True)
+    call = tf.function(functools.partial(model, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
 
 
 def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, split: str) -> Evaluation:
     log.info("Measuring on %s", split)
     table = prepared.part(split)
-    evaluation = evaluate(_predictor(model), _batches(experiment, model, prepared, split), table, prepared.classes, load_mask,
+    evaluation = evaluate(_predictor(model), _batches(experiment, model, table, prepared.classes), table, prepared.classes, load_mask,
                           folder / "masks" / split, groups=table["group_id"], seed=experiment.train.seed)
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
@@ -185,10 +190,10 @@ def _explain(folder: RunFolder, experiment: Experiment, model: keras.Model, prep
     log.info("Explaining %d validation images with Grad-CAM", experiment.explain.images)
     table = prepared.part("validation")
     table = table.iloc[stratified_sample(table["label"], experiment.explain.images, experiment.train.seed)].reset_index(drop=True)
-    size = tuple(experiment.image.size)
-    samples = [ExplainSample(row.image_id, {"image": images.load_image(row.image, size).numpy()},
-                             prepared.classes.index(row.label) if row.label else None, load_mask(row.mask) if row.mask else None)
-               for row in table.itertuples()]
+    inputs = _batches(experiment, model, table, prepared.classes).unbatch().as_numpy_iterator()
+    samples = [ExplainSample(row.image_id, seen, prepared.classes.index(row.label) if row.label else None,
+                             load_mask(row.mask) if row.mask else None)
+               for row, (seen, _) in zip(table.itertuples(), inputs, strict=True)]
     explainer = GradCAMCallback(samples, folder / "explain", prepared.classes, explain_classes=experiment.explain.classes,
                                 layer=experiment.explain.layer, synthetic=synthetic)
     return explainer.explain(model)
@@ -201,7 +206,7 @@ def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepa
     log.info("Writing the SavedModel")
     trained_on = {name: int(count) for name, count in prepared.part("train")["dataset"].value_counts().items()}
     export_model(model, folder / "saved_model", classes=prepared.classes, image_size=tuple(experiment.image.size), name=experiment.model.name,
-                 synthetic=synthetic, extra={"title": experiment.title, "trained_on": trained_on}, version=1)
+                 preprocessing=preprocessing(experiment), synthetic=synthetic, extra={"title": experiment.title, "trained_on": trained_on}, version=1)
 
 
 @dataclass(frozen=True)
