@@ -153,7 +153,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; the file or folder written there takes the name `path` only if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:
         yield temporary
         os.replace(temporary, target)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,9 +58,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted before training began; nothing to continue.", file=sys.stderr)
-        return 130
 
 
 def _misuse(options: argparse.Namespace) -> str:
@@ -73,15 +72,15 @@ def _misuse(options: argparse.Namespace) -> str:
     return ""
 
 
-def _run(step) -> int:  # type: ignore[no-untyped-def]
+def _run(step: Callable[[ModuleType], object]) -> int:
     from keras_skin import workflow
-    from keras_skin.training.fit import NonFiniteLoss, TrainingInterrupted
+    from keras_skin.training.fit import NonFiniteLoss
 
     try:
         step(workflow)
-    except TrainingInterrupted as interruption:
+    except workflow.RunInterrupted as interruption:
         print(interruption, file=sys.stderr)
-        return 130
+        return interruption.exit_code
     except NonFiniteLoss as failure:
         print(failure, file=sys.stderr)
         return 3

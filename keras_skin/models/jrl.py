@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -35,8 +35,8 @@ ENCODER_5_WIDTH = 128
 def jrl(
     image_size: tuple[int, int] = (192, 256),
     classes: int = 2,
-    variant: str = "mtl3",
-    gate: str = "relu",
+    variant: Literal["mtl0", "mtl1", "mtl2", "mtl3"] = "mtl3",
+    gate: Literal["relu", "sigmoid"] = "relu",
     initial_mask: bool = False,
     filters: Sequence[int] = FILTERS,
 ) -> keras.Model:

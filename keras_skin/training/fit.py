@@ -182,7 +182,7 @@ def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validatio
 def _remove_unfinished_files(folder: Path) -> None:
     """A kill in the middle of saving leaves a temporary file as large as the state itself."""
     for name in (RUN_STATE, BEST_WEIGHTS):
-        for path in folder.glob(f".{Path(name).stem}-*"):
+        for path in folder.glob(f".*-{name}"):
             path.unlink()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +12,28 @@ from typing import Any
 from keras_skin.evaluation.report import comparison_rows, format_table
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
+from keras_skin.training.errors import TrainingInterrupted
+from keras_skin.training.fit import RUN_STATE
 from keras_skin.workflow.cross_validation import execute_folds
 from keras_skin.workflow.folder import RunFolder, start_log
 from keras_skin.workflow.prepare import render_demo
 from keras_skin.workflow.steps import Run, RunOptions, execute, load_run
 
-__all__ = ["Run", "load_run", "resume", "start"]
+__all__ = ["Run", "RunInterrupted", "load_run", "resume", "start"]
 
 log = logging.getLogger("keras_skin")
+
+
+class RunInterrupted(Exception):
+    """Ctrl-C or SIGTERM ended a run; the message says how to continue it.
+
+    Attributes:
+        exit_code: what a command should exit with (130 for Ctrl-C).
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 def start(experiment: Experiment, name: str, out: Path, data_dir: str | None = None, demo: bool = False, dry_run: bool = False) -> Path:
@@ -86,10 +101,15 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
         metrics = run(folder, experiment, options, resume=resume)
         folder.write_json("run.json", {**folder.read_json("run.json"), "finished": True})
         _conclude(folder, experiment, metrics, time.monotonic() - begun, options)
-    except UserError as error:
-        log.debug("%s", error)
+    except UserError:
         _remove_if_nothing_was_trained(folder)
         raise
+    except TrainingInterrupted as interruption:
+        raise RunInterrupted(f"{interruption}\n{_continue(folder)}", interruption.exit_code) from None
+    except KeyboardInterrupt:
+        kept = not _remove_if_nothing_was_trained(folder)
+        message = f"Interrupted. What was trained is saved.\n{_continue(folder)}" if kept else "Interrupted before training began; nothing is kept."
+        raise RunInterrupted(message, 130) from None
     finally:
         log.removeHandler(handler)
         handler.close()
@@ -104,9 +124,13 @@ def _conclude(folder: RunFolder, experiment: Experiment, metrics: dict[str, Any]
     log.info("\nDone in %d min %02d s. Report: %s", seconds // 60, seconds % 60, folder / "report.html")
 
 
-def _remove_if_nothing_was_trained(folder: RunFolder) -> None:
-    """A mistake found before training leaves no half-made run behind."""
-    import shutil
+def _continue(folder: RunFolder) -> str:
+    return f"Continue it: python -m keras_skin.run --resume {folder.path}"
 
-    if not any(folder.path.rglob("run_state.npz")) and not any(folder.path.rglob("best.weights.h5")):
+
+def _remove_if_nothing_was_trained(folder: RunFolder) -> bool:
+    """What ends a run before training leaves no half-made folder behind."""
+    trained = any(folder.path.rglob(RUN_STATE))
+    if not trained:
         shutil.rmtree(folder.path, ignore_errors=True)
+    return not trained

@@ -56,7 +56,7 @@ def execute(folder: RunFolder, experiment: Experiment, options: RunOptions, fold
 
     precision = choose_precision(experiment.train.precision)
     model = build_model(experiment, len(classes), precision)
-    result = _train(folder, experiment, model, prepared, resume)
+    result, seen = _train(folder, experiment, model, prepared, resume)
     model = _as_float32(experiment, model, len(classes), precision)
 
     evaluations = {split: _evaluate(folder, experiment, model, prepared, split) for split in prepared.tested}
@@ -67,7 +67,7 @@ def execute(folder: RunFolder, experiment: Experiment, options: RunOptions, fold
     if experiment.export.enabled:
         _export(folder, experiment, model, prepared, options.demo)
     write_figures_and_report(folder, experiment, options, prepared, result, evaluations, sheets,
-                             {"Parameters": f"{model.count_params():,}", "Training precision": precision})
+                             {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": seen})
     return metrics
 
 
@@ -120,7 +120,9 @@ def _same_splits(path: Path, prepared: PreparedData) -> None:
                         f"({examples} ...). Give the same --data, or begin a new run.")
 
 
-def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, resume: bool) -> TrainingResult:
+def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData,
+           resume: bool) -> tuple[TrainingResult, str]:
+    """Trains the model; returns the result and how many of the training images were seen."""
     settings = experiment.train
     train = prepared.part("train")
     data = pipeline.training_data(
@@ -133,9 +135,13 @@ def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepar
     optimizer = make_optimizer(settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs,
                                steps=data.steps)
     compile_model(model, losses, optimizer=optimizer)
-    return fit(model, data, _batches(experiment, model, prepared.part("validation"), prepared.classes), epochs=settings.epochs, folder=folder / "checkpoints",
+    result = fit(model, data, _batches(experiment, model, prepared.part("validation"), prepared.classes), epochs=settings.epochs, folder=folder / "checkpoints",
                monitor=settings.monitor, patience=settings.early_stopping.patience if settings.early_stopping else None, resume=resume,
                history_file=folder / "history.csv", save_every_seconds=settings.save_every_seconds)
+    different = set().union(*(data.images_seen(epoch) for epoch in range(len(result.history))))
+    seen = f"{len(different)} of {len(train)}"
+    log.info("Training images seen: %s", seen)
+    return result, seen
 
 
 def class_weights(train: pd.DataFrame, classes: tuple[str, ...]) -> list[float]:
