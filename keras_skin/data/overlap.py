@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from keras_skin.data.records import EXCLUDED_COLUMNS, Records, bare_id
+from keras_skin.data.records import Records, bare_id
 from keras_skin.registry import UserError, did_you_mean
 
 DROPPED_COLUMNS = ("image_id", "dataset", "label", "reason")
@@ -80,25 +79,27 @@ def add_training(
     return table.sort_values("image_id", kind="stable", ignore_index=True), notes, left_out
 
 
-def without_seen(external: Records, seen: pd.DataFrame) -> Records:
-    """Leaves out of an external test set the images that training or validation see, and says so.
+def without_tested(base: pd.DataFrame, tested: pd.DataFrame, parts: Sequence[str] = ("train", "validation")) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leaves out of the fitted parts what a test set holds, too; the test set stays whole.
 
     Args:
-        external: the test set.
-        seen: table of the training and validation images.
+        base: table with `split` and `dataset`.
+        tested: table of all test images, with `split` and `dataset`.
+        parts: the fitted parts.
+
+    Returns:
+        The rows that stay, and a table `image_id, dataset, label, split, reason` of those left out.
     """
-    known = _Seen(_known(seen), {Path(file).stat().st_size for file in external.table["image"]}, groups=True)
-    rows = external.table.to_dict("records")
-    matches = [known.find(row) for row in rows]
-    overlap = [{"image_id": row["image_id"], "file": row["image"], "split": row["split"], "label": row["label"],
-                "reason": f"{match['dataset'] or 'the training data'} has the same image for training or validation"}
-               for row, match in zip(rows, matches, strict=True) if match]
-    if not overlap:
-        return external
-    kept = [match is None for match in matches]
-    excluded = pd.concat([external.excluded, pd.DataFrame(overlap, columns=list(EXCLUDED_COLUMNS), dtype=str)], ignore_index=True)
-    note = f"{external.name}: {len(overlap)} of {len(rows)} images left out of the test, because training or validation see them."
-    return replace(external, table=external.table[kept].reset_index(drop=True), excluded=excluded, notes=(*external.notes, note))
+    sizes = {Path(file).stat().st_size for file in base["image"]}
+    known = _Seen(_known(tested), sizes, groups=True)
+    kept, dropped = [], []
+    for row in base.to_dict("records"):
+        match = known.find(row) if row["split"] in parts else None
+        kept.append(match is None)
+        if match:
+            dropped.append({**{key: row[key] for key in ("image_id", "dataset", "label", "split")},
+                            "reason": f"the same image or group is tested on in {match['dataset']}, as {match['image_id']}"})
+    return base[kept], pd.DataFrame(dropped, columns=[*DROPPED_COLUMNS[:3], "split", "reason"], dtype=str)
 
 
 class _Seen:

@@ -45,7 +45,7 @@ def export_model(
 
     Args:
         model: functional model with the contract's input `image` and outputs of float32 logits. A model trained in mixed
-            precision keeps it; give `to_float32(model)` for one that computes in float32.
+            precision keeps it; give a float32 model with the same weights for exact agreement.
         folder: where versions are kept; created if need be.
         classes: class names in the order of the label output.
         image_size: (height, width) of the model's input.
@@ -101,38 +101,6 @@ def export_model(
         (assets / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
         (assets / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
-
-
-def to_float32(model: keras.Model) -> keras.Model:
-    """The same functional model with every layer computing in float32, and a copy of the weights.
-
-    A model trained in mixed precision is best exported and compared this way: its variables are float32 already, only the
-    arithmetic changes.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # for layers that a layer of the model makes for itself
-    try:
-        view = keras.Model(model.input, model.output, name=model.name)  # not compiled: cloning would compile the clone, too
-        clone = keras.models.clone_model(view, clone_function=_float32_layer, recursive=True)
-    finally:
-        keras.config.set_dtype_policy(before)
-    clone.set_weights(model.get_weights())
-    return clone
-
-
-def _float32_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    return type(layer).from_config(_in_float32(layer.get_config()))
-
-
-def _in_float32(config: Any) -> Any:
-    """A layer's configuration with its precision policy, and those of layers inside it, replaced by float32."""
-    if isinstance(config, dict):
-        if "Policy" in str(config.get("class_name")):
-            return "float32"
-        return {key: _in_float32(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(_in_float32(value) for value in config)
-    return "float32" if config in ("mixed_bfloat16", "mixed_float16") else config
 
 
 def _bytes_endpoint(

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from keras_skin.data import readers
-from keras_skin.data.overlap import add_training
-from keras_skin.data.records import MissingData, Records, bare_id, read_dataset
+from keras_skin.data.overlap import add_training, without_tested
+from keras_skin.data.records import MissingData, Records, read_dataset
 from keras_skin.data.splits import make_splits
 from keras_skin.experiment import DatasetSettings, Experiment
 from keras_skin.registry import UserError
@@ -82,10 +82,10 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
         base_table = base_table.drop(unused.index)
     apart = [records.table.assign(dataset=records.name, split=name) for name, records in others.items()]
     tested = pd.concat([base_table[base_table["split"] == "test"], *apart])
-    base_table, shared = _without_shared(base_table, tested)
+    base_table, shared = without_tested(base_table, tested)
     if len(shared):
         excluded.append(shared)
-        notes.append(f"{len(shared)} images of the training and validation parts are also in a test part (same id): left out of training.")
+        notes.append(f"{len(shared)} images of the training and validation parts are also in a test part: left out of training.")
 
     # the data set's own test part stays out of training even when it is not what this experiment tests on
     held_out = _stack([unused, _held_out(base.excluded, data.train.name), *(_held_out(item.excluded, item.name) for item in others.values())])
@@ -174,15 +174,6 @@ def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _held_out(excluded: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Ids of test images that have no file here: they are held out all the same."""
     return excluded[excluded["split"].isin(["test", "validation"])][["image_id", "split"]].assign(dataset=dataset)
-
-
-def _without_shared(base: pd.DataFrame, tested: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Drops from the fitted parts what a tested part holds under the same id."""
-    known = dict(zip(tested["image_id"].map(bare_id), tested["dataset"] + " " + tested["split"], strict=True))
-    bare = base["image_id"].map(bare_id)
-    shared = base["split"].isin(FITTED) & bare.isin(known)
-    dropped = base[shared].assign(reason="the same image is in " + bare[shared].map(known), file="")
-    return base[~shared], dropped
 
 
 def _complete(table: pd.DataFrame, outputs: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from keras_skin.data import readers
-from keras_skin.data.overlap import add_training, without_seen
+from keras_skin.data.overlap import add_training, without_tested
 from keras_skin.data.records import make_records, read_dataset
 from keras_skin.data.splits import make_splits
 from keras_skin.registry import UserError
@@ -103,14 +103,16 @@ def test_an_unknown_label(base):
         add_training(base, make_records("extra", [], CLASSES), ["melanom"])
 
 
-def test_an_external_test_set_loses_what_was_seen(base, picture):
+def test_the_fitted_parts_lose_what_is_tested_under_any_name(base, picture):
     external = extra_of({"image_id": "train1", "image": picture("x")}, {"image_id": "copy", "image": picture("valid1", "y")},
-                        {"image_id": "test1", "image": picture("z")})
-    left = without_seen(external, base[base["split"] != "test"])
-    assert left.table["image_id"].tolist() == ["test1"]
-    assert left.excluded["image_id"].tolist() == ["copy", "train1"]
-    assert left.notes[-1] == "extra: 2 of 3 images left out of the test, because training or validation see them."
-    assert without_seen(left, base[base["split"] != "test"]) is left
+                        {"image_id": "test1", "image": picture("z")}).table.assign(split="external/extra", dataset="extra")
+    kept, dropped = without_tested(base, external)
+    assert sorted(dropped["image_id"]) == ["train1", "valid1"]
+    assert dropped["reason"].str.startswith("the same image or group is tested on in extra, as ").all()
+    assert set(kept["image_id"]) == set(base["image_id"]) - {"train1", "valid1"}
+    again, none = without_tested(kept, external)
+    assert again.equals(kept)
+    assert none.empty
 
 
 def test_the_stand_ins_have_something_to_find(tmp_path):

@@ -18,7 +18,7 @@ from PIL import Image
 import keras_skin
 from keras_skin.data.images import decode_image, resize_image
 from keras_skin.export import saved_model
-from keras_skin.export.saved_model import export_model, to_float32
+from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
 
 SIZE = (24, 32)
@@ -320,21 +320,6 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images):
     inverted = 255 - resize_image(decode_image(tf.constant(UPLOADS["png"])), SIZE)
     np.testing.assert_allclose(served["mask"], tf.sigmoid(model({"image": inverted[None]})["mask"]), atol=1e-5)
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
-
-
-def test_float32_copy_of_a_mixed_model(mixed_bfloat16, model, images):
-    mixed = seeded_model()
-    mixed.compile("adam", loss=dict.fromkeys(mixed.output, "mse"))
-    assert mixed.get_layer("cam_features").compute_dtype == mixed.get_layer("encoder_1").first.compute_dtype == "bfloat16"
-    copy = to_float32(mixed)
-    assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    assert {layer.compute_dtype for layer in copy._flatten_layers() if not isinstance(layer, keras.Model)} == {"float32"}
-    found, expected, rough = copy({"image": images}), model({"image": images}), mixed({"image": images})
-    for key, value in expected.items():
-        assert found[key].dtype == "float32"
-        np.testing.assert_allclose(found[key], value, atol=1e-5)
-    assert np.abs(np.asarray(rough["mask"]) - np.asarray(expected["mask"])).max() > 1e-4
-    assert mixed.get_layer("cam_features").compute_dtype == "bfloat16"
 
 
 def test_a_mixed_model_is_exported_with_float32_outputs(mixed_bfloat16, tmp_path, images):
