@@ -1,0 +1,13 @@
+"""The typed experiment: everything a run is told, read from a JSON file, with every mistake named at once.
+
+    experiment = load_experiment("experiments/jrl_ph2.json", overrides=["train.epochs=2"])
+
+A file may name one parent with `extends`; the child's values are laid over the parent's. Components are objects with a `name` and
+arguments of their own (`{"name": "jrl", "variant": "mtl3"}`); a component with another name than its parent's replaces it whole.
+"""
+
+from keras_skin.experiment.fields import DatasetSettings, Experiment
+from keras_skin.experiment.loading import load_experiment, shipped_experiments, validate
+from keras_skin.experiment.schema import json_schema
+
+__all__ = ["DatasetSettings", "Experiment", "json_schema", "load_experiment", "shipped_experiments", "validate"]

@@ -1,0 +1,185 @@
+"""Reading an experiment file: inheritance, overrides, and a message for every mistake."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from keras_skin.experiment.fields import Experiment, Settings
+from keras_skin.registry import UserError, did_you_mean
+
+
+def shipped_experiments() -> list[str]:
+    """Names of the experiments that come with the package."""
+    return sorted(item.name[:-5] for item in _shipped_folder().iterdir() if item.name.endswith(".json") and item.name != "schema.json")
+
+
+def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (), demo: bool = False) -> Experiment:
+    """Reads, inherits, overrides and validates.
+
+    Args:
+        source: path of a JSON file, or the bare name of a shipped experiment.
+        overrides: `"KEY=VALUE"` texts; KEY is a dotted path, VALUE is JSON (bare words are strings).
+        demo: apply the file's own `demo` overrides, before `overrides`.
+
+    Raises:
+        UserError: with every problem, each with its JSON path, the value found and the nearest valid key.
+    """
+    path = _locate(source)
+    values = _inherit(path, ())
+    if demo:
+        for key, value in dict(values.get("demo") or {}).items():
+            _assign(values, key, value)
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set takes KEY=VALUE, for example train.epochs=2; got '{text}'.")
+        _assign(values, key, _parse_value(raw))
+    return validate(values, f"{path}")
+
+
+def validate(values: Mapping[str, Any], source: str) -> Experiment:
+    """The experiment in `values`; a UserError lists every problem at once."""
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise UserError(f"{source}: {count} in the experiment:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def _shipped_folder() -> Any:
+    installed = importlib.resources.files("keras_skin").joinpath("experiments")
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "experiments"
+
+
+def _locate(source: str | os.PathLike[str]) -> Any:
+    path = Path(source)
+    if path.is_file():
+        return path
+    bare = path.name == str(source)
+    if bare:
+        candidate = _shipped_folder().joinpath(f"{path.name.removesuffix('.json')}.json")
+        if candidate.is_file():
+            return candidate
+    known = shipped_experiments()
+    raise UserError(f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), known)}\n"
+                    f"Shipped experiments (usable by bare name): {', '.join(known)}.")
+
+
+def _inherit(path: Any, seen: tuple[str, ...]) -> dict[str, Any]:
+    if str(path) in seen:
+        raise UserError(f"'extends' goes round in a circle: {' -> '.join((*seen, str(path)))}.")
+    values = _read_json(path)
+    parent = values.get("extends")
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: 'extends' must be a file name, got {parent!r}.")
+    beside = Path(str(path)).parent / parent
+    source = beside if beside.is_file() else _locate(parent)
+    return _merge(_inherit(source, (*seen, str(path))), values)
+
+
+def _read_json(path: Any) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: an experiment is a JSON object, this file holds a {type(values).__name__}.")
+    return values
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"key given twice in one object: {', '.join(twice)}.")
+    return dict(pairs)
+
+
+def _merge(parent: Any, child: Any) -> Any:
+    """Child over parent; objects are merged key by key, unless they are components with different names."""
+    if not (isinstance(parent, dict) and isinstance(child, dict)):
+        return child
+    if "name" in child and child["name"] != parent.get("name"):
+        return child
+    # published results belong to one row of one table: a child's never mix with its parent's
+    return {**parent, **{key: value if key == "results" else _merge(parent.get(key), value) for key, value in child.items()}}
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets the dotted path `key`; numbers in the path address list items."""
+    *parents, last = key.split(".")
+    place: Any = values
+    for i, part in enumerate(parents):
+        if isinstance(place, list):
+            place = place[_list_index(place, part, key)]
+        else:
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
+        if not isinstance(place, dict | list):
+            raise UserError(f"--set {key}: '{'.'.join(parents[: i + 1])}' is {place!r}, which has no keys.")
+    if isinstance(place, list):
+        place[_list_index(place, last, key)] = value
+    elif isinstance(value, dict) and isinstance(place.get(last), dict):
+        place[last] = _merge(place[last], value)
+    else:
+        place[last] = value
+
+
+def _list_index(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise UserError(f"--set {key}: '{part}' is not a place in a list of {len(items)} (they count from 0).")
+    return int(part)
+
+
+def _explain(problem: Any) -> str:
+    location = [part for part in problem["loc"] if part != "[key]"]
+    where = ".".join(map(str, location)) or "(whole file)"
+    found = json.dumps(problem["input"], default=str)
+    found = found if len(found) <= 80 else found[:77] + "..."
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        return f"{where} = {found}: unknown key.{did_you_mean(str(location[-1]), known)} Valid here: {', '.join(known)}."
+    if problem["type"] == "missing":
+        return f"{where}: missing; it has no default."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where} = {found}: {message[:1].lower() + message[1:]}." if problem["type"] != "value_error" else f"{where}: {message}."
+
+
+def _keys_at(location: list[Any]) -> list[str]:
+    block: Any = Experiment
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = block.model_fields.get(part) if isinstance(block, type) and issubclass(block, Settings) else None
+        block = _settings_in(field.annotation) if field is not None else block
+        if block is None:
+            return []
+    return sorted(field.alias or name for name, field in block.model_fields.items())
+
+
+def _settings_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _settings_in(part)) is not None), None)

@@ -1,0 +1,33 @@
+"""The JSON Schema of an experiment file, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_skin.experiment.fields import REGISTRIES, Experiment
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of an experiment file, with the arguments of every registered component, for editors."""
+    schema = Experiment.model_json_schema(by_alias=True)
+    schema["title"] = "keras_skin experiment"
+    schema.pop("required", None)  # a child file may leave to its parent what is required of the whole
+    for kind, block in (("model", "ModelSettings"), ("loss", "LossSettings"), ("data set", "DatasetSettings"),
+                        ("augmentation", "AugmentationSettings"), ("preprocessing", "PreprocessingSettings")):
+        _describe_components(schema["$defs"][block], kind)
+    return schema
+
+
+def _describe_components(block: dict[str, Any], kind: str) -> None:
+    registry, reserved = REGISTRIES[kind]
+    block["properties"]["name"] = {"enum": registry.names(), "description": f"Name of the {kind}."}
+    block.pop("required", None)
+    own = block["properties"]
+    cases = []
+    for name in registry.names():
+        arguments = {key: ({"enum": choices} if choices else {})
+                     for key, choices in registry.parameters(name).items() if key not in reserved and key not in own}
+        cases.append({"if": {"properties": {"name": {"const": name}}, "required": ["name"]},
+                      "then": {"properties": {**dict.fromkeys(own, True), **arguments}, "additionalProperties": False}})
+    block["allOf"] = cases
+    block["additionalProperties"] = True

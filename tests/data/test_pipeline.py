@@ -1,0 +1,277 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_skin.data import augment, images, pipeline
+from keras_skin.registry import UserError
+
+SIZE = (12, 16)
+CLASSES = ("benign", "malignant")
+N = 11
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder, rng, rows = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1), []
+    for number in range(N):
+        height, width = [(24, 32), (120, 160), (30, 41)][number % 3]
+        picture = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        mask = np.zeros((height, width), np.uint8)
+        mask[height // 4:height // 2 + number, width // 5:width // 2] = 255
+        picture.save(folder / f"{number:02}.jpg")
+        Image.fromarray(mask).save(folder / f"{number:02}.png")
+        rows.append({"image_id": f"{number:02}", "image": str(folder / f"{number:02}.jpg"), "mask": str(folder / f"{number:02}.png"),
+                     "label": CLASSES[number % 4 == 0]})
+    return pd.DataFrame(rows)
+
+
+def data(table, augmentation="jrl_16", outputs=("mask", "label"), batch_size=4, **options):
+    return pipeline.training_data(table, CLASSES, SIZE, ["image"], list(outputs), batch_size,
+                                  augmentation=augment.get(augmentation).builder(), **options)
+
+
+def collect(dataset):
+    return [tf.nest.map_structure(lambda value: value.numpy(), batch) for batch in dataset]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("outputs", [["mask", "label"], ["label"], ["mask"]])
+def test_elements_have_exactly_the_keys_asked_for(table, outputs):
+    training = data(table, outputs=outputs)
+    inputs, targets = next(iter(training.dataset()))
+    assert set(inputs) == {"image"}
+    assert set(targets) == set(outputs)
+    assert inputs["image"].shape == (4, *SIZE, 3)
+    assert inputs["image"].dtype == tf.float32
+    assert float(tf.reduce_max(inputs["image"])) > 100
+    if "mask" in outputs:
+        assert targets["mask"].shape == (4, *SIZE, 1)
+        assert targets["mask"].dtype == tf.float32
+        assert set(np.unique(targets["mask"])) == {0.0, 1.0}
+    if "label" in outputs:
+        assert targets["label"].shape == (4, 2)
+        np.testing.assert_array_equal(tf.reduce_sum(targets["label"], axis=1), 1)
+    assert training.dataset().element_spec[0]["image"].shape.as_list() == [None, *SIZE, 3]
+
+
+def test_masks_are_not_opened_when_not_asked_for(table):
+    without = table.assign(mask="")
+    assert len(collect(data(without, outputs=["label"]).dataset())) == data(table).steps
+
+
+@pytest.mark.parametrize("augmentation", ["none", "jrl_16", "flips_rotations"])
+def test_a_start_in_the_middle_gives_exactly_what_was_left(table, augmentation):
+    undisturbed = data(table, augmentation, seed=5)
+    undisturbed.start(3)
+    expected = collect(undisturbed.dataset())
+    assert len(expected) == undisturbed.steps
+    fresh = data(table, augmentation, seed=5)
+    dataset = fresh.dataset()
+    for epoch, step in ((3, 1), (0, 0), (3, 2), (3, 0)):
+        fresh.start(epoch, step)
+        assert (fresh.epoch, fresh.step) == (epoch, step)
+        found = collect(dataset)
+        if epoch == 3:
+            assert_same(found, expected[step:])
+    assert_same(collect(dataset), expected)  # nothing advances by itself
+
+
+def test_epochs_and_seeds_differ(table):
+    training = data(table, "none", batch_size=N)
+    first = collect(training.dataset())[0][0]["image"]
+    training.start(1)
+    second = collect(training.dataset())[0][0]["image"]
+    other = collect(data(table, "none", batch_size=N, seed=1).dataset())[0][0]["image"]
+    for changed in (second, other):
+        assert (first != changed).any()
+        np.testing.assert_allclose(np.sort(first.sum(axis=(1, 2, 3))), np.sort(changed.sum(axis=(1, 2, 3))), rtol=1e-6)
+
+
+def test_augmentation_of_a_repeated_image_differs(table):
+    training = pipeline.training_data(table, CLASSES, SIZE, ["image"], ["mask"], 8, augmentation=augment.FlipsRotations(),
+                                      sampler=lambda labels, epoch, rng: np.zeros(8, int))
+    pictures = collect(training.dataset())[0][0]["image"]
+    assert len(np.unique(pictures.round(3), axis=0)) == 8
+
+
+def test_an_epoch_shows_its_plan(table):
+    training = data(table)
+    malignant = int((table["label"] == "malignant").sum())
+    total = 4 * (N - malignant) + 16 * malignant
+    targets = np.concatenate([batch[1]["label"] for batch in collect(training.dataset())])
+    assert targets.sum(axis=0).tolist() == [4 * (N - malignant), 16 * malignant]
+    assert training.steps == -(-total // 4)
+    assert training.images_seen(0) == table["image_id"].tolist()
+    ids = [image_id for step in range(training.steps) for image_id in training.image_ids(0, step)]
+    assert pd.Series(ids).value_counts()[table["image_id"]].tolist() == [16 if label == "malignant" else 4 for label in table["label"]]
+    truth = table.set_index("image_id")["label"]
+    assert [CLASSES[index] for index in targets.argmax(axis=1)] == truth[ids].tolist()
+
+
+def test_any_sample_can_be_shown_again(table):
+    training = data(table, "flips_rotations")
+    training.start(2)
+    batches = collect(training.dataset())
+    for index in (0, 5, N - 1):
+        again = training.example(2, index)
+        expected = tf.nest.map_structure(lambda value, index=index: value[index % 4], batches[index // 4])
+        tf.nest.map_structure(np.testing.assert_array_equal, tf.nest.map_structure(lambda value: value.numpy(), again), expected)
+
+
+def test_last_batch_of_one_is_left_out_and_others_are_kept(table):
+    sizes = {batch_size: [len(batch[0]["image"]) for batch in collect(data(table, "none", batch_size=batch_size).dataset())]
+             for batch_size in (4, 5, 10, 20)}
+    assert sizes == {4: [4, 4, 3], 5: [5, 5], 10: [10], 20: [11]}
+    assert data(table, "none", batch_size=1).steps == N
+    assert data(table.iloc[:1], "none").steps == 1
+
+
+def test_steps_per_epoch_cuts_an_epoch_and_the_next_begins_elsewhere(table):
+    training = data(table, "none", batch_size=2, steps_per_epoch=2)
+    assert training.steps == 2
+    assert len(collect(training.dataset())) == 2
+    seen = [training.images_seen(epoch) for epoch in range(30)]
+    assert all(len(ids) == 4 for ids in seen)
+    assert len({tuple(ids) for ids in seen}) > 10
+    assert set().union(*seen) == set(table["image_id"])
+    assert data(table, "none", steps_per_epoch=100).steps == 3
+
+
+def test_start_outside_an_epoch_is_refused(table):
+    with pytest.raises(ValueError, match="There is no step 4 in epoch 0"):
+        data(table, "none").start(0, 4)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "jrl_16"])
+def test_the_memory_cache_changes_no_number(table, augmentation, monkeypatch):
+    expected = collect(data(table, augmentation).dataset())
+    cached = data(table, augmentation, cache="memory")
+    assert_same(collect(cached.dataset()), expected)
+    moved = table.assign(image="gone", mask="gone")
+    monkeypatch.setattr(cached._samples, "_images", tf.constant(moved["image"]))
+    assert_same(collect(cached.dataset()), expected)  # from memory: the files are not opened again
+    monkeypatch.setattr(pipeline, "MEMORY_CACHE_BYTES", 30_000)
+    bounded = data(table, augmentation, cache="memory")
+    for _ in range(2):
+        assert_same(collect(bounded.dataset()), expected)
+    assert 0 < bounded._cache._bytes <= 30_000
+    assert 0 < len(bounded._cache._kept) < N
+
+
+def test_evaluation_is_in_table_order_and_whole(table):
+    batches = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], 4))
+    assert [len(batch[0]["image"]) for batch in batches] == [4, 4, 3]
+    for index, row in enumerate(table.itertuples()):
+        inputs, targets = batches[index // 4]
+        np.testing.assert_array_equal(inputs["image"][index % 4], images.load_image(row.image, SIZE))
+        np.testing.assert_array_equal(targets["mask"][index % 4], images.load_mask(row.mask, SIZE))
+        assert CLASSES[targets["label"][index % 4].argmax()] == row.label
+    dataset = pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["label"], 4)
+    assert dataset.cardinality() == 3
+
+
+def test_training_without_augmentation_shows_what_evaluation_measures(table):
+    training = data(table, "none")
+    expected = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], N))[0]
+    for step, batch in enumerate(collect(training.dataset())):
+        rows = [int(image_id) for image_id in training.image_ids(0, step)]
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, tf.nest.map_structure(lambda value, rows=rows: value[rows], expected))
+
+
+def test_preprocessing_follows_the_resize_in_order(table):
+    steps = [lambda image: image + 1.0, lambda image: image * 2.0]
+    plain = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["label"], N))[0][0]["image"]
+    changed = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["label"], N, preprocessing=steps))[0][0]["image"]
+    np.testing.assert_allclose(changed, (plain + 1) * 2)
+
+
+def test_metadata_goes_with_its_row(table):
+    metadata = np.arange(2 * N, dtype=np.float32).reshape(N, 2)
+    training = pipeline.training_data(table, CLASSES, SIZE, ["image", "metadata"], ["label"], 4, metadata=metadata)
+    for step, (inputs, _) in enumerate(collect(training.dataset())):
+        assert inputs["metadata"].dtype == np.float32
+        assert (inputs["metadata"][:, 0] / 2).astype(int).tolist() == [int(image_id) for image_id in training.image_ids(0, step)]
+
+
+def test_a_sampler_chooses_the_rows(table):
+    training = data(table, "none", sampler=lambda labels, epoch, rng: np.flatnonzero(labels == "malignant")[[0, 0, 1, epoch % 2]])
+    assert training.steps == 1
+    assert sorted(training.image_ids(0, 0)) == ["00", "00", "00", "04"]
+    assert sorted(training.image_ids(1, 0)) == ["00", "00", "04", "04"]
+    growing = data(table, "none", sampler=lambda labels, epoch, rng: np.zeros(4 + 4 * epoch, int))
+    with pytest.raises(ValueError, match="a sampler must draw the same number"):
+        growing.image_ids(1, 0)
+
+
+def test_a_policy_that_changes_the_shape_is_caught(table):
+    class Crop(augment.JRL16):
+        def __call__(self, image, mask, variant, rng):
+            return image[1:], mask[1:]
+
+    training = pipeline.training_data(table, CLASSES, SIZE, ["image"], ["mask"], 4, augmentation=Crop())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Crop changed the shape of an image"):
+        next(iter(training.dataset()))
+
+
+def test_users_mistakes_are_all_named(table):
+    broken = table.assign(mask=["", *table["mask"][1:]], label=["", *table["label"][1:]], image=[*table["image"][:-2], "", ""])
+    with pytest.raises(UserError) as caught:
+        data(broken)
+    assert str(caught.value).splitlines() == [
+        "2 images have no image file: 09, 10.", "1 image has no mask, which the model's output 'mask' needs: 00.",
+        "1 image has no label of benign, malignant: 00."]
+    with pytest.raises(UserError, match="There are no training images"):
+        data(table.iloc[:0])
+    with pytest.raises(UserError, match="train.cache is 'disk'"):
+        data(table, cache="disk")
+
+
+def test_what_no_data_can_be_made_for_is_refused(table):
+    with pytest.raises(ValueError, match="No data for the input 'depth', output 'super_resolution'"):
+        pipeline.evaluation_data(table, CLASSES, SIZE, ["image", "depth"], ["label", "super_resolution"], 4)
+    with pytest.raises(ValueError, match="'metadata' needs a matrix with 11 rows, got shape \\(3, 2\\)"):
+        pipeline.evaluation_data(table, CLASSES, SIZE, ["metadata"], ["label"], 4, metadata=np.zeros((3, 2)))
+
+
+def test_a_missing_file_is_named(table):
+    gone = table.assign(image=[*table["image"][:-1], "gone.jpg"])
+    with pytest.raises(tf.errors.NotFoundError, match=r"gone\.jpg"):
+        collect(pipeline.evaluation_data(gone, CLASSES, SIZE, ["image"], ["label"], 4))
+
+
+def test_a_process_ends_while_its_pipeline_runs(tmp_path):
+    """Threads that call Python must not be waited for when the interpreter is gone."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(buffer, "PNG")
+    (tmp_path / "image.png").write_bytes(buffer.getvalue())
+    code = """
+import sys, time
+import numpy as np, pandas as pd
+from keras_skin.data import augment, pipeline
+
+class Slow(augment.NoAugmentation):
+    changes_images = True
+    def __call__(self, image, mask, variant, rng):
+        time.sleep(0.05)
+        return image, mask
+
+table = pd.DataFrame({"image_id": "a", "image": sys.argv[1], "mask": "", "label": "benign"}, index=range(5000))
+batches = iter(pipeline.training_data(table, ["benign"], (12, 16), ["image"], ["label"], 2, augmentation=Slow()).dataset())
+next(batches)
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "image.png")], capture_output=True, text=True, timeout=120,
+                          check=True, cwd=Path(__file__).parent.parent.parent)
+    assert done.stdout == "ended\n"
