@@ -128,7 +128,7 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, list[str]]:
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
         if not inits:  # a dataclass: its fields are its arguments
             return {item.target.id: _choices(item.annotation) for item in node.body
-                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)}
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")}
         node = inits[0]
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     return {item.arg: _choices(item.annotation) for item in arguments if item.arg != "self"}

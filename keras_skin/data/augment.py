@@ -161,6 +161,7 @@ class FlipsRotations:
     rotation: float = 15.0
     brightness: float = 0.2
     contrast: float = 0.2
+    _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
 
     changes_images = True
 
@@ -171,7 +172,6 @@ class FlipsRotations:
                  if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit]
         if wrong:
             raise UserError("\n".join(wrong))
-        object.__setattr__(self, "_local", threading.local())
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return _each_once(labels)

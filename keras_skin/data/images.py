@@ -6,6 +6,7 @@ exported graph. Nothing here depends on the size of a batch or on the state of t
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from keras_skin.data.numpy_calls import numpy_call
@@ -13,12 +14,14 @@ from keras_skin.data.numpy_calls import numpy_call
 MAX_PIXELS = 100_000_000
 """Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
 
-_RATIOS = (1, 2, 4, 8)
-_MAGIC = (
-    ("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("BMP", 0, b"BM"),
+_FORMATS = (
+    ("JPEG", 0, b"\xff\xd8\xff"), ("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("BMP", 0, b"BM"),
     ("TIFF", 0, b"II*\0"), ("TIFF", 0, b"MM\0*"), ("TIFF", 0, b"II+\0"), ("TIFF", 0, b"MM\0+"), ("GIF", 0, b"GIF8"),
-    ("WebP", 8, b"WEBP"), ("HEIC or AVIF", 4, b"ftyp"), ("DICOM", 128, b"DICM"), ("PDF", 0, b"%PDF"),
+    ("WebP", 8, b"WEBP"), ("HEIC or AVIF", 4, b"ftyp"), ("DICOM", 128, b"DICM"), ("PDF", 0, b"%PDF"), ("This file", 0, b""),
 )
+_OTHER = 3  # the first format that is refused
+_RATIOS = (1, 2, 4, 8)
+_FRAMES = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]
 
 
 def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = None) -> tf.Tensor:
@@ -40,12 +43,11 @@ def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = Non
         tf.errors.InvalidArgumentError: if the file is empty, damaged, of another format (which is named), or holds more than
             `MAX_PIXELS` pixels. In a batch, `decode_or_blank` keeps one such file from failing the others.
     """
-    form = image_format(contents)
-    image = tf.switch_case(_branch(form), [
+    image = tf.switch_case(_branch(contents), [
         lambda: _decode_jpeg(contents, minimum_size),
         lambda: _decode_png(contents),
         lambda: _decode_bmp(contents),
-        lambda: _refuse(form),
+        lambda: _refuse(contents),
     ])
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -123,29 +125,17 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         (H, W, 1) uint8, values 0 and 1 only.
     """
-    form = image_format(contents)
+    def bright(image: tf.Tensor) -> tf.Tensor:
+        values = tf.reduce_max(image, axis=-1, keepdims=True)
+        return values >= tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
 
-    def from_bmp() -> tf.Tensor:
-        grey = tf.ensure_shape(numpy_call(_opencv_grey, [contents], tf.uint8), (None, None, 1))
-        return tf.cast(grey > 0, tf.uint8)
-
-    def from_bytes() -> tf.Tensor:
-        grey_png = tf.logical_and(form == "PNG", _bytes(contents, 25, 1)[0] == 0)
-        values = tf.cond(grey_png, lambda: _decode_png(contents, channels=1),
-                         lambda: tf.reduce_max(decode_image(contents), axis=-1, keepdims=True))
-        threshold = tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
-        return tf.cast(values >= threshold, tf.uint8)
-
-    return tf.ensure_shape(tf.cond(form == "BMP", from_bmp, from_bytes), (None, None, 1))
-
-
-def image_format(contents: tf.Tensor) -> tf.Tensor:
-    """Name of a file's format by its first bytes, scalar string; "" if it is unknown."""
-    head = _bytes(contents, 0, 132)
-    name = tf.constant("")
-    for other, start, magic in _MAGIC:
-        name = tf.where(tf.reduce_all(head[start:start + len(magic)] == list(magic)), other, name)
-    return tf.where(tf.io.is_jpeg(contents), "JPEG", name)
+    mask = tf.switch_case(_branch(contents), [
+        lambda: bright(_decode_jpeg(contents, None)),
+        lambda: bright(_decode_png(contents, channels=0)),
+        lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
+        lambda: _refuse(contents)[..., :1] > 0,
+    ])
+    return tf.cast(tf.ensure_shape(mask, (None, None, 1)), tf.uint8)
 
 
 def image_shape(contents: tf.Tensor) -> tf.Tensor:
@@ -157,30 +147,35 @@ def image_shape(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         (2,) int64: height and width as `decode_image(contents)` gives them.
     """
-    form = image_format(contents)
-
     def jpeg() -> tf.Tensor:
         height, width, orientation = _jpeg_header(contents)
         return tf.where(orientation >= 5, tf.stack([width, height]), tf.stack([height, width]))
 
-    return tf.ensure_shape(tf.switch_case(_branch(form), [
+    return tf.ensure_shape(tf.switch_case(_branch(contents), [
         jpeg,
-        lambda: tf.stack(_png_header(contents)),
-        lambda: tf.stack(_bmp_header(contents)[:2]),
-        lambda: tf.cast(tf.shape(_refuse(form))[:2], tf.int64),
+        lambda: _png_header(contents),
+        lambda: _bmp_header(contents)[:2],
+        lambda: tf.shape(_refuse(contents), tf.int64)[:2],
     ]), (2,))
 
 
 # Formats
 
-def _branch(form: tf.Tensor) -> tf.Tensor:
-    """Index of the branch that decodes a format; 3 refuses it."""
-    known = tf.cast(tf.stack([form == "JPEG", form == "PNG", form == "BMP", True]), tf.int32)
-    return tf.argmax(known, output_type=tf.int32)
+def _format(contents: tf.Tensor) -> tf.Tensor:
+    """Index in `_FORMATS` of a file, told by its first bytes."""
+    length = max(start + len(magic) for _, start, magic in _FORMATS)
+    patterns = [list(bytes(start) + magic.ljust(length - start, b"\0")) for _, start, magic in _FORMATS]
+    matters = [[start <= place < start + len(magic) for place in range(length)] for _, start, magic in _FORMATS]
+    equal = tf.logical_or(_bytes(contents, 0, length) == patterns, tf.logical_not(matters))
+    return tf.argmax(tf.cast(tf.reduce_all(equal, axis=-1), tf.int32), output_type=tf.int32)
 
 
-def _refuse(form: tf.Tensor) -> tf.Tensor:
-    name = tf.where(form == "", "This file", form)
+def _branch(contents: tf.Tensor) -> tf.Tensor:
+    return tf.minimum(_format(contents), _OTHER)
+
+
+def _refuse(contents: tf.Tensor) -> tf.Tensor:
+    name = tf.gather([name for name, _, _ in _FORMATS], _format(contents))
     with tf.control_dependencies([_require(False, [name, " is not supported: expected a JPEG, PNG or BMP image."])]):
         return tf.zeros((1, 1, 3), tf.uint8)
 
@@ -195,11 +190,10 @@ def _decode_jpeg(contents: tf.Tensor, minimum_size: tuple[int, int] | None) -> t
         if minimum_size is None:
             image = at(1)
         else:
-            stored = tf.where(orientation >= 5, [minimum_size[1], minimum_size[0]], [minimum_size[0], minimum_size[1]])
-            wanted = 2 * tf.cast(stored, tf.int64)
-            large = [(height + ratio - 1) // ratio >= wanted[0] for ratio in _RATIOS[1:]]
-            wide = [(width + ratio - 1) // ratio >= wanted[1] for ratio in _RATIOS[1:]]
-            choice = tf.math.count_nonzero(tf.logical_and(large, wide), dtype=tf.int32)
+            wanted = tf.where(orientation >= 5, minimum_size[::-1], minimum_size)
+            reduced = -(-tf.stack([height, width]) // tf.constant(_RATIOS[1:], tf.int64)[:, tf.newaxis])
+            enough = tf.reduce_all(reduced >= 2 * tf.cast(wanted, tf.int64), axis=-1)
+            choice = tf.math.count_nonzero(enough, dtype=tf.int32)
             image = tf.switch_case(choice, [lambda ratio=ratio: at(ratio) for ratio in _RATIOS])
     return tf.cond(orientation > 1, lambda: _upright(image, orientation), lambda: image)
 
@@ -213,12 +207,18 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_png(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    with tf.control_dependencies(_bounded(*_png_header(contents))):
-        return tf.io.decode_png(contents, channels=channels)
+    """(H, W, 3) uint8, or with `channels=0` the file's own one or three channels; alpha is dropped."""
+    height, width = tf.unstack(_png_header(contents))
+    with tf.control_dependencies(_bounded(height, width)):
+        image = tf.io.decode_png(contents, channels=channels)
+    if channels:
+        return image
+    own = tf.shape(image)[-1]
+    return image[..., :own - 1 + own % 2]
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
-    height, width, bits, compression, offset = _bmp_header(contents)
+    height, width, bits, compression, offset = tf.unstack(_bmp_header(contents))
     plain = tf.logical_and(compression == 0, tf.logical_or(bits == 24, bits == 32))
     kind = ["BMP with ", tf.strings.as_string(bits), " bits per pixel, compression ", tf.strings.as_string(compression)]
     checks = [*_bounded(height, width),
@@ -230,10 +230,9 @@ def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
     return image[..., :3]
 
 
-def _opencv_grey(contents: bytes):
+def _opencv_brightest(contents: bytes) -> np.ndarray:
     """Brightest channel of a BMP of any depth: TensorFlow does not read 1-bit BMP."""
     import cv2
-    import numpy as np
 
     data = contents if isinstance(contents, bytes) else contents.item()  # eagerly, a scalar array arrives
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -253,71 +252,68 @@ def _bounded(height: tf.Tensor, width: tf.Tensor) -> list[tf.Operation | None]:
             _require(bounded, ["An image of ", *size, f" is refused: more than {MAX_PIXELS} pixels."])]
 
 
-def _png_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    header = _bytes(contents, 16, 8)
-    return _integer(header, 4, 4, big_endian=True), _integer(header, 0, 4, big_endian=True)
+def _png_header(contents: tf.Tensor) -> tf.Tensor:
+    """(2,) int64: height and width."""
+    return _numbers(_bytes(contents, 16, 8), [(4, 4), (0, 4)], big_endian=True)
 
 
-def _bmp_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Height, width, bits per pixel, compression and offset of the pixels."""
-    header = _bytes(contents, 0, 34)
-    height = tf.cast(tf.bitcast(tf.cast(_integer(header, 22, 4), tf.uint32), tf.int32), tf.int64)  # negative if stored top down
-    return (tf.abs(height), _integer(header, 18, 4), _integer(header, 28, 2), _integer(header, 30, 4), _integer(header, 10, 4))
+def _bmp_header(contents: tf.Tensor) -> tf.Tensor:
+    """(5,) int64: height, width, bits per pixel, compression and offset of the pixels."""
+    header = _numbers(_bytes(contents, 0, 34), [(22, 4), (18, 4), (28, 2), (30, 4), (10, 4)])
+    top_down = tf.logical_and(header >= 2**31, [True, False, False, False, False])  # a negative height
+    return tf.where(top_down, 2**32 - header, header)
 
 
 def _jpeg_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; zeros if there is no frame header."""
-    zero, one = tf.constant(0, tf.int64), tf.constant(1, tf.int64)
-
-    def step(position, height, width, orientation, _):
+    """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; no size if there is no frame header."""
+    def step(position: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
         head = _bytes(contents, position, 10)
-        marker, size = head[1], _integer(head, 2, 2, big_endian=True)
-        fill = tf.logical_and(head[0] == 0xFF, marker == 0xFF)
-        frame = tf.logical_and(tf.logical_and(marker >= 0xC0, marker <= 0xCF), tf.reduce_all(marker != [0xC4, 0xC8, 0xCC]))
-        height = tf.where(frame, _integer(head, 5, 2, big_endian=True), height)
-        width = tf.where(frame, _integer(head, 7, 2, big_endian=True), width)
-        exif = tf.logical_and(orientation == 0, tf.logical_and(marker == 0xE1, tf.reduce_all(head[4:] == list(b"Exif\0\0"))))
+        first, marker = head[0], head[1]
+        size, height, width = tf.unstack(_numbers(head, [(2, 2), (5, 2), (7, 2)], big_endian=True))
+        fill = marker == 0xFF
+        frame = tf.reduce_any(marker == _FRAMES)
+        exif = tf.logical_and(orientation == 0, tf.reduce_all(tf.gather(head, [1, 4, 5, 6, 7, 8, 9]) == [0xE1, *b"Exif\0\0"]))
         orientation = tf.cond(exif, lambda: _exif_orientation(contents, position + 10, size - 8), lambda: orientation)
-        end = frame | (head[0] != 0xFF) | (marker == 0xD9) | (marker == 0xDA) | (~fill & (size < 2))
-        return position + tf.where(fill, one, size + 2), height, width, orientation, end
+        end = frame | (first != 0xFF) | tf.reduce_any(marker == [0xD9, 0xDA]) | (~fill & (size < 2))
+        return position + tf.where(fill, tf.ones_like(size), size + 2), tf.where(frame, [height, width], shape), orientation, end
 
-    start = (tf.constant(2, tf.int64), zero, zero, zero, tf.constant(False))
-    _, height, width, orientation, _ = tf.while_loop(lambda *state: ~state[-1], step, start, parallel_iterations=1)
-    return height, width, tf.maximum(orientation, one)
+    start = (tf.constant(2, tf.int64), tf.zeros(2, tf.int64), tf.constant(0, tf.int64), tf.constant(False))
+    _, shape, orientation, _ = tf.while_loop(lambda *state: ~state[-1], step, start, parallel_iterations=1)
+    return shape[0], shape[1], tf.maximum(orientation, 1)
 
 
 def _exif_orientation(contents: tf.Tensor, start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Tag 0x0112 of the first directory of an EXIF segment; 1 if it is missing or anything is wrong with it."""
-    tiff = _bytes(contents, start, tf.maximum(count, 8))
-    order = _integer(tiff, 0, 2)
-    big, little = order == 0x4D4D, order == 0x4949
-    directory = _integer(tiff, 4, 4, big_endian=big)
-    count = tf.minimum(_integer(tiff, directory, 2, big_endian=big), tf.size(tiff, tf.int64) // 12)
-    fields = directory + 2 + 12 * tf.range(count)
-    tags = tf.stack([_integer(tiff, fields, 2, big_endian=big), _integer(tiff, fields + 2, 2, big_endian=big)], axis=-1)
-    short = tf.reduce_all(tags == tf.constant([0x0112, 3], tf.int64), axis=-1)
-    values = tf.boolean_mask(_integer(tiff, fields + 8, 2, big_endian=big), short)
-    one = tf.constant(1, tf.int64)
-    value = tf.concat([values, [one]], axis=0)[0]
-    return tf.where((big | little) & (value >= 1) & (value <= 8), value, one)
+    tiff = _bytes(contents, start, tf.maximum(count, 12))
+    big = tf.reduce_all(tiff[:2] == list(b"MM"))
+    first, second = tiff[:-1], tiff[1:]
+    words = tf.where(big, 256 * first + second, first + 256 * second)  # the 16-bit number at every byte
+    last = tf.size(words, tf.int64) - 1
+    directory = tf.where(big, 65536 * words[4] + words[6], words[4] + 65536 * words[6])
+    fields = tf.minimum(directory, last) + 2 + 12 * tf.range(words[tf.minimum(directory, last)])
+    fields = tf.boolean_mask(fields, fields + 8 <= last)
+    orientation = tf.logical_and(tf.gather(words, fields) == 0x0112, tf.gather(words, fields + 2) == 3)
+    values = tf.gather(words, tf.boolean_mask(fields, orientation) + 8)
+    value = tf.concat([values, [1]], axis=0)[0]
+    valid = (big | tf.reduce_all(tiff[:2] == list(b"II"))) & (value >= 1) & (value <= 8)
+    return tf.where(valid, value, tf.ones_like(value))
 
 
 def _bytes(contents: tf.Tensor, start: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
     """(count,) int64: the bytes from `start` on, zeros past the end."""
-    length = tf.cast(tf.strings.length(contents), tf.int64)
-    count = tf.maximum(tf.cast(count, tf.int64), 0)
-    chunk = tf.strings.substr(contents, tf.clip_by_value(tf.cast(start, tf.int64), 0, length), count)
+    start, count = tf.cast(start, tf.int64), tf.cast(count, tf.int64)
+    chunk = tf.strings.substr(contents, tf.minimum(start, tf.cast(tf.strings.length(contents), tf.int64)), count)
     values = tf.cast(tf.io.decode_raw(chunk, tf.uint8), tf.int64)
     return tf.pad(values, [[0, count - tf.size(values, tf.int64)]])
 
 
-def _integer(values: tf.Tensor, start: tf.Tensor | int, count: int, big_endian: tf.Tensor | bool = False) -> tf.Tensor:
-    """The unsigned number of `count` bytes at `start` (of any shape) in a vector of bytes; bytes past the end are 0."""
-    positions = tf.expand_dims(tf.cast(start, tf.int64), -1) + tf.range(count, dtype=tf.int64)
-    size = tf.size(values, tf.int64)
-    digits = tf.where(positions < size, tf.gather(values, tf.clip_by_value(positions, 0, size - 1)), tf.constant(0, tf.int64))
-    powers = tf.constant([256**index for index in range(count)], tf.int64)
-    return tf.reduce_sum(digits * tf.where(big_endian, powers[::-1], powers), axis=-1)
+def _numbers(values: tf.Tensor, places: list[tuple[int, int]], big_endian: bool = False) -> tf.Tensor:
+    """(N,) int64: the unsigned numbers at N places (start, count) of a vector of bytes."""
+    weights = np.zeros((len(places), max(start + count for start, count in places)), np.int64)
+    for row, (start, count) in enumerate(places):
+        powers = 256 ** np.arange(count)
+        weights[row, start:start + count] = powers[::-1] if big_endian else powers
+    return tf.reduce_sum(values[:weights.shape[1]] * weights, axis=-1)
 
 
 def _require(condition: tf.Tensor | bool, message: list[tf.Tensor | str]) -> tf.Operation | None:

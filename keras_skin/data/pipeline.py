@@ -238,7 +238,7 @@ class _Samples:
             for function in self.preprocessing:
                 image = function(image)
             inputs["image"] = tf.ensure_shape(image, (*self.image_size, 3))
-        if "metadata" in self.inputs:
+        if "metadata" in self.inputs and self._metadata is not None:
             inputs["metadata"] = self._metadata[row]
         if "mask" in self.outputs:
             targets["mask"] = images.resize_mask(mask, self.image_size)

@@ -19,6 +19,9 @@ REGISTRIES = {
 }
 """For each kind of component its registry, and the arguments that the program itself passes."""
 
+OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2")
+"""Outputs of a model that can have a loss."""
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -257,7 +260,7 @@ class Experiment(Settings):
     augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings(name="none"))
     balancing: BalancingSettings = BalancingSettings()
     model: ModelSettings
-    losses: dict[Literal["mask", "label", "mask_aux_1", "mask_aux_2"], LossSettings | None] = Field(
+    losses: dict[str, LossSettings | None] = Field(
         min_length=1, description="The loss of each output of the model; null takes away what a parent file set.")
     train: TrainSettings = TrainSettings()
     explain: ExplainSettings = ExplainSettings()
@@ -275,11 +278,24 @@ class Experiment(Settings):
 
     @field_validator("losses")
     @classmethod
-    def _some(cls, value: dict[str, LossSettings | None]) -> dict[str, LossSettings]:
-        kept = {key: loss for key, loss in value.items() if loss is not None}
+    def _some(cls, value: dict[str, LossSettings | None]) -> dict[str, LossSettings | None]:
+        unknown = sorted(set(value) - set(OUTPUTS))
+        if unknown:
+            raise ValueError(f"there is no output '{unknown[0]}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}")
+        kept: dict[str, LossSettings | None] = {key: loss for key, loss in value.items() if loss is not None}
         if not kept:
             raise ValueError("at least one output needs a loss")
         return kept
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that the model sees, in pixels."""
+        return self.image.size
+
+    @property
+    def loss_settings(self) -> dict[str, dict[str, Any]]:
+        """For each output `{"name", "weight", ...arguments}`."""
+        return {key: {"name": loss.name, "weight": loss.weight, **loss.arguments} for key, loss in self.losses.items() if loss is not None}
 
     def to_json(self) -> str:
         """The experiment with everything inherited and every default written out, so that it stands alone."""

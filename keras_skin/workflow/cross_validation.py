@@ -44,7 +44,7 @@ def execute_folds(folder: RunFolder, experiment: Experiment, options: RunOptions
     folds = [folder.fold(fold + 1) for fold in range(experiment.split.folds)]
     pooled = pd.concat([_test_predictions(part, number) for number, part in enumerate(folds, start=1)], ignore_index=True)
     classes = tuple(folds[0].read_json("run.json")["classes"])
-    evaluation = summarise(pooled, classes, groups=pooled["group_id"], seed=experiment.train.seed)
+    evaluation = summarise(pooled, classes, groups=pooled["group_id"].tolist(), seed=experiment.train.seed)
     metrics = {"test": evaluation.metrics}
     folder.write_json("metrics.json", metrics)
     folder.write_table("predictions.csv", evaluation.predictions)

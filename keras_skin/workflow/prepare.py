@@ -60,7 +60,8 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     Raises:
         UserError: missing data, impossible splits, parts that share an image, parts that are empty.
     """
-    data, notes = experiment.data, []
+    data = experiment.data
+    notes: list[str] = []
     excluded: list[pd.DataFrame] = []
 
     def read(settings: DatasetSettings) -> Records:
@@ -77,7 +78,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     base_table = base.table.assign(dataset=data.train.name)
     base_table["split"] = _split(experiment, base_table, base.classes, fold)
     unused = base_table[base_table["split"] == "test"] if data.test else base_table[:0]
-    if len(unused):
+    if data.test and len(unused):
         notes.append(f"{len(unused)} images of the test part of {data.train.name} are not used: this experiment tests on {data.test.name}.")
         base_table = base_table.drop(unused.index)
     apart = [records.table.assign(dataset=records.name, split=name) for name, records in others.items()]

@@ -81,7 +81,7 @@ def build_model(experiment: Experiment, classes: int, precision: str = "float32"
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        return entry.builder(image_size=tuple(experiment.image.size), classes=classes, **experiment.model.arguments)
+        return entry.builder(image_size=experiment.image_size, classes=classes, **experiment.model.arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
                         f"{list(experiment.image.size)}: {error}") from error
@@ -126,10 +126,10 @@ def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepar
     settings = experiment.train
     train = prepared.part("train")
     data = pipeline.training_data(
-        train, prepared.classes, tuple(experiment.image.size), list(model.input), list(model.output), settings.batch_size, seed=settings.seed,
+        train, prepared.classes, experiment.image_size, list(model.input), list(model.output), settings.batch_size, seed=settings.seed,
         augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments), preprocessing=preprocessing(experiment),
         steps_per_epoch=settings.steps_per_epoch, cache=settings.cache)
-    losses = {name: {"name": loss.name, "weight": loss.weight, **loss.arguments} for name, loss in experiment.losses.items()}
+    losses = experiment.loss_settings
     if experiment.balancing.name == "class_weights" and "label" in losses:
         losses["label"]["class_weights"] = class_weights(train, prepared.classes)
     optimizer = make_optimizer(settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs,
@@ -157,7 +157,7 @@ def class_weights(train: pd.DataFrame, classes: tuple[str, ...]) -> list[float]:
 
 
 def _batches(experiment: Experiment, model: keras.Model, table: pd.DataFrame, classes: tuple[str, ...]) -> tf.data.Dataset:
-    return pipeline.evaluation_data(table, classes, tuple(experiment.image.size), list(model.input), list(model.output),
+    return pipeline.evaluation_data(table, classes, experiment.image_size, list(model.input), list(model.output),
                                     experiment.train.batch_size, preprocessing=preprocessing(experiment))
 
 
@@ -184,7 +184,7 @@ def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, pre
     log.info("Measuring on %s", split)
     table = prepared.part(split)
     evaluation = evaluate(_predictor(model), _batches(experiment, model, table, prepared.classes), table, prepared.classes, load_mask,
-                          folder / "masks" / split, groups=table["group_id"], seed=experiment.train.seed)
+                          folder / "masks" / split, groups=table["group_id"].tolist(), seed=experiment.train.seed)
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
     return evaluation
@@ -195,11 +195,11 @@ def _explain(folder: RunFolder, experiment: Experiment, model: keras.Model, prep
         return []
     log.info("Explaining %d validation images with Grad-CAM", experiment.explain.images)
     table = prepared.part("validation")
-    table = table.iloc[stratified_sample(table["label"], experiment.explain.images, experiment.train.seed)].reset_index(drop=True)
+    table = table.iloc[stratified_sample(table["label"].tolist(), experiment.explain.images, experiment.train.seed)].reset_index(drop=True)
     inputs = _batches(experiment, model, table, prepared.classes).unbatch().as_numpy_iterator()
-    samples = [ExplainSample(row.image_id, seen, prepared.classes.index(row.label) if row.label else None,
-                             load_mask(row.mask) if row.mask else None)
-               for row, (seen, _) in zip(table.itertuples(), inputs, strict=True)]
+    samples = [ExplainSample(row["image_id"], seen, prepared.classes.index(row["label"]) if row["label"] else None,
+                             load_mask(row["mask"]) if row["mask"] else None)
+               for row, (seen, _) in zip(table.to_dict("records"), inputs, strict=True)]
     explainer = GradCAMCallback(samples, folder / "explain", prepared.classes, explain_classes=experiment.explain.classes,
                                 layer=experiment.explain.layer, synthetic=synthetic)
     return explainer.explain(model)
@@ -211,7 +211,7 @@ def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepa
         return
     log.info("Writing the SavedModel")
     trained_on = {name: int(count) for name, count in prepared.part("train")["dataset"].value_counts().items()}
-    export_model(model, folder / "saved_model", classes=prepared.classes, image_size=tuple(experiment.image.size), name=experiment.model.name,
+    export_model(model, folder / "saved_model", classes=prepared.classes, image_size=experiment.image_size, name=experiment.model.name,
                  preprocessing=preprocessing(experiment), synthetic=synthetic, extra={"title": experiment.title, "trained_on": trained_on}, version=1)
 
 

@@ -45,12 +45,10 @@ def test_image_net_weights_are_loaded_and_their_scaling_used(tmp_path: Path, mon
 
 
 def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from keras.src.utils import file_utils
-
-    def get_file(*arguments: object, **named: object) -> str:
+    def download(*arguments: object, **named: object) -> None:
         raise Exception("URL fetch failure on https://example.org/resnet50.h5: None -- no route")
 
-    monkeypatch.setattr(file_utils, "get_file", get_file)
+    monkeypatch.setattr(keras.applications, "ResNet50", download)
     with pytest.raises(UserError, match=r"no route.*put the file resnet50_weights.*null to start from random"):
         resnet50(image_size=(32, 32), weights="imagenet")
 
