@@ -71,15 +71,19 @@ class Registry:
         if single.is_file():
             return {self.package: single.read_text(encoding="utf-8")}
         files = sorted(root.joinpath(leaf).iterdir(), key=lambda entry: entry.name)
-        return {f"{self.package}.{item.name[:-3]}": item.read_text(encoding="utf-8")
-                for item in files if item.name.endswith(".py") and item.name != "__init__.py"}
+        return {
+            f"{self.package}.{item.name[:-3]}": item.read_text(encoding="utf-8")
+            for item in files
+            if item.name.endswith(".py") and item.name != "__init__.py"
+        }
 
     def names(self) -> list[str]:
         """All registered names, sorted; imports nothing."""
         return sorted(set(self._modules) | set(self._entries))
 
     def parameters(self, name: str) -> dict[str, list[str]]:
-        """Arguments of the component called `name`, read from its source: `{argument: allowed texts}`, empty where any value goes."""
+        """Arguments of the component called `name`, read from its source: `{argument: allowed texts}`, empty where any value
+        goes."""
         for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
                 return _parameters(node)
@@ -112,23 +116,32 @@ class Registry:
         """
         if name not in self._entries:
             if name not in self._modules:
-                raise UserError(f"There is no {self.kind} '{name}'.{did_you_mean(name, self.names())} "
-                                f"Known: {', '.join(self.names())}.")
+                raise UserError(
+                    f"There is no {self.kind} '{name}'.{did_you_mean(name, self.names())} Known: {', '.join(self.names())}."
+                )
             importlib.import_module(self._modules[name])
         return self._entries[name]
 
 
 def _registers(decorator: ast.expr, name: str) -> bool:
-    return (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name) and decorator.func.id == "register"
-            and isinstance(decorator.args[0], ast.Constant) and decorator.args[0].value == name)
+    return (
+        isinstance(decorator, ast.Call)
+        and isinstance(decorator.func, ast.Name)
+        and decorator.func.id == "register"
+        and isinstance(decorator.args[0], ast.Constant)
+        and decorator.args[0].value == name
+    )
 
 
 def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, list[str]]:
     if isinstance(node, ast.ClassDef):
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
         if not inits:  # a dataclass: its fields are its arguments
-            return {item.target.id: _choices(item.annotation) for item in node.body
-                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")}
+            return {
+                item.target.id: _choices(item.annotation)
+                for item in node.body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_")
+            }
         node = inits[0]
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     return {item.arg: _choices(item.annotation) for item in arguments if item.arg != "self"}
@@ -150,7 +163,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; the file or folder written there takes the name `path` only if the block succeeds."""
+    """Yields a temporary path beside `path`; the file or folder written there takes the name `path` only if the block
+    succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")

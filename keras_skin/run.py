@@ -1,6 +1,7 @@
 """`python -m keras_skin.run EXPERIMENT.json`: train, measure, explain and export one experiment.
 
-Exit codes: 0 done; 2 a mistake the user can mend (message, no traceback); 3 training failed (not a finite loss); 130 interrupted, with
+Exit codes: 0 done; 2 a mistake the user can mend (message, no traceback); 3 training failed (not a finite loss); 130
+interrupted, with
 everything saved that is needed to go on.
 """
 
@@ -20,17 +21,31 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m keras_skin.run",
         description="Train, measure, explain and export one experiment. Research software, not a medical device.",
         epilog="examples:  python -m keras_skin.run jrl_ph2 --demo\n"
-               "           python -m keras_skin.run experiments/jrl_ph2.json --data ~/skin --set train.epochs=10\n"
-               "           python -m keras_skin.run --resume runs/jrl_ph2-20260131-101500",
+        "           python -m keras_skin.run experiments/jrl_ph2.json --data ~/skin --set train.epochs=10\n"
+        "           python -m keras_skin.run --resume runs/jrl_ph2-20260131-101500",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT.json", help="experiment file, or the bare name of a shipped experiment")
-    parser.add_argument("--data", metavar="DIR", default=os.environ.get("KERAS_SKIN_DATA"),
-                        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)")
-    parser.add_argument("--demo", action="store_true", help="run on small rendered stand-ins of the data sets (no download, minutes)")
+    parser.add_argument(
+        "experiment", nargs="?", metavar="EXPERIMENT.json", help="experiment file, or the bare name of a shipped experiment"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("KERAS_SKIN_DATA"),
+        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)",
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="run on small rendered stand-ins of the data sets (no download, minutes)"
+    )
     parser.add_argument("--out", metavar="DIR", default="runs", help="where the run's folder is made (default: runs)")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-                        help="override one field of the experiment, e.g. train.epochs=2 (may be repeated)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override one field of the experiment, e.g. train.epochs=2 (may be repeated)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="two batches of everything, through export")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder after a kill or Ctrl-C")
     return parser
@@ -53,8 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
             return _run(lambda workflow: workflow.resume(Path(options.resume), data_dir=options.data))
         experiment = load_experiment(options.experiment, options.overrides, demo=options.demo)
         name = Path(options.experiment).stem
-        return _run(lambda workflow: workflow.start(experiment, name, Path(options.out), data_dir=options.data, demo=options.demo,
-                                                    dry_run=options.dry_run))
+        return _run(
+            lambda workflow: workflow.start(
+                experiment, name, Path(options.out), data_dir=options.data, demo=options.demo, dry_run=options.dry_run
+            )
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -62,8 +80,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _misuse(options: argparse.Namespace) -> str:
     if options.resume:
-        given = [flag for flag, value in (("EXPERIMENT.json", options.experiment), ("--set", options.overrides), ("--demo", options.demo),
-                                          ("--dry-run", options.dry_run)) if value]
+        given = [
+            flag
+            for flag, value in (
+                ("EXPERIMENT.json", options.experiment),
+                ("--set", options.overrides),
+                ("--demo", options.demo),
+                ("--dry-run", options.dry_run),
+            )
+            if value
+        ]
         return f"--resume continues a run as it was begun; it does not go together with {', '.join(given)}." if given else ""
     if not options.experiment:
         return "Which experiment? Give a file or the name of a shipped one, for example: python -m keras_skin.run jrl_ph2 --demo"

@@ -52,8 +52,11 @@ def to_numpy(values: Any) -> Any:
 
 def configurations() -> list[tuple[str, dict[str, Any]]]:
     """Every registered model in each configuration that has a published parameter count, or as it is if none has."""
-    return [(name, arguments) for name in models.names()
-            for arguments, _ in models.get(name).info.get("published_params", ()) or (({}, None),)]
+    return [
+        (name, arguments)
+        for name in models.names()
+        for arguments, _ in models.get(name).info.get("published_params", ()) or (({}, None),)
+    ]
 
 
 def tiny(name: str, arguments: dict[str, Any]) -> keras.Model:
@@ -79,8 +82,10 @@ def count_parameters(name: str, **arguments: Any) -> int:
 def images(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
     """Random inputs in the range that the contract names."""
     generator = np.random.default_rng(0)
-    return {key: generator.uniform(0, 255 if len(tensor.shape) == 4 else 1, (batch, *tensor.shape[1:])).astype("float32")
-            for key, tensor in model.input.items()}
+    return {
+        key: generator.uniform(0, 255 if len(tensor.shape) == 4 else 1, (batch, *tensor.shape[1:])).astype("float32")
+        for key, tensor in model.input.items()
+    }
 
 
 def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
     for key, tensor in model.output.items():
         if key.startswith("mask"):
             found[key] = np.zeros((batch, *tensor.shape[1:]), "float32")
-            found[key][:, tensor.shape[1] // 4: tensor.shape[1] // 2, tensor.shape[2] // 4:] = 1
+            found[key][:, tensor.shape[1] // 4 : tensor.shape[1] // 2, tensor.shape[2] // 4 :] = 1
         elif key == "label":
             found[key] = np.eye(tensor.shape[-1], dtype="float32")[np.arange(batch) % tensor.shape[-1]]
     return found
@@ -98,10 +103,16 @@ def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
 def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, with_metrics: bool = False) -> None:
     kinds = {key: "mask" if key.startswith("mask") else "label" for key in model.output}
     objectives = {"mask": "dice", "label": "categorical_crossentropy"}
-    scores = {key: [metrics.get(name).builder() for name in metrics.names() if metrics.get(name).info["target"] == kind]
-              for key, kind in kinds.items()}
-    model.compile(optimizer, loss={key: losses.get(objectives[kind]).builder() for key, kind in kinds.items()},
-                  metrics=scores if with_metrics else None, jit_compile="auto")
+    scores = {
+        key: [metrics.get(name).builder() for name in metrics.names() if metrics.get(name).info["target"] == kind]
+        for key, kind in kinds.items()
+    }
+    model.compile(
+        optimizer,
+        loss={key: losses.get(objectives[kind]).builder() for key, kind in kinds.items()},
+        metrics=scores if with_metrics else None,
+        jit_compile="auto",
+    )
 
 
 @timed
@@ -162,8 +173,10 @@ def check_builder_trains(name: str, arguments: dict[str, Any]) -> None:
 def biases_before_normalisation(model: keras.Model) -> set[str]:
     """Paths of biases that a batch normalisation subtracts again: their gradient is zero but for rounding."""
     return {
-        layer.bias.path for layer in model.layers
-        if getattr(layer, "bias", None) is not None and layer._outbound_nodes
+        layer.bias.path
+        for layer in model.layers
+        if getattr(layer, "bias", None) is not None
+        and layer._outbound_nodes
         and all(isinstance(node.operation, keras.layers.BatchNormalization) for node in layer._outbound_nodes)
     }
 

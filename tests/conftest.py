@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import pytest  # noqa: E402  (the environment must be set before TensorFlow is imported by anything)
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -67,12 +67,19 @@ def test_imports_follow_the_arrows(path):
         assert first != "workflow" or part in COMMANDS | {"__init__", "workflow"}, f"{name}:{line} imports the workflow"
         if part in ALLOWED and name not in COMMANDS:
             allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[part] | {part})
-            assert allowed, f"{name}:{line} imports {imported}; {part} may import {sorted(ALLOWED[part]) or 'nothing of the package'}"
+            assert allowed, (
+                f"{name}:{line} imports {imported}; {part} may import {sorted(ALLOWED[part]) or 'nothing of the package'}"
+            )
 
 
 @pytest.mark.parametrize("library", ONE_SITE)
 def test_library_has_one_import_site_inside_a_function(library):
-    sites = [(module_name(path), line, top) for path in FILES for imported, line, top in imports(path) if imported.split(".")[0] == library]
+    sites = [
+        (module_name(path), line, top)
+        for path in FILES
+        for imported, line, top in imports(path)
+        if imported.split(".")[0] == library
+    ]
     assert len({module for module, _, _ in sites}) <= 1, sites
     assert not any(top for _, _, top in sites), sites
 
@@ -82,7 +89,9 @@ def test_light_modules_use_standard_library_and_pydantic_only(part):
     for path in FILES:
         if module_name(path).split(".")[0] == part:
             for imported, line, _ in imports(path):
-                assert imported.split(".")[0] in sys.stdlib_module_names | {"pydantic", "keras_skin"}, f"{path}:{line} imports {imported}"
+                assert imported.split(".")[0] in sys.stdlib_module_names | {"pydantic", "keras_skin"}, (
+                    f"{path}:{line} imports {imported}"
+                )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
@@ -109,8 +118,10 @@ def test_help_answers_fast_without_tensorflow():
 
 
 def test_public_face_imports_no_tensorflow():
-    code = ("import sys, keras_skin; keras_skin.list_models(); keras_skin.list_datasets(); "
-            "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules")
+    code = (
+        "import sys, keras_skin; keras_skin.list_models(); keras_skin.list_datasets(); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -124,6 +135,10 @@ def test_every_test_file_mirrors_a_module():
     for path in (ROOT / "tests").rglob("test_*.py"):
         place = path.relative_to(ROOT / "tests").with_suffix("")
         mirrored = str(place.parent / place.name.removeprefix("test_")).removeprefix("./")
-        fine = (mirrored in modules or path.stem in about_the_whole or str(place) in grouped
-                or (path.stem in about_a_package and str(place.parent) in packages))
+        fine = (
+            mirrored in modules
+            or path.stem in about_the_whole
+            or str(place) in grouped
+            or (path.stem in about_a_package and str(place.parent) in packages)
+        )
         assert fine, f"{place} mirrors no module of the package"

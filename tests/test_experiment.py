@@ -1,5 +1,6 @@
 """The experiment files: reading, inheriting, overriding, and the messages of every mistake."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -49,8 +50,16 @@ def test_component_of_another_name_replaces_its_parents():
 
 
 def test_overrides():
-    experiment = load_experiment("jrl_isic2016", ["train.epochs=2", "train.steps_per_epoch=7", "model.variant=mtl1", "image.size=[64, 96]",
-                                                  "data.external.0.folder=ph2_sample"])
+    experiment = load_experiment(
+        "jrl_isic2016",
+        [
+            "train.epochs=2",
+            "train.steps_per_epoch=7",
+            "model.variant=mtl1",
+            "image.size=[64, 96]",
+            "data.external.0.folder=ph2_sample",
+        ],
+    )
     assert (experiment.train.epochs, experiment.train.steps_per_epoch) == (2, 7)
     assert experiment.model.arguments["variant"] == "mtl1"
     assert experiment.image.size == (64, 96)
@@ -64,12 +73,30 @@ def test_demo_overrides_come_before_set():
 
 def test_every_problem_at_once_with_path_value_and_nearest_key():
     with pytest.raises(UserError) as error:
-        load_experiment("jrl_ph2", ["train.epoch=5", "train.batch_size=0", "train.precision=bfloat16", "model.varient=mtl2", "imge.size=[1,2]",
-                                    "split.scheme=ofical", "losses.mask.name=dise"])
+        load_experiment(
+            "jrl_ph2",
+            [
+                "train.epoch=5",
+                "train.batch_size=0",
+                "train.precision=bfloat16",
+                "model.varient=mtl2",
+                "imge.size=[1,2]",
+                "split.scheme=ofical",
+                "losses.mask.name=dise",
+            ],
+        )
     message = str(error.value)
     assert "7 problems" in message
-    for part in ("train.epoch = 5: unknown key. Did you mean 'epochs'?", "train.batch_size = 0", "train.precision", "'variant'",
-                 "imge", "Did you mean 'image'?", "split.scheme", "Did you mean 'dice'?"):
+    for part in (
+        "train.epoch = 5: unknown key. Did you mean 'epochs'?",
+        "train.batch_size = 0",
+        "train.precision",
+        "'variant'",
+        "imge",
+        "Did you mean 'image'?",
+        "split.scheme",
+        "Did you mean 'dice'?",
+    ):
         assert part in message, f"{part!r} is not in:\n{message}"
 
 
@@ -78,14 +105,17 @@ def test_wrong_choice_of_a_component_names_the_choices():
         load_experiment("jrl_ph2", ["model.variant=mtl9"])
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ('{"title": "x", }', "not valid JSON"),
-    ('[1, 2]', "holds a list"),
-    ('{"title": "a", "title": "b"}', "key given twice in one object: title"),
-    ('{"extends": 3}', "'extends' must be a file name"),
-    ('{"extends": "nowhere.json"}', "no experiment file 'nowhere.json'"),
-    ('{"extends": "me.json"}', "goes round in a circle"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"title": "x", }', "not valid JSON"),
+        ("[1, 2]", "holds a list"),
+        ('{"title": "a", "title": "b"}', "key given twice in one object: title"),
+        ('{"extends": 3}', "'extends' must be a file name"),
+        ('{"extends": "nowhere.json"}', "no experiment file 'nowhere.json'"),
+        ('{"extends": "me.json"}', "goes round in a circle"),
+    ],
+)
 def test_broken_files(tmp_path, text, expected):
     path = tmp_path / "me.json"
     path.write_text(text)
@@ -105,13 +135,16 @@ def test_bad_override_is_named(override):
         load_experiment("jrl_isic2016", [override])
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8),
-       st.sampled_from(sorted(Experiment.model_fields)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from(sorted(Experiment.model_fields)),
+)
 def test_any_json_value_in_any_field_is_accepted_or_a_user_error(value, field):
     values = load_experiment("jrl_ph2").model_dump(mode="json", by_alias=True)
     values[Experiment.model_fields[field].alias or field] = value
-    try:
-        validate(values, "file.json")
-    except UserError as error:
-        assert "file.json" in str(error)
+    with contextlib.suppress(UserError):  # anything else fails the test
+        assert isinstance(validate(values, "file.json"), Experiment)

@@ -24,15 +24,18 @@ def told(capsys) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    ([], "Which experiment?"),
-    (["jrl_ph3"], "Did you mean 'jrl_ph2'?"),
-    (["jrl_ph2", "--set", "train.epochs"], "--set takes KEY=VALUE"),
-    (["jrl_ph2", "--set", "train.epochz=3"], "train.epochz = 3: unknown key. Did you mean 'epochs'?"),
-    (["jrl_ph2", "--demo", "--data", "somewhere"], "--demo renders its own data"),
-    (["--resume", "nowhere"], "'nowhere' is not a run folder"),
-    (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was begun"),
-])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "Which experiment?"),
+        (["jrl_ph3"], "Did you mean 'jrl_ph2'?"),
+        (["jrl_ph2", "--set", "train.epochs"], "--set takes KEY=VALUE"),
+        (["jrl_ph2", "--set", "train.epochz=3"], "train.epochz = 3: unknown key. Did you mean 'epochs'?"),
+        (["jrl_ph2", "--demo", "--data", "somewhere"], "--demo renders its own data"),
+        (["--resume", "nowhere"], "'nowhere' is not a run folder"),
+        (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was begun"),
+    ],
+)
 def test_misuse_is_told_without_a_traceback(given, expected, capsys, monkeypatch):
     monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
     assert main(given) == 2
@@ -55,8 +58,23 @@ def test_a_builder_that_refuses_is_told_in_its_own_words(tmp_path, capsys):
 
 
 def test_run_folder_is_complete(tiny_run):
-    expected = ["experiment.json", "environment.json", "splits.csv", "excluded.csv", "history.csv", "metrics.json", "predictions.csv", "masks", "figures",
-                "explain/sheet.png", "checkpoints/best.weights.h5", "saved_model/1/saved_model.pb", "report.html", "run.log", "SYNTHETIC.txt"]
+    expected = [
+        "experiment.json",
+        "environment.json",
+        "splits.csv",
+        "excluded.csv",
+        "history.csv",
+        "metrics.json",
+        "predictions.csv",
+        "masks",
+        "figures",
+        "explain/sheet.png",
+        "checkpoints/best.weights.h5",
+        "saved_model/1/saved_model.pb",
+        "report.html",
+        "run.log",
+        "SYNTHETIC.txt",
+    ]
     assert not [name for name in expected if not (tiny_run / name).exists()]
     assert json.loads((tiny_run / "run.json").read_text())["finished"] is True
     metrics = json.loads((tiny_run / "metrics.json").read_text())
@@ -120,7 +138,9 @@ def test_model_without_labels_and_model_without_masks(tmp_path):
     assert main(arguments("unet_isic2016", "--dry-run", "--out", str(tmp_path / "unet"))) == 0
     resnet = [text for text in TINY if "filters" not in text]
     assert main(arguments("resnet50_isic2016", "--dry-run", "--out", str(tmp_path / "resnet"), overrides=resnet)) == 0
-    tasks = {name: set(json.loads(next((tmp_path / name).rglob("metrics.json")).read_text())["test"]) for name in ("unet", "resnet")}
+    tasks = {
+        name: set(json.loads(next((tmp_path / name).rglob("metrics.json")).read_text())["test"]) for name in ("unet", "resnet")
+    }
     assert tasks == {"unet": {"segmentation"}, "resnet": {"classification"}}
 
 
@@ -138,8 +158,14 @@ def test_cross_validation_tests_every_image_once(tmp_path):
 
 def start(out: Path) -> subprocess.Popen:
     overrides = [*TINY, "train.save_every_seconds=0.01", "train.epochs=3", "train.steps_per_epoch=12"]
-    return subprocess.Popen([sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2", "--out", str(out), overrides=overrides)], cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2", "--out", str(out), overrides=overrides)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
 
 
 def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path:
@@ -162,7 +188,9 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
     process.kill()
     process.communicate()
     assert not (run / "metrics.json").exists(), "it was killed too late to prove anything"
-    result = subprocess.run([sys.executable, "-m", "keras_skin.run", "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_skin.run", "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "continuing in epoch" in result.stdout
     (whole,) = (tmp_path / "whole").iterdir()

@@ -19,17 +19,32 @@ def test_wheel_runs_outside_the_checkout(tmp_path):
     subprocess.run(build, check=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("keras_skin-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("keras_skin/experiments/jrl_ph2.json", "keras_skin/experiments/schema.json", "keras_skin/evaluation/report.html.j2", "keras_skin/py.typed"):
+    for needed in (
+        "keras_skin/experiments/jrl_ph2.json",
+        "keras_skin/experiments/schema.json",
+        "keras_skin/evaluation/report.html.j2",
+        "keras_skin/py.typed",
+    ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
 
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True, cwd=tmp_path)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)],
+        check=True,
+        cwd=tmp_path,
+    )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    where = subprocess.run([sys.executable, "-c", "import keras_skin; print(keras_skin.__file__)"], check=True, cwd=elsewhere, env=environment,
-                           capture_output=True, text=True)
+    where = subprocess.run(
+        [sys.executable, "-c", "import keras_skin; print(keras_skin.__file__)"],
+        check=True,
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert where.stdout.startswith(str(site)), "the checkout was imported instead of the wheel"
     command = [sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2")]
     result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,5 @@
-"""Writes experiments/schema.json from the typed experiment. Run it after any change of an experiment's fields or a component's arguments."""
+"""Writes experiments/schema.json from the typed experiment. Run it after any change of an experiment's fields or a
+component's arguments."""
 
 import json
 from pathlib import Path

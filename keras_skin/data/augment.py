@@ -43,8 +43,9 @@ class Policy(Protocol):
             variants: (M,) int64, what each of them is turned into; a policy's own numbering.
         """
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None, variant: int,
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Changes an image and its mask together, in the same frame.
 
         Args:
@@ -68,8 +69,9 @@ class NoAugmentation:
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return _each_once(labels)
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None, variant: int,
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         return image, mask
 
 
@@ -106,16 +108,19 @@ class JRL16:
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         unknown = sorted(set(labels) - set(self.copies))
         if unknown:
-            raise UserError(f"augmentation.copies says nothing of the class {', '.join(map(repr, unknown))}: it names "
-                            f"{', '.join(map(repr, self.copies))}.")
+            raise UserError(
+                f"augmentation.copies says nothing of the class {', '.join(map(repr, unknown))}: it names "
+                f"{', '.join(map(repr, self.copies))}."
+            )
         numbers = np.array([self.copies[label] for label in labels], np.int64)
         indices = np.repeat(np.arange(len(labels)), numbers)
         rounds = -(-int(numbers.max(initial=0)) // self.variants)
         shuffled = rng.permuted(np.tile(np.arange(self.variants), (len(labels) * rounds, 1)), axis=1).reshape(len(labels), -1)
         return indices, shuffled[np.arange(shuffled.shape[1]) < numbers[:, np.newaxis]]
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None, variant: int,
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         if variant == 0:
             return image, mask
         height, width = image.shape[:2]
@@ -167,17 +172,20 @@ class FlipsRotations:
 
     def __post_init__(self) -> None:
         limits = {"horizontal_flip": 1, "vertical_flip": 1, "rotation": 180, "brightness": 1, "contrast": 1}
-        wrong = [f"augmentation.{name} is {getattr(self, name)!r}, expected a number from 0 to {limit}."
-                 for name, limit in limits.items()
-                 if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit]
+        wrong = [
+            f"augmentation.{name} is {getattr(self, name)!r}, expected a number from 0 to {limit}."
+            for name, limit in limits.items()
+            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit
+        ]
         if wrong:
             raise UserError("\n".join(wrong))
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return _each_once(labels)
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None, variant: int,
-                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         compose = self._compose()
         compose.set_random_seed(int(rng.integers(2**31)))
         if mask is None:
@@ -195,12 +203,16 @@ class FlipsRotations:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version otherwise
         import albumentations
 
-        return albumentations.Compose([
-            albumentations.HorizontalFlip(p=self.horizontal_flip),
-            albumentations.VerticalFlip(p=self.vertical_flip),
-            albumentations.Rotate((-self.rotation, self.rotation), border_mode=_BORDER, p=1.0),
-            albumentations.RandomBrightnessContrast((-self.brightness, self.brightness), (-self.contrast, self.contrast), p=1.0),
-        ])
+        return albumentations.Compose(
+            [
+                albumentations.HorizontalFlip(p=self.horizontal_flip),
+                albumentations.VerticalFlip(p=self.vertical_flip),
+                albumentations.Rotate((-self.rotation, self.rotation), border_mode=_BORDER, p=1.0),
+                albumentations.RandomBrightnessContrast(
+                    (-self.brightness, self.brightness), (-self.contrast, self.contrast), p=1.0
+                ),
+            ]
+        )
 
 
 def _each_once(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,8 +113,9 @@ class _Mistake:
 
     @classmethod
     def of(cls, wrong: pd.Series, found: str, expected: str) -> list[_Mistake]:
-        listed = [cls(int(str(line)), f"found {found.format(cell)}, expected {expected}")
-                  for line, cell in wrong.head(PRINTED).items()]
+        listed = [
+            cls(int(str(line)), f"found {found.format(cell)}, expected {expected}") for line, cell in wrong.head(PRINTED).items()
+        ]
         return listed + ([cls(0, "", len(wrong) - PRINTED)] if len(wrong) > PRINTED else [])
 
 
@@ -123,8 +124,15 @@ def _raise(path: Path, mistakes: Sequence[_Mistake]) -> None:
         return
     listed = sorted((mistake for mistake in mistakes if mistake.line), key=lambda mistake: mistake.line)[:PRINTED]
     more = sum(mistake.count for mistake in mistakes) - len(listed)
-    raise UserError("\n".join([f"{path} cannot be read:", *(f"  line {mistake.line}: {mistake.text}" for mistake in listed),
-                               *([f"  ... and {more} more"] if more else [])]))
+    raise UserError(
+        "\n".join(
+            [
+                f"{path} cannot be read:",
+                *(f"  line {mistake.line}: {mistake.text}" for mistake in listed),
+                *([f"  ... and {more} more"] if more else []),
+            ]
+        )
+    )
 
 
 def _split(path: Path, columns: Sequence[Column]) -> tuple[pd.DataFrame, list[_Mistake]]:
@@ -155,9 +163,17 @@ def _split(path: Path, columns: Sequence[Column]) -> tuple[pd.DataFrame, list[_M
         frame = pd.DataFrame([cells[index] for index in right], columns=range(len(header)), dtype=str)
     else:
         body = io.StringIO("\n".join(rows[index] for index in right) or delimiter * (len(header) - 1) + "\n")
-        frame = pd.read_csv(body, sep=delimiter, header=None, names=range(len(header)), usecols=sorted(position.values()),
-                            dtype=str, na_filter=False, quoting=csv.QUOTE_NONE)
-        frame = frame.iloc[:len(right)]
+        frame = pd.read_csv(
+            body,
+            sep=delimiter,
+            header=None,
+            names=range(len(header)),
+            usecols=sorted(position.values()),
+            dtype=str,
+            na_filter=False,
+            quoting=csv.QUOTE_NONE,
+        )
+        frame = frame.iloc[: len(right)]
     frame.index = pd.Index([lines[index] for index in right], name="line")
     found = {column.name: frame[position[column.name]].str.strip() if column.name in position else "" for column in columns}
     return pd.DataFrame(found, index=frame.index, dtype=str), mistakes
@@ -170,8 +186,10 @@ def _positions(path: Path, line: int, header: Sequence[str], columns: Sequence[C
     if missing or twice:
         kinds = (("no column", missing), ("more than one column", twice))
         what = " and ".join(f"{words} {', '.join(names)}" for words, names in kinds if names)
-        raise UserError(f"{path}, line {line}: found {what} in the header {','.join(header)[:400]!r}, "
-                        f"expected the columns {', '.join(column.name for column in columns if column.required)}.")
+        raise UserError(
+            f"{path}, line {line}: found {what} in the header {','.join(header)[:400]!r}, "
+            f"expected the columns {', '.join(column.name for column in columns if column.required)}."
+        )
     return {column.name: lower.index(column.name.lower()) for column in columns if column.name.lower() in lower}
 
 
@@ -190,8 +208,9 @@ def _decode(path: Path) -> str:
         raise
     if "\0" in content:
         line = content.count("\n", 0, content.index("\0")) + 1
-        raise UserError(f"{path}, line {line}: found a zero byte, expected a table in UTF-8 text; "
-                        "the file is damaged or no table.")
+        raise UserError(
+            f"{path}, line {line}: found a zero byte, expected a table in UTF-8 text; the file is damaged or no table."
+        )
     return content
 
 
@@ -201,9 +220,13 @@ def _undecodable(lines: Sequence[bytes]) -> list[_Mistake]:
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
-            shown = line[max(error.start - 20, 0):error.end + 20].decode("latin-1")
-            mistakes.append(_Mistake(number_of_line, f"found the byte 0x{line[error.start]:02x} in {shown!r}, expected UTF-8; "
-                                                     "save the table as 'CSV UTF-8'"))
+            shown = line[max(error.start - 20, 0) : error.end + 20].decode("latin-1")
+            mistakes.append(
+                _Mistake(
+                    number_of_line,
+                    f"found the byte 0x{line[error.start]:02x} in {shown!r}, expected UTF-8; save the table as 'CSV UTF-8'",
+                )
+            )
     return mistakes
 
 
@@ -238,8 +261,10 @@ def without_repeats(frame: pd.DataFrame, key: str, path: Path) -> tuple[pd.DataF
             left_out.append((image_id, "", f"duplicate id with different labels: {told}"))
         else:
             first, *others = rows.index
-            left_out += [(image_id, rows["label"][first], f"duplicate id: line {line} repeats line {first}, which is used")
-                         for line in others]
+            left_out += [
+                (image_id, rows["label"][first], f"duplicate id: line {line} repeats line {first}, which is used")
+                for line in others
+            ]
     conflicts = {image_id for image_id, label, _ in left_out if not label}
     kept = frame[~frame.duplicated(key) & ~frame[key].isin(conflicts)]
     rows = pd.DataFrame(left_out, columns=["image_id", "label", "reason"], dtype=str)
@@ -257,18 +282,23 @@ def one_row_each(frame: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
     wrong = distinct[distinct.duplicated(key)]
     for line, cell in distinct.loc[distinct[key].isin(wrong[key].head(PRINTED)), key].items():
         first.setdefault(cell, line)
-    mistakes = [_Mistake(int(str(line)), f"found other cells for {cell} than in line {first[cell]}, "
-                                         f"expected one row for each {key}")
-                for line, cell in wrong[key].head(PRINTED).items()]
+    mistakes = [
+        _Mistake(int(str(line)), f"found other cells for {cell} than in line {first[cell]}, expected one row for each {key}")
+        for line, cell in wrong[key].head(PRINTED).items()
+    ]
     _raise(path, mistakes + ([_Mistake(0, "", len(wrong) - PRINTED)] if len(wrong) > PRINTED else []))
     return distinct.set_index(key)
 
 
 def excluded_rows(
-    ids: Iterable[str], reason: str | Iterable[str], file: str | Iterable[str] = "", split: str = "",
+    ids: Iterable[str],
+    reason: str | Iterable[str],
+    file: str | Iterable[str] = "",
+    split: str = "",
     label: str | Iterable[str] = "",
 ) -> pd.DataFrame:
     """Rows for `Records.excluded`."""
+
     def cells(values: str | Iterable[str]) -> str | pd.Series:
         if isinstance(values, pd.Series):
             return values.reset_index(drop=True)
@@ -296,12 +326,20 @@ def add_files(
     absent = frame[~found]
     unnamed = set(images.paths).difference(frame["image_id"].tolist(), told)
     stray = {image_id: str(images.paths[image_id]) for image_id in sorted(unnamed)}
-    excluded = [excluded_rows(absent["image_id"], "a row without an image", str(table), split, absent["label"]),
-                excluded_rows(stray, f"an image without a row in {table.name}", stray.values(), split)]
+    excluded = [
+        excluded_rows(absent["image_id"], "a row without an image", str(table), split, absent["label"]),
+        excluded_rows(stray, f"an image without a row in {table.name}", stray.values(), split),
+    ]
     for files in (images, masks):
         if files is not None and files.excluded:
-            excluded.append(excluded_rows([row["image_id"] for row in files.excluded], [row["reason"] for row in files.excluded],
-                                          [row["file"] for row in files.excluded], split))
+            excluded.append(
+                excluded_rows(
+                    [row["image_id"] for row in files.excluded],
+                    [row["reason"] for row in files.excluded],
+                    [row["file"] for row in files.excluded],
+                    split,
+                )
+            )
     rows = frame[found].assign(image=paths[found], split=split)
     by_id = {image_id: str(path) for image_id, path in masks.paths.items()} if masks else {}
     return rows.assign(mask=rows["image_id"].map(by_id).fillna("") if by_id else ""), excluded

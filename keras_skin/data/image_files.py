@@ -18,8 +18,15 @@ MAX_PIXELS = 100_000_000
 
 _GREY, _RGB, _CMYK = "grey", "RGB", "CMYK"
 _OTHER_FORMATS = (
-    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"), (b"GIF8", "GIF"), (b"%PDF", "PDF"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"), (b"PK\x03\x04", "ZIP archive"), (b"\x1f\x8b", "gzip archive"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF8", "GIF"),
+    (b"%PDF", "PDF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
     (b"version https://git-lfs", "Git LFS pointer"),
 )
 _BASELINE_EXTENDED_PROGRESSIVE = (0xC0, 0xC1, 0xC2)
@@ -157,8 +164,8 @@ def _jpeg_header(data: bytes) -> ImageHeader:
         if marker == 0xFF:
             position += 1
             continue
-        length = int.from_bytes(data[position + 2:position + 4], "big")
-        segment = data[position + 4:position + 2 + length]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position + 4 : position + 2 + length]
         if marker == 0xE1 and segment[:6] == b"Exif\0\0":
             orientation = _exif_orientation(segment[6:])
         elif marker in _FRAMES:
@@ -202,16 +209,16 @@ def _png_header(data: bytes) -> ImageHeader:
     while position < len(data) and not ended:
         if position + 12 > len(data):
             raise BadImage("truncated PNG: it ends within a chunk")
-        length = int.from_bytes(data[position:position + 4], "big")
-        kind, end = data[position + 4:position + 8], position + 12 + length
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind, end = data[position + 4 : position + 8], position + 12 + length
         if end > len(data):
             raise BadImage(f"truncated PNG: it ends within a chunk of type {kind.decode('latin-1')!r}")
-        if zlib.crc32(data[position + 4:end - 4]) != int.from_bytes(data[end - 4:end], "big"):
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise BadImage(f"damaged PNG: wrong check sum of a chunk of type {kind.decode('latin-1')!r}")
         if header is None:
             if kind != b"IHDR" or length < 13:
                 raise BadImage("damaged PNG: no image header")
-            header = struct.unpack(">IIBB", data[position + 8:position + 18])
+            header = struct.unpack(">IIBB", data[position + 8 : position + 18])
         ended = kind == b"IEND"
         position = end
     if header is None or not ended:

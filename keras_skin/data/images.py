@@ -15,9 +15,19 @@ MAX_PIXELS = 100_000_000
 """Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
 
 _FORMATS = (
-    ("JPEG", 0, b"\xff\xd8\xff"), ("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("BMP", 0, b"BM"),
-    ("TIFF", 0, b"II*\0"), ("TIFF", 0, b"MM\0*"), ("TIFF", 0, b"II+\0"), ("TIFF", 0, b"MM\0+"), ("GIF", 0, b"GIF8"),
-    ("WebP", 8, b"WEBP"), ("HEIC or AVIF", 4, b"ftyp"), ("DICOM", 128, b"DICM"), ("PDF", 0, b"%PDF"), ("This file", 0, b""),
+    ("JPEG", 0, b"\xff\xd8\xff"),
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
+    ("BMP", 0, b"BM"),
+    ("TIFF", 0, b"II*\0"),
+    ("TIFF", 0, b"MM\0*"),
+    ("TIFF", 0, b"II+\0"),
+    ("TIFF", 0, b"MM\0+"),
+    ("GIF", 0, b"GIF8"),
+    ("WebP", 8, b"WEBP"),
+    ("HEIC or AVIF", 4, b"ftyp"),
+    ("DICOM", 128, b"DICM"),
+    ("PDF", 0, b"%PDF"),
+    ("This file", 0, b""),
 )
 _OTHER = 3  # the first format that is refused
 _RATIOS = (1, 2, 4, 8)
@@ -43,12 +53,15 @@ def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = Non
         tf.errors.InvalidArgumentError: if the file is empty, damaged, of another format (which is named), or holds more than
             `MAX_PIXELS` pixels. In a batch, `decode_or_blank` keeps one such file from failing the others.
     """
-    image = tf.switch_case(_branch(contents), [
-        lambda: _decode_jpeg(contents, minimum_size),
-        lambda: _decode_png(contents),
-        lambda: _decode_bmp(contents),
-        lambda: _refuse(contents),
-    ])
+    image = tf.switch_case(
+        _branch(contents),
+        [
+            lambda: _decode_jpeg(contents, minimum_size),
+            lambda: _decode_png(contents),
+            lambda: _decode_bmp(contents),
+            lambda: _refuse(contents),
+        ],
+    )
     return tf.ensure_shape(image, (None, None, 3))
 
 
@@ -65,6 +78,7 @@ def decode_or_blank(contents: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tens
         image: (height, width, 3) float32 in 0..255.
         valid: scalar bool; False if the image is the blank one.
     """
+
     def load(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return resize_image(decode_image(data, size), size), tf.constant(True)
 
@@ -125,16 +139,20 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         (H, W, 1) uint8, values 0 and 1 only.
     """
+
     def bright(image: tf.Tensor) -> tf.Tensor:
         values = tf.reduce_max(image, axis=-1, keepdims=True)
         return values >= tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
 
-    mask = tf.switch_case(_branch(contents), [
-        lambda: bright(_decode_jpeg(contents, None)),
-        lambda: bright(_decode_png(contents, channels=0)),
-        lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
-        lambda: _refuse(contents)[..., :1] > 0,
-    ])
+    mask = tf.switch_case(
+        _branch(contents),
+        [
+            lambda: bright(_decode_jpeg(contents, None)),
+            lambda: bright(_decode_png(contents, channels=0)),
+            lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
+            lambda: _refuse(contents)[..., :1] > 0,
+        ],
+    )
     return tf.cast(tf.ensure_shape(mask, (None, None, 1)), tf.uint8)
 
 
@@ -147,19 +165,27 @@ def image_shape(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         (2,) int64: height and width as `decode_image(contents)` gives them.
     """
+
     def jpeg() -> tf.Tensor:
         height, width, orientation = _jpeg_header(contents)
         return tf.where(orientation >= 5, tf.stack([width, height]), tf.stack([height, width]))
 
-    return tf.ensure_shape(tf.switch_case(_branch(contents), [
-        jpeg,
-        lambda: _png_header(contents),
-        lambda: _bmp_header(contents)[:2],
-        lambda: tf.shape(_refuse(contents), tf.int64)[:2],
-    ]), (2,))
+    return tf.ensure_shape(
+        tf.switch_case(
+            _branch(contents),
+            [
+                jpeg,
+                lambda: _png_header(contents),
+                lambda: _bmp_header(contents)[:2],
+                lambda: tf.shape(_refuse(contents), tf.int64)[:2],
+            ],
+        ),
+        (2,),
+    )
 
 
 # Formats
+
 
 def _format(contents: tf.Tensor) -> tf.Tensor:
     """Index in `_FORMATS` of a file, told by its first bytes."""
@@ -214,15 +240,17 @@ def _decode_png(contents: tf.Tensor, channels: int = 3) -> tf.Tensor:
     if channels:
         return image
     own = tf.shape(image)[-1]
-    return image[..., :own - 1 + own % 2]
+    return image[..., : own - 1 + own % 2]
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
     height, width, bits, compression, offset = tf.unstack(_bmp_header(contents))
     plain = tf.logical_and(compression == 0, tf.logical_or(bits == 24, bits == 32))
     kind = ["BMP with ", tf.strings.as_string(bits), " bits per pixel, compression ", tf.strings.as_string(compression)]
-    checks = [*_bounded(height, width),
-              _require(plain, [*kind, " is not supported: expected 24 or 32 bits without compression."])]
+    checks = [
+        *_bounded(height, width),
+        _require(plain, [*kind, " is not supported: expected 24 or 32 bits without compression."]),
+    ]
     with tf.control_dependencies(checks):
         # Some programs append padding, which the decoder refuses.
         size = offset + height * ((width * bits + 31) // 32 * 4)
@@ -243,13 +271,16 @@ def _opencv_brightest(contents: bytes) -> np.ndarray:
 
 # Headers
 
+
 def _bounded(height: tf.Tensor, width: tf.Tensor) -> list[tf.Operation | None]:
     size = [tf.strings.as_string(height), "x", tf.strings.as_string(width), " (height x width)"]
     # Each side is compared first: the product of two 32-bit sides of a damaged header may not fit.
     limit = tf.constant(MAX_PIXELS, tf.int64)
     bounded = tf.logical_and(tf.maximum(height, width) <= limit, height * tf.minimum(width, limit) <= limit)
-    return [_require(tf.minimum(height, width) > 0, ["The image's header is damaged: it says ", *size, "."]),
-            _require(bounded, ["An image of ", *size, f" is refused: more than {MAX_PIXELS} pixels."])]
+    return [
+        _require(tf.minimum(height, width) > 0, ["The image's header is damaged: it says ", *size, "."]),
+        _require(bounded, ["An image of ", *size, f" is refused: more than {MAX_PIXELS} pixels."]),
+    ]
 
 
 def _png_header(contents: tf.Tensor) -> tf.Tensor:
@@ -266,6 +297,7 @@ def _bmp_header(contents: tf.Tensor) -> tf.Tensor:
 
 def _jpeg_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; no size if there is no frame header."""
+
     def step(position: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
         head = _bytes(contents, position, 10)
         first, marker = head[0], head[1]
@@ -312,8 +344,8 @@ def _numbers(values: tf.Tensor, places: list[tuple[int, int]], big_endian: bool 
     weights = np.zeros((len(places), max(start + count for start, count in places)), np.int64)
     for row, (start, count) in enumerate(places):
         powers = 256 ** np.arange(count)
-        weights[row, start:start + count] = powers[::-1] if big_endian else powers
-    return tf.reduce_sum(values[:weights.shape[1]] * weights, axis=-1)
+        weights[row, start : start + count] = powers[::-1] if big_endian else powers
+    return tf.reduce_sum(values[: weights.shape[1]] * weights, axis=-1)
 
 
 def _require(condition: tf.Tensor | bool, message: list[tf.Tensor | str]) -> tf.Operation | None:

@@ -45,8 +45,9 @@ def add_training(
     """
     for label in only_labels or ():
         if label not in extra.classes:
-            raise UserError(f"{extra.name} has no label {label!r}.{did_you_mean(label, extra.classes)} "
-                            f"Known: {', '.join(extra.classes)}.")
+            raise UserError(
+                f"{extra.name} has no label {label!r}.{did_you_mean(label, extra.classes)} Known: {', '.join(extra.classes)}."
+            )
     wanted = extra.table if only_labels is None else extra.table[extra.table["label"].isin(list(only_labels))]
     kept_back = pd.concat([_known(base[base["split"] != "train"]), *(_known(table) for table in held_out)])
     trained = _known(base[base["split"] == "train"])
@@ -79,7 +80,9 @@ def add_training(
     return table.sort_values("image_id", kind="stable", ignore_index=True), notes, left_out
 
 
-def without_tested(base: pd.DataFrame, tested: pd.DataFrame, parts: Sequence[str] = ("train", "validation")) -> tuple[pd.DataFrame, pd.DataFrame]:
+def without_tested(
+    base: pd.DataFrame, tested: pd.DataFrame, parts: Sequence[str] = ("train", "validation")
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Leaves out of the fitted parts what a test set holds, too; the test set stays whole.
 
     Args:
@@ -97,8 +100,12 @@ def without_tested(base: pd.DataFrame, tested: pd.DataFrame, parts: Sequence[str
         match = known.find(row) if row["split"] in parts else None
         kept.append(match is None)
         if match:
-            dropped.append({**{key: row[key] for key in ("image_id", "dataset", "label", "split")},
-                            "reason": f"the same image or group is tested on in {match['dataset']}, as {match['image_id']}"})
+            dropped.append(
+                {
+                    **{key: row[key] for key in ("image_id", "dataset", "label", "split")},
+                    "reason": f"the same image or group is tested on in {match['dataset']}, as {match['image_id']}",
+                }
+            )
     return base[kept], pd.DataFrame(dropped, columns=[*DROPPED_COLUMNS[:3], "split", "reason"], dtype=str)
 
 

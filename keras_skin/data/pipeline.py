@@ -48,8 +48,16 @@ class TrainingData:
         step: the step that it begins with.
     """
 
-    def __init__(self, samples: _Samples, batch_size: int, seed: int, sampler: Sampler | None, augmentation: Policy,
-                 steps_per_epoch: int | None, cache: _DecodedImages | None) -> None:
+    def __init__(
+        self,
+        samples: _Samples,
+        batch_size: int,
+        seed: int,
+        sampler: Sampler | None,
+        augmentation: Policy,
+        steps_per_epoch: int | None,
+        cache: _DecodedImages | None,
+    ) -> None:
         self._samples = samples
         self._batch_size = batch_size
         self._seed = seed
@@ -76,6 +84,7 @@ class TrainingData:
 
     def dataset(self) -> tf.data.Dataset:
         """Batches (inputs, targets) of `epoch` from `step` on, to its end; every iteration looks these two up when it begins."""
+
         def remaining(_: tf.Tensor) -> tf.data.Dataset:
             columns = numpy_call(self._remaining, [], [tf.int64] * 4, stateful=True)
             return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, (None,)) for column in columns))
@@ -93,7 +102,7 @@ class TrainingData:
     def image_ids(self, epoch: int, step: int) -> list[str]:
         """Ids of the images of one batch, in its order."""
         rows, _ = self._order(epoch)
-        return self._samples.image_ids[rows[step * self._batch_size:(step + 1) * self._batch_size]].tolist()
+        return self._samples.image_ids[rows[step * self._batch_size : (step + 1) * self._batch_size]].tolist()
 
     def images_seen(self, epoch: int) -> list[str]:
         """Ids of the different images that an epoch shows, sorted."""
@@ -121,9 +130,11 @@ class TrainingData:
         """Rows and variants in the order in which an epoch shows them."""
         rows, variants = self._plan(epoch)
         if self._count_steps(len(rows)) != self.steps:
-            raise ValueError(f"Epoch {epoch} has {len(rows)} samples, which are not the {self.steps} steps of the first: "
-                             "a sampler must draw the same number in every epoch.")
-        order = self._random(epoch, _ORDER).permutation(len(rows))[:self.steps * self._batch_size]
+            raise ValueError(
+                f"Epoch {epoch} has {len(rows)} samples, which are not the {self.steps} steps of the first: "
+                "a sampler must draw the same number in every epoch."
+            )
+        order = self._random(epoch, _ORDER).permutation(len(rows))[: self.steps * self._batch_size]
         return rows[order], variants[order]
 
     def _remaining(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -140,8 +151,9 @@ class TrainingData:
             image, mask = _numpy_pair(self._augment, image, mask, epoch, index, variant)
         return samples.finish(row, image, mask)
 
-    def _augment(self, image: np.ndarray, mask: np.ndarray, epoch: int, index: int,
-                 variant: int) -> tuple[np.ndarray, np.ndarray]:
+    def _augment(
+        self, image: np.ndarray, mask: np.ndarray, epoch: int, index: int, variant: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         rng = self._random(int(epoch), _SAMPLE, int(index))
         image, mask = _fit_mask(image, mask)
         changed, changed_mask = self._augmentation(image, mask[..., 0] if mask.size else None, int(variant), rng)
@@ -150,11 +162,21 @@ class TrainingData:
         return changed, mask if changed_mask is None else changed_mask[..., np.newaxis]
 
 
-def training_data(table: pd.DataFrame, classes: Sequence[str], image_size: tuple[int, int], inputs: Sequence[str],
-                  outputs: Sequence[str], batch_size: int, seed: int = 0, sampler: Sampler | None = None,
-                  augmentation: Policy | None = None, preprocessing: Sequence[Preprocessing] = (),
-                  steps_per_epoch: int | None = None, cache: Literal["none", "memory"] = "none",
-                  metadata: np.ndarray | None = None) -> TrainingData:
+def training_data(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    image_size: tuple[int, int],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batch_size: int,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    augmentation: Policy | None = None,
+    preprocessing: Sequence[Preprocessing] = (),
+    steps_per_epoch: int | None = None,
+    cache: Literal["none", "memory"] = "none",
+    metadata: np.ndarray | None = None,
+) -> TrainingData:
     """Batches of shuffled, augmented training images.
 
     Args:
@@ -185,13 +207,27 @@ def training_data(table: pd.DataFrame, classes: Sequence[str], image_size: tuple
         raise UserError("There are no training images.")
     augmentation = augmentation or NoAugmentation()
     samples = _Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
-    return TrainingData(samples, batch_size, seed, sampler, augmentation, steps_per_epoch,
-                        _DecodedImages(samples, fit=augmentation.changes_images) if cache == "memory" else None)
+    return TrainingData(
+        samples,
+        batch_size,
+        seed,
+        sampler,
+        augmentation,
+        steps_per_epoch,
+        _DecodedImages(samples, fit=augmentation.changes_images) if cache == "memory" else None,
+    )
 
 
-def evaluation_data(table: pd.DataFrame, classes: Sequence[str], image_size: tuple[int, int], inputs: Sequence[str],
-                    outputs: Sequence[str], batch_size: int, preprocessing: Sequence[Preprocessing] = (),
-                    metadata: np.ndarray | None = None) -> tf.data.Dataset:
+def evaluation_data(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    image_size: tuple[int, int],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batch_size: int,
+    preprocessing: Sequence[Preprocessing] = (),
+    metadata: np.ndarray | None = None,
+) -> tf.data.Dataset:
     """Batches of all images of a table, in its order and unchanged; the last one may be partial.
 
     Arguments, elements and errors are those of `training_data`.
@@ -208,8 +244,16 @@ def evaluation_data(table: pd.DataFrame, classes: Sequence[str], image_size: tup
 class _Samples:
     """Rows of a table as tensors: where the files lie, and what a sample consists of. Masks of no size stand for no mask."""
 
-    def __init__(self, table: pd.DataFrame, classes: Sequence[str], image_size: tuple[int, int], inputs: Sequence[str],
-                 outputs: Sequence[str], preprocessing: Sequence[Preprocessing], metadata: np.ndarray | None) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        classes: Sequence[str],
+        image_size: tuple[int, int],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        preprocessing: Sequence[Preprocessing],
+        metadata: np.ndarray | None,
+    ) -> None:
         _check_keys(inputs, outputs, metadata, len(table))
         _check_rows(table, classes, outputs)
         self.image_size = image_size
@@ -265,8 +309,11 @@ class _DecodedImages:
     def decode(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `_Samples.decode`."""
         kept = tf.ensure_shape(numpy_call(lambda number: int(number) in self._kept, [row], tf.bool, stateful=True), ())
-        return tf.cond(kept, lambda: _numpy_pair(lambda number: self._kept[int(number)], row),
-                       lambda: _numpy_pair(self._keep, *self._samples.decode(row), row))
+        return tf.cond(
+            kept,
+            lambda: _numpy_pair(lambda number: self._kept[int(number)], row),
+            lambda: _numpy_pair(self._keep, *self._samples.decode(row), row),
+        )
 
     def _keep(self, image: np.ndarray, mask: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
         if self._fit:
@@ -308,8 +355,10 @@ def _check_keys(inputs: Sequence[str], outputs: Sequence[str], metadata: np.ndar
     if unknown:
         raise ValueError(f"No data for the {', '.join(unknown)}: there are the inputs {INPUTS} and the outputs {OUTPUTS}.")
     if "metadata" in inputs and (metadata is None or np.ndim(metadata) != 2 or len(metadata) != rows):
-        raise ValueError(f"The input 'metadata' needs a matrix with {rows} rows, got "
-                         f"{'none' if metadata is None else f'shape {np.shape(metadata)}'}.")
+        raise ValueError(
+            f"The input 'metadata' needs a matrix with {rows} rows, got "
+            f"{'none' if metadata is None else f'shape {np.shape(metadata)}'}."
+        )
 
 
 def _check_rows(table: pd.DataFrame, classes: Sequence[str], outputs: Sequence[str]) -> None:

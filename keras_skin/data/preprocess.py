@@ -17,13 +17,15 @@ register, get, names = registry.register, registry.get, registry.names
 class ShadesOfGrey:
     """Colour constancy: takes away the colour of the light, estimated as the Minkowski mean of each channel.
 
-    Reference: Finlayson and Trezzi, "Shades of Gray and Colour Constancy", 2004; power 6 as is usual for dermoscopy (Barata et al.,
+    Reference: Finlayson and Trezzi, "Shades of Gray and Colour Constancy", 2004; power 6 as is usual for dermoscopy (Barata
+    et al.,
     "Improving Dermoscopy Image Classification Using Color Constancy", 2015).
 
     Args:
         power: of the Minkowski mean, from 1 (grey world) on; larger comes nearer to the brightest colour.
 
-    Call arguments: an image (H, W, 3) float32 in 0..255. Returns the same shape and range; a channel that is black all over stays so.
+    Call arguments: an image (H, W, 3) float32 in 0..255. Returns the same shape and range; a channel that is black all over
+    stays so.
     """
 
     power: float = 6.0

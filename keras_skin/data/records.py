@@ -108,12 +108,16 @@ def read_dataset(
     if check_images:
         records = check_files(records, progress)
     if on_bad_image == "error" and len(records.excluded):
-        raise UserError(f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
-                        "Mend the files, or set on_bad_image to 'exclude' to go on without them.")
+        raise UserError(
+            f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
+            "Mend the files, or set on_bad_image to 'exclude' to go on without them."
+        )
     if records.table.empty:
-        raise UserError(f"No image of the data set '{name}' in {root} can be used"
-                        + (f": {describe_excluded(records.excluded)}" if len(records.excluded) else ".")
-                        + f"\nExpected:\n{indent(entry.info['tree'])}")
+        raise UserError(
+            f"No image of the data set '{name}' in {root} can be used"
+            + (f": {describe_excluded(records.excluded)}" if len(records.excluded) else ".")
+            + f"\nExpected:\n{indent(entry.info['tree'])}"
+        )
     return records
 
 
@@ -150,15 +154,25 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
         for index, found in enumerate(pool.map(problems, table["image"], table["mask"])):
             if found:
                 row = table.iloc[index]
-                bad.append({"image_id": row["image_id"], "file": "; ".join(file for file, _ in found),
-                            "reason": "; ".join(reason for _, reason in found), "split": row["split"], "label": row["label"]})
+                bad.append(
+                    {
+                        "image_id": row["image_id"],
+                        "file": "; ".join(file for file, _ in found),
+                        "reason": "; ".join(reason for _, reason in found),
+                        "split": row["split"],
+                        "label": row["label"],
+                    }
+                )
             if progress is not None:
                 progress(index + 1, len(table))
     if not bad:
         return records
     left_out = {row["image_id"] for row in bad}
-    return replace(records, table=table[~table["image_id"].isin(left_out)].reset_index(drop=True),
-                   excluded=_excluded_table([*records.excluded.to_dict("records"), *bad]))
+    return replace(
+        records,
+        table=table[~table["image_id"].isin(left_out)].reset_index(drop=True),
+        excluded=_excluded_table([*records.excluded.to_dict("records"), *bad]),
+    )
 
 
 def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | None = None) -> tuple[Path, list[str]]:
@@ -183,8 +197,12 @@ def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | 
         if len(found) == 1:
             return found[0], [f"{entry.name}: no folder of the usual name; took the only one with its layout, '{found[0].name}'."]
         if found:
-            raise _missing(entry, places, "more than one folder has its layout, name one of them as the data set's 'folder': "
-                           + ", ".join(place.name for place in found))
+            raise _missing(
+                entry,
+                places,
+                "more than one folder has its layout, name one of them as the data set's 'folder': "
+                + ", ".join(place.name for place in found),
+            )
     raise _missing(entry, places)
 
 
@@ -197,9 +215,13 @@ def _missing(entry: Entry, places: Sequence[Path], why: str = "") -> MissingData
     lines = [f"The data set '{entry.name}' ({entry.info['title']}) was not found" + (f": {why}." if why else ".")]
     if places:
         lines += ["Looked in:", *(f"  {place}: {_contents(place)}" for place in dict.fromkeys(places))]
-    lines += ["Expected there:", indent(entry.info["tree"]),
-              f"To get it: {entry.info['obtain']}", f"Terms: {entry.info['terms']}",
-              "To try the experiment without it: --demo renders small synthetic stand-ins."]
+    lines += [
+        "Expected there:",
+        indent(entry.info["tree"]),
+        f"To get it: {entry.info['obtain']}",
+        f"Terms: {entry.info['terms']}",
+        "To try the experiment without it: --demo renders small synthetic stand-ins.",
+    ]
     return MissingData("\n".join(lines))
 
 

@@ -103,7 +103,7 @@ def _carve(groups: pd.DataFrame, share: float, stream: Sequence[int], what: str)
             continue
         total = sizes.cumsum().to_numpy()
         count = int(np.argmin(np.abs(total - share * total[-1]))) + 1
-        taken += list(sizes.index[:min(count, len(sizes) - 1)])
+        taken += list(sizes.index[: min(count, len(sizes) - 1)])
     if short:
         raise UserError(f"A {what} part cannot be carved out: {'; '.join(short)}, at least 2 are needed.")
     return taken
@@ -186,8 +186,10 @@ def _check_groups(table: pd.DataFrame, parts: pd.Series) -> None:
     parts_of_group = parts.groupby(table["group_id"]).nunique()
     straddling = sorted(parts_of_group[parts_of_group > 1].index)
     if straddling:
-        raise UserError(f"{len(straddling)} groups lie in more than one part: {', '.join(straddling[:20])}. "
-                        "Images of one patient or lesion must stay together; use split.scheme 'stratified' or 'kfold'.")
+        raise UserError(
+            f"{len(straddling)} groups lie in more than one part: {', '.join(straddling[:20])}. "
+            "Images of one patient or lesion must stay together; use split.scheme 'stratified' or 'kfold'."
+        )
 
 
 def write_splits(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -211,6 +213,8 @@ def read_splits(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise UserError(f"{path} has no column {', '.join(absent)}; expected {','.join(SPLITS_COLUMNS)}.")
     wrong = table.index[~table["split"].isin(PARTS) & ~table["split"].str.startswith("external/")]
     if len(wrong):
-        raise UserError(f"{path}, line {wrong[0] + 2}: found the split {table['split'][wrong[0]]!r}, "
-                        f"expected {', '.join(PARTS)} or external/NAME ({len(wrong)} such lines).")
+        raise UserError(
+            f"{path}, line {wrong[0] + 2}: found the split {table['split'][wrong[0]]!r}, "
+            f"expected {', '.join(PARTS)} or external/NAME ({len(wrong)} such lines)."
+        )
     return table[list(SPLITS_COLUMNS)]

@@ -78,7 +78,7 @@ def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
     stride = (width + 31) // 32 * 4
     rows = np.zeros((height, stride), np.uint8)
     packed = np.packbits(mask[::-1], axis=1)
-    rows[:, :packed.shape[1]] = packed
+    rows[:, : packed.shape[1]] = packed
     offset = 14 + 40 + 8  # file header, image header, palette of black and white
     header = struct.pack("<2sIHHI", b"BM", offset + rows.size, 0, 0, offset)
     header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 1, 0, rows.size, 2835, 2835, 2, 2)

@@ -152,7 +152,7 @@ def _paint_lesion(
     light, deep = (_LIGHT_BROWN + warm) * min(tone, 1.1), (_DARK_BROWN + warm) * min(tone, 1.1)
     colour = light[:, None, None] + (deep - light)[:, None, None] * dark
     names = list(_EXTRA_COLOURS)
-    for name in rng.permutation(names)[:rng.binomial(len(names), 0.05 + 0.75 * traits.colours**1.3)]:
+    for name in rng.permutation(names)[: rng.binomial(len(names), 0.05 + 0.75 * traits.colours**1.3)]:
         extra, cover = _EXTRA_COLOURS[name]
         where = _noise(rng, height, width, shorter / 4, 3) + rng.uniform(-1.1, -0.3)
         amount = np.clip(where * 2, 0, 1) * np.clip(field * 6, 0, 1) * np.float32(cover * rng.uniform(0.6, 1))
@@ -177,8 +177,10 @@ def _structure(rng: np.random.Generator, field: np.ndarray, traits: _Traits, sho
         x += _noise(rng, height, width, mesh * 2.5) * np.float32(bend)
         y += _noise(rng, height, width, mesh * 2.5) * np.float32(bend)
         scale, turn = 2 * np.pi / mesh, rng.uniform(0, np.pi)
-        waves = [x * (math.cos(angle) * scale) + y * (math.sin(angle) * scale)
-                 for angle in (turn, turn + math.pi / 3, turn + 2 * math.pi / 3)]
+        waves = [
+            x * (math.cos(angle) * scale) + y * (math.sin(angle) * scale)
+            for angle in (turn, turn + math.pi / 3, turn + 2 * math.pi / 3)
+        ]
         # the sum of three waves has round maxima in a honeycomb: the holes; the lines lie between
         holes = sum(cv2.polarToCart(np.ones_like(wave), wave)[0] for wave in waves)
         lines = np.clip(0.35 - holes / 3, 0, 1)

@@ -129,8 +129,14 @@ def photograph(
 
 
 def draw_all(
-    seed: int, lesions: Sequence[str] | pd.Series, diagnoses: Sequence[str] | pd.Series, size: tuple[int, int], root: Path,
-    files: Sequence[str] | pd.Series, masks: Sequence[str] | pd.Series | None = None, artefacts: bool = True,
+    seed: int,
+    lesions: Sequence[str] | pd.Series,
+    diagnoses: Sequence[str] | pd.Series,
+    size: tuple[int, int],
+    root: Path,
+    files: Sequence[str] | pd.Series,
+    masks: Sequence[str] | pd.Series | None = None,
+    artefacts: bool = True,
 ) -> None:
     """Draws a photograph for each row and writes it, and its mask if asked, below `root`; rows of one lesion show one lesion."""
     lesions = pd.Series(list(lesions), dtype=str)

@@ -14,11 +14,25 @@ from keras_skin.registry import UserError
 
 ISIC2019_FLAGS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 TASK3_FLAGS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-_AGES = {"NV": 45, "NEV": 42, "DF": 52, "VASC": 50, "MEL": 60, "BKL": 63, "SEK": 64, "BCC": 66, "AKIEC": 67, "AK": 67, "ACK": 66,
-         "SCC": 70}
+_AGES = {
+    "NV": 45,
+    "NEV": 42,
+    "DF": 52,
+    "VASC": 50,
+    "MEL": 60,
+    "BKL": 63,
+    "SEK": 64,
+    "BCC": 66,
+    "AKIEC": 67,
+    "AK": 67,
+    "ACK": 66,
+    "SCC": 70,
+}
 _HEAD_SHARE = {"BCC": 0.6, "AKIEC": 0.6, "AK": 0.6, "ACK": 0.6, "SCC": 0.5}
-_HAM_SITES = (("face", "neck", "scalp", "ear"),
-              ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "chest", "hand", "foot"))
+_HAM_SITES = (
+    ("face", "neck", "scalp", "ear"),
+    ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "chest", "hand", "foot"),
+)
 _ISIC_SITES = (("head/neck",), ("anterior torso", "lower extremity", "upper extremity", "posterior torso", "palms/soles"))
 _PAD_SITES = (("FACE", "NOSE", "NECK", "EAR", "LIP"), ("FOREARM", "CHEST", "BACK", "ARM", "HAND", "THIGH", "ABDOMEN"))
 _ORIGINS = ("POMERANIA", "GERMANY", "ITALY", "BRAZIL", "PORTUGAL", "UNK")
@@ -95,11 +109,15 @@ def _ham10000(rng: np.random.Generator, counts: Mapping[str, int]) -> list[dict[
     rows, of_lesion = [], {}
     for number, (diagnosis, lesion, image) in enumerate(_cases(counts)):
         if not image:
-            of_lesion = {"lesion_id": f"HAM_{lesion:07d}", "dx": diagnosis.lower(), "dx_type": _dx_type(rng, diagnosis),
-                         "age": "" if lesion % 23 == 2 else f"{_age(rng, diagnosis)}.0",
-                         "sex": "unknown" if lesion % 29 == 3 else str(rng.choice(["male", "female"])),
-                         "localization": "unknown" if lesion % 19 == 4 else _site(rng, diagnosis, _HAM_SITES),
-                         "dataset": str(rng.choice(["vidir_modern", "vidir_molemax", "rosendahl"]))}
+            of_lesion = {
+                "lesion_id": f"HAM_{lesion:07d}",
+                "dx": diagnosis.lower(),
+                "dx_type": _dx_type(rng, diagnosis),
+                "age": "" if lesion % 23 == 2 else f"{_age(rng, diagnosis)}.0",
+                "sex": "unknown" if lesion % 29 == 3 else str(rng.choice(["male", "female"])),
+                "localization": "unknown" if lesion % 19 == 4 else _site(rng, diagnosis, _HAM_SITES),
+                "dataset": str(rng.choice(["vidir_modern", "vidir_molemax", "rosendahl"])),
+            }
         rows.append({**of_lesion, "image_id": f"ISIC_{24306 + number:07d}"})
     return rows
 
@@ -109,12 +127,19 @@ def _isic2019(rng: np.random.Generator, counts: Mapping[str, int]) -> list[dict[
     for number, (diagnosis, lesion, image) in enumerate(_cases(counts)):
         unnamed = lesion % 6 == 0  # these lesions have one image each
         if not image:
-            of_lesion = {"age_approx": "" if lesion % 17 == 2 else str(_age(rng, diagnosis)),
-                         "sex": "" if lesion % 19 == 3 else str(rng.choice(["male", "female"])),
-                         "anatom_site_general": "" if lesion % 11 == 4 else _site(rng, diagnosis, _ISIC_SITES),
-                         "lesion_id": "" if unnamed else f"BCN_{lesion:07d}"}
-        rows.append({"image": f"ISIC_{53454 + number:07d}" + ("_downsampled" if unnamed and lesion % 12 == 0 else ""),
-                     **of_lesion, **_flags(diagnosis, ISIC2019_FLAGS)})
+            of_lesion = {
+                "age_approx": "" if lesion % 17 == 2 else str(_age(rng, diagnosis)),
+                "sex": "" if lesion % 19 == 3 else str(rng.choice(["male", "female"])),
+                "anatom_site_general": "" if lesion % 11 == 4 else _site(rng, diagnosis, _ISIC_SITES),
+                "lesion_id": "" if unnamed else f"BCN_{lesion:07d}",
+            }
+        rows.append(
+            {
+                "image": f"ISIC_{53454 + number:07d}" + ("_downsampled" if unnamed and lesion % 12 == 0 else ""),
+                **of_lesion,
+                **_flags(diagnosis, ISIC2019_FLAGS),
+            }
+        )
     return rows
 
 
@@ -126,18 +151,27 @@ def _isic2018_task3(rng: np.random.Generator, counts: Mapping[str, int]) -> list
         how = ""
         for number, (diagnosis, lesion, image) in enumerate(cases):
             if not image:
-                how = {"histo": "histopathology", "follow_up": "serial imaging showing no change",
-                       "consensus": "single image expert consensus"}[_dx_type(rng, diagnosis)]
-            grouped = {"lesion_id": f"HAM_{lesion:07d}", "diagnosis_confirm_type": how} if split == "train" else {
-                "lesion_id": "", "diagnosis_confirm_type": ""}
+                how = {
+                    "histo": "histopathology",
+                    "follow_up": "serial imaging showing no change",
+                    "consensus": "single image expert consensus",
+                }[_dx_type(rng, diagnosis)]
+            grouped = (
+                {"lesion_id": f"HAM_{lesion:07d}", "diagnosis_confirm_type": how}
+                if split == "train"
+                else {"lesion_id": "", "diagnosis_confirm_type": ""}
+            )
             rows.append({"image": f"ISIC_{first + number:07d}", **_flags(diagnosis, TASK3_FLAGS), **grouped, "split": split})
     return rows
 
 
 def _isic2018_task1(rng: np.random.Generator, counts: Mapping[str, int]) -> list[dict[str, Any]]:
     firsts = {"train": 0, "validation": 12255, "test": 15169}
-    return [{"image": f"ISIC_{firsts[split] + number:07d}", "split": split}
-            for split, count in counts.items() for number in range(count)]
+    return [
+        {"image": f"ISIC_{firsts[split] + number:07d}", "split": split}
+        for split, count in counts.items()
+        for number in range(count)
+    ]
 
 
 def _pad_ufes_20(rng: np.random.Generator, counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -147,10 +181,15 @@ def _pad_ufes_20(rng: np.random.Generator, counts: Mapping[str, int]) -> list[di
         if not image:
             patient = lesion - lesion % 5 // 4  # every fifth patient has two lesions
             biopsed = diagnosis in ("BCC", "SCC", "MEL") or rng.random() < 0.2
-            of_lesion = {"patient_id": f"PAT_{patient}", "lesion_id": str(lesion),
-                         "age": str(_age(rng, diagnosis) + int(rng.integers(5))), "region": _site(rng, diagnosis, _PAD_SITES),
-                         "diagnostic": diagnosis, "biopsed": str(biopsed),
-                         **_answers(rng, unasked=not biopsed and rng.random() < 0.8)}
+            of_lesion = {
+                "patient_id": f"PAT_{patient}",
+                "lesion_id": str(lesion),
+                "age": str(_age(rng, diagnosis) + int(rng.integers(5))),
+                "region": _site(rng, diagnosis, _PAD_SITES),
+                "diagnostic": diagnosis,
+                "biopsed": str(biopsed),
+                **_answers(rng, unasked=not biopsed and rng.random() < 0.8),
+            }
         rows.append({**of_lesion, "img_id": f"PAT_{of_lesion['patient_id'][4:]}_{lesion}_{100 + number}.png"})
     return rows
 
@@ -175,8 +214,35 @@ _MAKERS: dict[str, tuple[_Maker, tuple[str, ...]]] = {
     "isic2018_task1": (_isic2018_task1, ("image", "split")),
     "isic2018_task3": (_isic2018_task3, ("image", *TASK3_FLAGS, "lesion_id", "diagnosis_confirm_type", "split")),
     "isic2019": (_isic2019, ("image", *ISIC2019_FLAGS, "age_approx", "anatom_site_general", "lesion_id", "sex")),
-    "pad_ufes_20": (_pad_ufes_20, (
-        "patient_id", "lesion_id", "smoke", "drink", "background_father", "background_mother", "age", "pesticide", "gender",
-        "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system", "fitspatrick", "region", "diameter_1",
-        "diameter_2", "diagnostic", "itch", "grew", "hurt", "changed", "bleed", "elevation", "img_id", "biopsed")),
+    "pad_ufes_20": (
+        _pad_ufes_20,
+        (
+            "patient_id",
+            "lesion_id",
+            "smoke",
+            "drink",
+            "background_father",
+            "background_mother",
+            "age",
+            "pesticide",
+            "gender",
+            "skin_cancer_history",
+            "cancer_history",
+            "has_piped_water",
+            "has_sewage_system",
+            "fitspatrick",
+            "region",
+            "diameter_1",
+            "diameter_2",
+            "diagnostic",
+            "itch",
+            "grew",
+            "hurt",
+            "changed",
+            "bleed",
+            "elevation",
+            "img_id",
+            "biopsed",
+        ),
+    ),
 }

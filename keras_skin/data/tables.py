@@ -116,13 +116,20 @@ def read_labels(
         told = {entry[1]["label"] for entry in entries}
         if len(told) > 1:
             listed = ", ".join(f"{entry['label']} (line {line})" for line, entry in entries)
-            labels.excluded.append({"image_id": image_id, "file": str(path), "label": "",
-                                    "reason": f"duplicate id with different labels: {listed}"})
+            labels.excluded.append(
+                {"image_id": image_id, "file": str(path), "label": "", "reason": f"duplicate id with different labels: {listed}"}
+            )
             continue
         labels.rows[image_id] = entries[0][1]
         for line, entry in entries[1:]:
-            labels.excluded.append({"image_id": image_id, "file": str(path), "label": entry["label"],
-                                    "reason": f"duplicate id: line {line} repeats line {entries[0][0]}, which is used"})
+            labels.excluded.append(
+                {
+                    "image_id": image_id,
+                    "file": str(path),
+                    "label": entry["label"],
+                    "reason": f"duplicate id: line {line} repeats line {entries[0][0]}, which is used",
+                }
+            )
     return labels
 
 
@@ -162,7 +169,7 @@ def index_files(folders: Sequence[Path], suffix: str = "", ignore: Sequence[str]
                 if extension.lower() not in _RANK or name.startswith(".") or any(lower.endswith(end) for end in ignore):
                     continue
                 if lower.endswith(suffix):
-                    here.setdefault(stem[:len(stem) - len(suffix)], []).append(Path(parent, name))
+                    here.setdefault(stem[: len(stem) - len(suffix)], []).append(Path(parent, name))
         for image_id, paths in here.items():
             if image_id in files.paths:
                 continue
@@ -186,8 +193,10 @@ def join(part: Part) -> tuple[list[dict[str, str]], list[dict[str, str]], list[s
     if part.labels is None and images.paths:
         notes.append(f"The {part.split} part has no {part.labels_name}: its {len(images.paths)} images have no label.")
     if part.images is None:
-        notes.append(f"The {part.split} part has no images ({part.image_folder} is not there): "
-                     f"its {len(labels)} rows of {part.labels_name} are left out.")
+        notes.append(
+            f"The {part.split} part has no images ({part.image_folder} is not there): "
+            f"its {len(labels)} rows of {part.labels_name} are left out."
+        )
     elif part.masks is None:
         notes.append(f"The {part.split} part has no masks ({part.mask_folder} is not there).")
     rows: list[dict[str, str]] = []
@@ -196,14 +205,22 @@ def join(part: Part) -> tuple[list[dict[str, str]], list[dict[str, str]], list[s
         if image_id not in images.paths:
             excluded.append({**row, "file": str(part.labels.file) if part.labels else "", "reason": "a row without an image"})
         elif part.masks is not None and image_id not in part.masks.paths:
-            excluded.append({**row, "file": str(images.paths[image_id]),
-                             "reason": f"no mask: {image_id}{part.mask_suffix}.png is not in {part.mask_folder}"})
+            excluded.append(
+                {
+                    **row,
+                    "file": str(images.paths[image_id]),
+                    "reason": f"no mask: {image_id}{part.mask_suffix}.png is not in {part.mask_folder}",
+                }
+            )
         else:
             mask = str(part.masks.paths[image_id]) if part.masks is not None else ""
             rows.append({**row, "image": str(images.paths[image_id]), "mask": mask})
     told = {row["image_id"] for row in part.labels.excluded} if part.labels else set()
-    excluded += [{"image_id": image_id, "file": str(path), "reason": f"an image without a row in {part.labels_name}"}
-                 for image_id, path in images.paths.items() if image_id not in labels and image_id not in told]
+    excluded += [
+        {"image_id": image_id, "file": str(path), "reason": f"an image without a row in {part.labels_name}"}
+        for image_id, path in images.paths.items()
+        if image_id not in labels and image_id not in told
+    ]
     for row in [*rows, *excluded]:
         row["split"] = part.split
     return rows, [{key: row.get(key, "") for key in ("image_id", "file", "reason", "split", "label")} for row in excluded], notes

@@ -37,8 +37,14 @@ def weight_blocks(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.
         yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)[:, member].astype(np.float64)
 
 
-def bootstrap(statistics: Statistics, values: Mapping[str, float], counts: Mapping[str, int], groups: np.ndarray,
-              resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def bootstrap(
+    statistics: Statistics,
+    values: Mapping[str, float],
+    counts: Mapping[str, int],
+    groups: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
     """Puts a 95 % percentile interval around each value.
 
     Args:

@@ -27,8 +27,14 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "tnr_weighted": ("TNR, weighted", "specificity averaged over classes by their number of images"),
 }
 PER_CLASS: Mapping[str, str] = {
-    "tpr": "TPR (recall)", "tnr": "TNR", "precision": "PPV (precision)", "npv": "NPV", "f1": "F1",
-    "auc": "AUC", "average_precision": "AP", "accuracy": "Accuracy",
+    "tpr": "TPR (recall)",
+    "tnr": "TNR",
+    "precision": "PPV (precision)",
+    "npv": "NPV",
+    "f1": "F1",
+    "auc": "AUC",
+    "average_precision": "AP",
+    "accuracy": "Accuracy",
 }
 
 
@@ -53,11 +59,14 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, classes:
     tn, fp, fn, tp = table[:, 0, 0], table[:, 0, 1], table[:, 1, 0], table[:, 1, 1]
     absent = support == 0
     per_class = {
-        "tpr": np.where(absent, np.nan, recall), "tnr": _divide(tn, tn + fp),
+        "tpr": np.where(absent, np.nan, recall),
+        "tnr": _divide(tn, tn + fp),
         "precision": np.where(absent, np.nan, precision),
         "npv": np.where(support == len(truth), np.nan, _divide(tn, tn + fn, empty=0.0)),
-        "f1": np.where(absent, np.nan, f1), "accuracy": (tp + tn) / len(truth),
-        "auc": np.full(len(classes), np.nan), "average_precision": np.full(len(classes), np.nan),
+        "f1": np.where(absent, np.nan, f1),
+        "accuracy": (tp + tn) / len(truth),
+        "auc": np.full(len(classes), np.nan),
+        "average_precision": np.full(len(classes), np.nan),
     }
     several = np.count_nonzero(support) > 1
     for index in labels:
@@ -138,15 +147,22 @@ def _rates(confusion: np.ndarray) -> dict[str, np.ndarray]:
     tn = total - support - given + tp
     absent = support == 0
     return {
-        "tpr": _divide(tp, support), "tnr": _divide(tn, total - support),
+        "tpr": _divide(tp, support),
+        "tnr": _divide(tn, total - support),
         "precision": np.where(absent, np.nan, _divide(tp, given, empty=0.0)),
         "npv": np.where(support == total, np.nan, _divide(tn, total - given, empty=0.0)),
-        "f1": np.where(absent, np.nan, _divide(2 * tp, support + given)), "accuracy": (tp + tn) / total,
+        "f1": np.where(absent, np.nan, _divide(2 * tp, support + given)),
+        "accuracy": (tp + tn) / total,
     }
 
 
-def _named(per_class: Mapping[str, np.ndarray], overall: Mapping[str, np.ndarray | float], support: np.ndarray,
-           present: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
+def _named(
+    per_class: Mapping[str, np.ndarray],
+    overall: Mapping[str, np.ndarray | float],
+    support: np.ndarray,
+    present: np.ndarray,
+    classes: Sequence[str],
+) -> dict[str, np.ndarray]:
     """Names the metrics and averages over classes; every array has the classes on its last axis."""
     share = support / support.sum(axis=-1, keepdims=True)
     named = {name: np.asarray(value) for name, value in overall.items()}

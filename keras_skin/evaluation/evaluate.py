@@ -52,9 +52,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def evaluate(model_predict: Predict, batches: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], table: pd.DataFrame,
-             classes: Sequence[str], load_mask: LoadMask, mask_folder: Path | None, groups: Sequence[Any] | None = None,
-             threshold: float = 0.5, resamples: int = 1000, seed: int = 0) -> Evaluation:
+def evaluate(
+    model_predict: Predict,
+    batches: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    load_mask: LoadMask,
+    mask_folder: Path | None,
+    groups: Sequence[Any] | None = None,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
     """Evaluates a model on one split.
 
     Masks are scored and written batch by batch, so memory does not grow with the split. The predicted probability map is resized
@@ -89,7 +98,7 @@ def evaluate(model_predict: Predict, batches: Iterable[tuple[Mapping[str, Any], 
         for inputs, targets in batches:
             outputs = model_predict(inputs)
             count = len(next(iter(outputs.values())))
-            part = table.iloc[len(rows):len(rows) + count]
+            part = table.iloc[len(rows) : len(rows) + count]
             if len(part) < count:
                 raise ValueError(f"The batches hold more images than the table's {len(table)} rows.")
             rows += _predict_rows(outputs, targets, part, classes, scorer, pool)
@@ -115,11 +124,19 @@ def _group_codes(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarra
     return pd.factorize(np.asarray(groups, dtype=object))[0]
 
 
-def _predict_rows(outputs: Mapping[str, np.ndarray], targets: Mapping[str, Any], part: pd.DataFrame, classes: tuple[str, ...],
-                  scorer: _MaskScorer, pool: ThreadPoolExecutor) -> list[dict[str, Any]]:
+def _predict_rows(
+    outputs: Mapping[str, np.ndarray],
+    targets: Mapping[str, Any],
+    part: pd.DataFrame,
+    classes: tuple[str, ...],
+    scorer: _MaskScorer,
+    pool: ThreadPoolExecutor,
+) -> list[dict[str, Any]]:
     """The rows of `predictions` for one batch; its masks are written on the way."""
-    rows: list[dict[str, Any]] = [{name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
-                                  for record in part.itertuples()]
+    rows: list[dict[str, Any]] = [
+        {name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
+        for record in part.itertuples()
+    ]
     for key in ("mask", "label"):
         if key in outputs:
             _check_finite(key, outputs[key], part)
@@ -139,8 +156,10 @@ def _predict_rows(outputs: Mapping[str, np.ndarray], targets: Mapping[str, Any],
 def _check_finite(key: str, output: np.ndarray, part: pd.DataFrame) -> None:
     bad = [str(image_id) for image_id, value in zip(part["image_id"], output, strict=True) if not np.isfinite(value).all()]
     if bad:
-        raise ValueError(f"The model's output '{key}' is not finite for {len(bad)} images of a batch, the first is {bad[0]}: "
-                         "its training has diverged, or its weights are damaged.")
+        raise ValueError(
+            f"The model's output '{key}' is not finite for {len(bad)} images of a batch, the first is {bad[0]}: "
+            "its training has diverged, or its weights are damaged."
+        )
 
 
 @dataclass(frozen=True)
@@ -175,8 +194,9 @@ class _MaskScorer:
             Image.fromarray(mask).save(path)
 
 
-def summarise(predictions: pd.DataFrame, classes: Sequence[str], groups: Sequence[Any] | None = None, resamples: int = 1000,
-              seed: int = 0) -> Evaluation:
+def summarise(
+    predictions: pd.DataFrame, classes: Sequence[str], groups: Sequence[Any] | None = None, resamples: int = 1000, seed: int = 0
+) -> Evaluation:
     """Metrics, intervals and notes from the rows of all images: what `evaluate` ends with, also for pooled predictions.
 
     Args:
@@ -209,8 +229,14 @@ def summarise(predictions: pd.DataFrame, classes: Sequence[str], groups: Sequenc
             known = truth[labelled]
             probabilities = predictions.loc[labelled, [f"probability_{name}" for name in classes]].to_numpy(np.float64)
             values = classification.classification_scores(known, probabilities, classes)
-            metrics["classification"] = bootstrap(classification.resampled_scores(known, probabilities, classes), values,
-                                                  classification.image_counts(known, classes), codes[labelled], resamples, seed)
+            metrics["classification"] = bootstrap(
+                classification.resampled_scores(known, probabilities, classes),
+                values,
+                classification.image_counts(known, classes),
+                codes[labelled],
+                resamples,
+                seed,
+            )
             confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
         notes += _label_notes(truth, classes, metrics.get("classification", {}))
     return Evaluation(metrics, predictions, classes, confusion, tuple(notes))

@@ -24,19 +24,47 @@ from keras_skin.evaluation import segmentation
 from keras_skin.registry import atomic_path
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+)
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, "#8A8A8A")
 LINE_STYLES = ("-", "--", "-.", ":")
 TRUE_CONTOUR, PREDICTED_CONTOUR = "#00E05A", "#FF2BD6"
 STYLE: dict[Any, Any] = {
-    "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "legend.fontsize": 9, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E3E6EA", "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "axes.edgecolor": "#6B7480", "xtick.color": "#3C4450", "ytick.color": "#3C4450",
-    "savefig.facecolor": "white", "text.parse_math": False,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E6EA",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#6B7480",
+    "xtick.color": "#3C4450",
+    "ytick.color": "#3C4450",
+    "savefig.facecolor": "white",
+    "text.parse_math": False,
 }
-QUANTITIES = {"loss": "Loss", "mask_loss": "Loss, mask", "label_loss": "Loss, class", "mask_dsc": "DSC", "mask_iou": "IoU",
-              "label_accuracy": "Accuracy", "label_f1_weighted": "F1, weighted", "label_auc": "AUC",
-              "learning_rate": "Learning rate"}
+QUANTITIES = {
+    "loss": "Loss",
+    "mask_loss": "Loss, mask",
+    "label_loss": "Loss, class",
+    "mask_dsc": "DSC",
+    "mask_iou": "IoU",
+    "label_accuracy": "Accuracy",
+    "label_f1_weighted": "F1, weighted",
+    "label_auc": "AUC",
+    "learning_rate": "Learning rate",
+}
 LAST = "learning_rate"
 STRIP = 0.3  # inches kept free below a synthetic figure for its banner
 # Columns of history.csv that say nothing about learning.
@@ -61,10 +89,33 @@ def _figure(path: Path, size: tuple[float, float], synthetic: bool) -> Iterator[
 
 
 def _mark_synthetic(figure: Figure) -> None:
-    figure.text(0.5, 0.5, "SYNTHETIC", rotation=25, ha="center", va="center", fontsize=9 * figure.get_size_inches().min(),
-                color="#B00020", alpha=0.13, weight="bold", zorder=10, in_layout=False)
-    figure.text(0.5, 0.01, "SYNTHETIC DATA: drawn by a program, no patients", ha="center", va="bottom", fontsize=8, color="white",
-                weight="bold", zorder=11, in_layout=False, bbox={"facecolor": "#B00020", "edgecolor": "none", "pad": 3})
+    figure.text(
+        0.5,
+        0.5,
+        "SYNTHETIC",
+        rotation=25,
+        ha="center",
+        va="center",
+        fontsize=9 * figure.get_size_inches().min(),
+        color="#B00020",
+        alpha=0.13,
+        weight="bold",
+        zorder=10,
+        in_layout=False,
+    )
+    figure.text(
+        0.5,
+        0.01,
+        "SYNTHETIC DATA: drawn by a program, no patients",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        color="white",
+        weight="bold",
+        zorder=11,
+        in_layout=False,
+        bbox={"facecolor": "#B00020", "edgecolor": "none", "pad": 3},
+    )
 
 
 def _grid(count: int, columns: int) -> tuple[int, int]:
@@ -98,8 +149,9 @@ def learning_curves(history: pd.DataFrame, path: Path, best_epoch: int | None = 
         for axes, name in zip(grid, names, strict=False):
             for column, colour, style, label in ((name, BLUE, "-", "training"), (f"val_{name}", RED, "--", "validation")):
                 if column in history:
-                    axes.plot(epochs, history[column], style, color=colour, label=label, linewidth=1.8, marker=marker,
-                              markersize=4)
+                    axes.plot(
+                        epochs, history[column], style, color=colour, label=label, linewidth=1.8, marker=marker, markersize=4
+                    )
             if best_epoch is not None:
                 axes.axvline(best_epoch, color="#6B7480", linewidth=1, linestyle=":", label=f"best epoch ({best_epoch})")
             if name == LAST:
@@ -107,7 +159,7 @@ def learning_curves(history: pd.DataFrame, path: Path, best_epoch: int | None = 
             axes.set_title(QUANTITIES.get(name, name.replace("_", " ")), loc="left", weight="bold")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.set_xlabel("epoch")
-        for axes in grid[len(names):]:
+        for axes in grid[len(names) :]:
             axes.set_visible(False)
         handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
@@ -136,8 +188,15 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path, 
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(confusion.shape):
             share = f"{shares[row, column]:.1%}" if support[row, 0] else "-"
-            axes.text(column, row, f"{confusion[row, column]:,}\n{share}", ha="center", va="center",
-                      color="white" if shares[row, column] > 0.55 else "#1B2430", fontsize=11 if few else 9)
+            axes.text(
+                column,
+                row,
+                f"{confusion[row, column]:,}\n{share}",
+                ha="center",
+                va="center",
+                color="white" if shares[row, column] > 0.55 else "#1B2430",
+                fontsize=11 if few else 9,
+            )
         names = [f"{name}\n(n = {count:,})" for name, count in zip(classes, support[:, 0], strict=True)]
         axes.set_xticks(range(len(classes)), classes, rotation=0 if few else 35, ha="center" if few else "right")
         axes.set_yticks(range(len(classes)), names)
@@ -151,8 +210,9 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path, 
     return path
 
 
-def roc_and_precision_recall(predictions: pd.DataFrame, classes: Sequence[str], path: Path, title: str = "",
-                             synthetic: bool = False) -> Path | None:
+def roc_and_precision_recall(
+    predictions: pd.DataFrame, classes: Sequence[str], path: Path, title: str = "", synthetic: bool = False
+) -> Path | None:
     """Draws ROC and precision-recall curves: of the second class where there are two, else of each class against the rest.
 
     Args:
@@ -194,8 +254,9 @@ def roc_and_precision_recall(predictions: pd.DataFrame, classes: Sequence[str], 
     return path
 
 
-def segmentation_box_plots(predictions: Mapping[str, pd.DataFrame], path: Path, metrics: Sequence[str] = ("dsc", "iou", "mcc"),
-                           synthetic: bool = False) -> Path | None:
+def segmentation_box_plots(
+    predictions: Mapping[str, pd.DataFrame], path: Path, metrics: Sequence[str] = ("dsc", "iou", "mcc"), synthetic: bool = False
+) -> Path | None:
     """Draws the per-image scores of each split as box and points.
 
     Args:
@@ -215,24 +276,44 @@ def segmentation_box_plots(predictions: Mapping[str, pd.DataFrame], path: Path, 
         for axes, metric in zip(figure.subplots(1, len(metrics), sharey=False, squeeze=False)[0], metrics, strict=True):
             columns = [table[metric].dropna().to_numpy(float) for table in predictions.values()]
             for position, column in enumerate(columns, start=1):
-                axes.scatter(position + random.uniform(-0.2, 0.2, len(column)), column, s=9, color=BLUE, linewidths=0, zorder=1,
-                             alpha=float(np.clip(40 / max(len(column), 1), 0.12, 0.7)))
-            axes.boxplot(columns, widths=0.55, showfliers=False, showmeans=True, zorder=3,
-                         medianprops={"color": RED, "linewidth": 2}, boxprops={"color": "#1B2430"},
-                         meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": RED, "markersize": 5})
-            labels = [f"{name.removeprefix('external/')}\nn = {len(column):,}"
-                      for name, column in zip(predictions, columns, strict=True)]
+                axes.scatter(
+                    position + random.uniform(-0.2, 0.2, len(column)),
+                    column,
+                    s=9,
+                    color=BLUE,
+                    linewidths=0,
+                    zorder=1,
+                    alpha=float(np.clip(40 / max(len(column), 1), 0.12, 0.7)),
+                )
+            axes.boxplot(
+                columns,
+                widths=0.55,
+                showfliers=False,
+                showmeans=True,
+                zorder=3,
+                medianprops={"color": RED, "linewidth": 2},
+                boxprops={"color": "#1B2430"},
+                meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": RED, "markersize": 5},
+            )
+            labels = [
+                f"{name.removeprefix('external/')}\nn = {len(column):,}"
+                for name, column in zip(predictions, columns, strict=True)
+            ]
             axes.set_xticks(range(1, len(columns) + 1), labels)
             axes.set_title(segmentation.METRICS[metric][0], loc="left", weight="bold")
             axes.set_ylim(min(0.0, *(column.min(initial=0.0) for column in columns)) - 0.02, 1.02)
             axes.grid(visible=False, axis="x")
-        figure.supxlabel("each point one image; line: median, diamond: mean, box: quartiles, whiskers: 1.5 times the box",
-                         fontsize=8.5, color="#3C4450")
+        figure.supxlabel(
+            "each point one image; line: median, diamond: mean, box: quartiles, whiskers: 1.5 times the box",
+            fontsize=8.5,
+            color="#3C4450",
+        )
     return path
 
 
-def segmentation_sheet(predictions: pd.DataFrame, load: LoadImage, path: Path, count: int = 4, title: str = "",
-                       synthetic: bool = False) -> Path | None:
+def segmentation_sheet(
+    predictions: pd.DataFrame, load: LoadImage, path: Path, count: int = 4, title: str = "", synthetic: bool = False
+) -> Path | None:
     """Draws the best, the median and the worst segmentations with both contours.
 
     Args:
@@ -252,8 +333,8 @@ def segmentation_sheet(predictions: pd.DataFrame, load: LoadImage, path: Path, c
         return None
     count = max(1, min(count, len(ranked) // 3))
     middle = (len(ranked) - count) // 2
-    chosen = {"best": ranked.head(count), "median": ranked.iloc[middle:middle + count], "worst": ranked.tail(count)}
-    shown = list(chosen)[:len(ranked)] if len(ranked) != 2 else ["best", "worst"]
+    chosen = {"best": ranked.head(count), "median": ranked.iloc[middle : middle + count], "worst": ranked.tail(count)}
+    shown = list(chosen)[: len(ranked)] if len(ranked) != 2 else ["best", "worst"]
     with _figure(path, (max(2.9 * count + 0.4, 4.2), 2.75 * len(shown) + 0.6), synthetic) as figure:
         grid = figure.subplots(len(shown), count, squeeze=False)
         for line, name in zip(grid, shown, strict=True):
@@ -262,8 +343,10 @@ def segmentation_sheet(predictions: pd.DataFrame, load: LoadImage, path: Path, c
                 axes.set_title(_caption(row), fontsize=9, loc="left")
             line[0].set_ylabel(name, fontsize=13, weight="bold")
         line = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.5, foreground="#1B2430")]}
-        handles = [Line2D([], [], color=TRUE_CONTOUR, linestyle="-", label="true outline", **line),
-                   Line2D([], [], color=PREDICTED_CONTOUR, linestyle="--", label="predicted outline", **line)]
+        handles = [
+            Line2D([], [], color=TRUE_CONTOUR, linestyle="-", label="true outline", **line),
+            Line2D([], [], color=PREDICTED_CONTOUR, linestyle="--", label="predicted outline", **line),
+        ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2)
         figure.suptitle(title or "Best, median and worst segmentations", x=0.01, ha="left", weight="bold")
     return path
@@ -307,8 +390,16 @@ def class_counts(counts: pd.DataFrame, path: Path, synthetic: bool = False) -> P
         axes = figure.subplots()
         for index, part in enumerate(parts):
             positions = np.arange(len(classes)) + (index - (len(parts) - 1) / 2) * height
-            bars = axes.barh(positions, counts[part], height=height * 0.9, label=str(part), color=CYCLE[index % len(CYCLE)],
-                             hatch=("", "//", "..", "xx")[index % 4], edgecolor="white", linewidth=0)
+            bars = axes.barh(
+                positions,
+                counts[part],
+                height=height * 0.9,
+                label=str(part),
+                color=CYCLE[index % len(CYCLE)],
+                hatch=("", "//", "..", "xx")[index % 4],
+                edgecolor="white",
+                linewidth=0,
+            )
             axes.bar_label(bars, [f"{value:,}" for value in counts[part]], padding=3, fontsize=9)
         axes.set_yticks(range(len(classes)), classes)
         axes.invert_yaxis()

@@ -132,8 +132,16 @@ def comparison_rows(paper: Mapping[str, Any] | None, metrics: Mapping[str, Any])
 
 def _row(split: str, task: str, metric: str, published: float | None, measured: Mapping[str, Any]) -> ComparisonRow:
     interval = measured.get("ci95")
-    return ComparisonRow(split, task, metric, metric_label(task, metric), published, measured.get("value"),
-                         (interval[0], interval[1]) if interval else None, measured.get("n"))
+    return ComparisonRow(
+        split,
+        task,
+        metric,
+        metric_label(task, metric),
+        published,
+        measured.get("value"),
+        (interval[0], interval[1]) if interval else None,
+        measured.get("n"),
+    )
 
 
 def format_table(rows: Iterable[ComparisonRow]) -> str:
@@ -149,8 +157,13 @@ def format_table(rows: Iterable[ComparisonRow]) -> str:
         return "Nothing was measured."
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                               for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def format_value(value: float | None) -> str:
@@ -168,15 +181,30 @@ def write_report(path: Path, context: ReportContext) -> None:
     Raises:
         ValueError: if a picture is neither PNG nor JPEG.
     """
-    environment = Environment(loader=PackageLoader("keras_skin.evaluation", ""), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": format_value, "split_label": split_label, "embedded": _embedded, "cell": _cell,
-                            "column_kinds": _column_kinds}
+    environment = Environment(
+        loader=PackageLoader("keras_skin.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": format_value,
+        "split_label": split_label,
+        "embedded": _embedded,
+        "cell": _cell,
+        "column_kinds": _column_kinds,
+    }
     rows = comparison_rows(context.paper, context.metrics)
     text = environment.get_template("report.html.j2").render(
-        context=context, paper=context.paper or {}, groups=_by_split(rows), scale=_Scale.around(rows),
-        tables=list(_metric_tables(context.metrics)), nothing=NOTHING,
-        experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "")
+        context=context,
+        paper=context.paper or {},
+        groups=_by_split(rows),
+        scale=_Scale.around(rows),
+        tables=list(_metric_tables(context.metrics)),
+        nothing=NOTHING,
+        experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "",
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -213,10 +241,14 @@ def _metric_tables(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         columns = [name for name in classification.PER_CLASS if any(name in values for values in per_class.values())]
         yield {
             "split": split,
-            "masks": [(*naming, *both) for name, naming in segmentation.METRICS.items()
-                      if any(both := [masks.get(name), masks.get(name + segmentation.MODEL_SIZE)])],
+            "masks": [
+                (*naming, *both)
+                for name, naming in segmentation.METRICS.items()
+                if any(both := [masks.get(name), masks.get(name + segmentation.MODEL_SIZE)])
+            ],
             "labels": [(*naming, labels[name]) for name, naming in classification.METRICS.items() if name in labels],
-            "per_class": per_class, "columns": {name: classification.PER_CLASS[name] for name in columns},
+            "per_class": per_class,
+            "columns": {name: classification.PER_CLASS[name] for name in columns},
         }
 
 

@@ -16,8 +16,11 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "sensitivity": ("Sensitivity", "share of one image's lesion pixels that were found, averaged over images"),
     "specificity": ("Specificity", "share of one image's skin pixels left as skin, averaged over images"),
     "pixel_accuracy": ("Pixel accuracy", "share of one image's pixels that are right, averaged over images"),
-    "hd95_relative": ("HD95 / diagonal", "95th percentile of the distances between the two outlines, as a share of the image's "
-                                         "diagonal; a missed lesion counts as the whole diagonal"),
+    "hd95_relative": (
+        "HD95 / diagonal",
+        "95th percentile of the distances between the two outlines, as a share of the image's "
+        "diagonal; a missed lesion counts as the whole diagonal",
+    ),
 }
 COUNTS = ("tp", "fp", "fn", "tn")
 MODEL_SIZE = "_model_size"
@@ -51,8 +54,10 @@ def score_mask(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         ValueError: if the masks are not boolean images of one size.
     """
     if truth.dtype != bool or predicted.dtype != bool or truth.ndim != 2 or truth.shape != predicted.shape:
-        raise ValueError(f"Two boolean masks of one size (H, W) are needed, not {truth.dtype} {truth.shape} and "
-                         f"{predicted.dtype} {predicted.shape}.")
+        raise ValueError(
+            f"Two boolean masks of one size (H, W) are needed, not {truth.dtype} {truth.shape} and "
+            f"{predicted.dtype} {predicted.shape}."
+        )
     tp = int(np.count_nonzero(truth & predicted))
     fp = int(np.count_nonzero(predicted)) - tp
     fn = int(np.count_nonzero(truth)) - tp
@@ -65,7 +70,10 @@ def score_mask(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "specificity": _ratio(tn, tn + fp),
         "pixel_accuracy": _ratio(tp + tn, truth.size),
         "hd95_relative": relative_hausdorff_95(truth, predicted),
-        "tp": tp, "fp": fp, "fn": fn, "tn": tn,
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": tn,
     }
 
 

@@ -49,8 +49,9 @@ class Component(Settings):
         registry, reserved = REGISTRIES[kind]
         name = str(values["name"])
         if name not in registry.names():
-            raise ValueError(f"there is no {kind} '{name}'.{did_you_mean(name, registry.names())} "
-                             f"Known: {', '.join(registry.names())}")
+            raise ValueError(
+                f"there is no {kind} '{name}'.{did_you_mean(name, registry.names())} Known: {', '.join(registry.names())}"
+            )
         declared = set(cls.model_fields)
         allowed = {key: choices for key, choices in registry.parameters(name).items() if key not in reserved}
         problems = []
@@ -59,7 +60,9 @@ class Component(Settings):
                 continue
             if key not in allowed:
                 known = sorted(set(allowed) | declared)
-                problems.append(f"{kind} '{name}' takes no '{key}' (value {value!r}).{did_you_mean(key, known)} Valid: {', '.join(known)}")
+                problems.append(
+                    f"{kind} '{name}' takes no '{key}' (value {value!r}).{did_you_mean(key, known)} Valid: {', '.join(known)}"
+                )
             elif allowed[key] and isinstance(value, str) and value not in allowed[key]:
                 problems.append(f"'{key}' is {value!r}.{did_you_mean(value, allowed[key])} Valid: {', '.join(allowed[key])}")
         if problems:
@@ -97,7 +100,8 @@ class AugmentationSettings(Component):
 
 class DatasetSettings(Component):
     """A data set on disk. `folder` (relative to --data, or absolute) where it does not lie under its usual name;
-    `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on without it where it is missing, and say so."""
+    `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on
+    without it where it is missing, and say so."""
 
     folder: str | None = None
     labels: list[str] | None = None
@@ -111,7 +115,8 @@ class DatasetSettings(Component):
 
 
 class DataSettings(Settings):
-    """Which images train, which test. `test` null means the test part of `train`'s own split; `external` data sets are only ever tested on."""
+    """Which images train, which test. `test` null means the test part of `train`'s own split; `external` data sets are only
+    ever tested on."""
 
     train: DatasetSettings
     extra_train: list[DatasetSettings] = []
@@ -131,7 +136,8 @@ class DataSettings(Settings):
 class SplitSettings(Settings):
     """How images are parted; always by group (patient, else lesion, else image), stratified by class.
 
-    `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws `validation` and
+    `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws
+    `validation` and
     `test` shares; `kfold` runs once per fold, each fold being the test part in turn; `file` reads a splits.csv of an earlier run.
     """
 
@@ -167,7 +173,8 @@ class ImageSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """Optimizer by name; keys left null keep Keras' default. `gradient_accumulation_steps` adds up that many batches per update."""
+    """Optimizer by name; keys left null keep Keras' default. `gradient_accumulation_steps` adds up that many batches per
+    update."""
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
@@ -178,7 +185,8 @@ class OptimizerSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Learning rate over training: `exponential` falls smoothly to `factor` of itself by the last step; `step` multiplies by `factor`
+    """Learning rate over training: `exponential` falls smoothly to `factor` of itself by the last step; `step` multiplies by
+    `factor`
     every `every` epochs; `constant` does not change."""
 
     name: Literal["constant", "exponential", "step"] = "constant"
@@ -190,7 +198,10 @@ class ScheduleSettings(Settings):
         needed = {"constant": (), "exponential": ("factor",), "step": ("factor", "every")}[self.name]
         given = {key for key in ("factor", "every") if getattr(self, key) is not None}
         if given != set(needed):
-            raise ValueError(f"schedule '{self.name}' takes {' and '.join(needed) or 'no further key'}, given: {', '.join(sorted(given)) or 'none'}")
+            raise ValueError(
+                f"schedule '{self.name}' takes {' and '.join(needed) or 'no further key'}, "
+                f"given: {', '.join(sorted(given)) or 'none'}"
+            )
         return self
 
 
@@ -201,7 +212,8 @@ class EarlyStoppingSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """The fit. `monitor`: the logged value (or several, averaged) by which the best epoch is chosen, on the validation part only."""
+    """The fit. `monitor`: the logged value (or several, averaged) by which the best epoch is chosen, on the validation part
+    only."""
 
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 10
@@ -218,7 +230,8 @@ class TrainSettings(Settings):
 
 
 class ExplainSettings(Settings):
-    """Pictures after the fit: Grad-CAM on `images` validation images, at the named feature layer, for the predicted class and `classes`."""
+    """Pictures after the fit: Grad-CAM on `images` validation images, at the named feature layer, for the predicted class
+    and `classes`."""
 
     images: int = Field(12, ge=0)
     classes: list[str] = []
@@ -232,13 +245,15 @@ class ExportSettings(Settings):
 
 
 class BalancingSettings(Settings):
-    """`class_weights` weighs the label loss by inverse class frequency of the training part. (Augmentation policies may balance, too.)"""
+    """`class_weights` weighs the label loss by inverse class frequency of the training part. (Augmentation policies may
+    balance, too.)"""
 
     name: Literal["none", "class_weights"] = "none"
 
 
 class PaperSettings(Settings):
-    """The published numbers, printed beside the measured ones: `results` is {split: {task: {metric: value}}}, values as fractions."""
+    """The published numbers, printed beside the measured ones: `results` is {split: {task: {metric: value}}}, values as
+    fractions."""
 
     citation: str
     doi: str | None = None
@@ -261,7 +276,8 @@ class Experiment(Settings):
     balancing: BalancingSettings = BalancingSettings()
     model: ModelSettings
     losses: dict[str, LossSettings | None] = Field(
-        min_length=1, description="The loss of each output of the model; null takes away what a parent file set.")
+        min_length=1, description="The loss of each output of the model; null takes away what a parent file set."
+    )
     train: TrainSettings = TrainSettings()
     explain: ExplainSettings = ExplainSettings()
     export: ExportSettings = ExportSettings()
@@ -281,7 +297,9 @@ class Experiment(Settings):
     def _some(cls, value: dict[str, LossSettings | None]) -> dict[str, LossSettings | None]:
         unknown = sorted(set(value) - set(OUTPUTS))
         if unknown:
-            raise ValueError(f"there is no output '{unknown[0]}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}")
+            raise ValueError(
+                f"there is no output '{unknown[0]}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}"
+            )
         kept: dict[str, LossSettings | None] = {key: loss for key, loss in value.items() if loss is not None}
         if not kept:
             raise ValueError("at least one output needs a loss")
@@ -295,7 +313,11 @@ class Experiment(Settings):
     @property
     def loss_settings(self) -> dict[str, dict[str, Any]]:
         """For each output `{"name", "weight", ...arguments}`."""
-        return {key: {"name": loss.name, "weight": loss.weight, **loss.arguments} for key, loss in self.losses.items() if loss is not None}
+        return {
+            key: {"name": loss.name, "weight": loss.weight, **loss.arguments}
+            for key, loss in self.losses.items()
+            if loss is not None
+        }
 
     def to_json(self) -> str:
         """The experiment with everything inherited and every default written out, so that it stands alone."""

@@ -17,7 +17,9 @@ from keras_skin.registry import UserError, did_you_mean
 
 def shipped_experiments() -> list[str]:
     """Names of the experiments that come with the package."""
-    return sorted(item.name[:-5] for item in _shipped_folder().iterdir() if item.name.endswith(".json") and item.name != "schema.json")
+    return sorted(
+        item.name[:-5] for item in _shipped_folder().iterdir() if item.name.endswith(".json") and item.name != "schema.json"
+    )
 
 
 def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (), demo: bool = False) -> Experiment:
@@ -69,8 +71,10 @@ def _locate(source: str | os.PathLike[str]) -> Any:
         if candidate.is_file():
             return candidate
     known = shipped_experiments()
-    raise UserError(f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), known)}\n"
-                    f"Shipped experiments (usable by bare name): {', '.join(known)}.")
+    raise UserError(
+        f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), known)}\n"
+        f"Shipped experiments (usable by bare name): {', '.join(known)}."
+    )
 
 
 def _inherit(path: Any, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -164,7 +168,9 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{where}: missing; it has no default."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where} = {found}: {message[:1].lower() + message[1:]}." if problem["type"] != "value_error" else f"{where}: {message}."
+    return (
+        f"{where} = {found}: {message[:1].lower() + message[1:]}." if problem["type"] != "value_error" else f"{where}: {message}."
+    )
 
 
 def _keys_at(location: list[Any]) -> list[str]:

@@ -12,8 +12,13 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema(by_alias=True)
     schema["title"] = "keras_skin experiment"
     schema.pop("required", None)  # a child file may leave to its parent what is required of the whole
-    for kind, block in (("model", "ModelSettings"), ("loss", "LossSettings"), ("data set", "DatasetSettings"),
-                        ("augmentation", "AugmentationSettings"), ("preprocessing", "PreprocessingSettings")):
+    for kind, block in (
+        ("model", "ModelSettings"),
+        ("loss", "LossSettings"),
+        ("data set", "DatasetSettings"),
+        ("augmentation", "AugmentationSettings"),
+        ("preprocessing", "PreprocessingSettings"),
+    ):
         _describe_components(schema["$defs"][block], kind)
     return schema
 
@@ -25,9 +30,16 @@ def _describe_components(block: dict[str, Any], kind: str) -> None:
     own = block["properties"]
     cases = []
     for name in registry.names():
-        arguments = {key: ({"enum": choices} if choices else {})
-                     for key, choices in registry.parameters(name).items() if key not in reserved and key not in own}
-        cases.append({"if": {"properties": {"name": {"const": name}}, "required": ["name"]},
-                      "then": {"properties": {**dict.fromkeys(own, True), **arguments}, "additionalProperties": False}})
+        arguments = {
+            key: ({"enum": choices} if choices else {})
+            for key, choices in registry.parameters(name).items()
+            if key not in reserved and key not in own
+        }
+        cases.append(
+            {
+                "if": {"properties": {"name": {"const": name}}, "required": ["name"]},
+                "then": {"properties": {**dict.fromkeys(own, True), **arguments}, "additionalProperties": False},
+            }
+        )
     block["allOf"] = cases
     block["additionalProperties"] = True

@@ -88,8 +88,10 @@ class GradCAMCallback(keras.callbacks.Callback):
         self.classes = tuple(classes)
         unknown = [name for name in explain_classes if name not in self.classes]
         if unknown:
-            raise UserError(f"Cannot explain class {', '.join(map(repr, unknown))}.{did_you_mean(unknown[0], self.classes)} "
-                            f"Classes: {', '.join(self.classes)}.")
+            raise UserError(
+                f"Cannot explain class {', '.join(map(repr, unknown))}.{did_you_mean(unknown[0], self.classes)} "
+                f"Classes: {', '.join(self.classes)}."
+            )
         self.explain_classes = tuple(dict.fromkeys(explain_classes))
         self.layer = layer
         self.synthetic = synthetic
@@ -116,7 +118,7 @@ class GradCAMCallback(keras.callbacks.Callback):
         names = _folder_names([sample.image_id for sample in self.samples])
         tiles: dict[int | None, list[np.ndarray]] = {index: [] for index in asked}
         for start in range(0, len(self.samples), self.batch_size):
-            batch = self.samples[start:start + self.batch_size]
+            batch = self.samples[start : start + self.batch_size]
             inputs = {key: np.stack([sample.inputs[key] for sample in batch]) for key in batch[0].inputs}
             predictions = _predict(model, inputs)
             maps = {index: cam(inputs, index) for index in asked}
@@ -139,9 +141,14 @@ class GradCAMCallback(keras.callbacks.Callback):
         for index, raw in maps.items():
             heat, has_evidence = normalise(raw[None])
             tiles[index] = overlay(
-                image, heat[0] if has_evidence[0] else None, true_mask=sample.mask, predicted_mask=prediction.get("mask"),
-                caption=self._caption(sample, prediction, index), remark="" if has_evidence[0] else NO_EVIDENCE,
-                synthetic=self.synthetic)
+                image,
+                heat[0] if has_evidence[0] else None,
+                true_mask=sample.mask,
+                predicted_mask=prediction.get("mask"),
+                caption=self._caption(sample, prediction, index),
+                remark="" if has_evidence[0] else NO_EVIDENCE,
+                synthetic=self.synthetic,
+            )
             stem = f"grad_cam_{self._map_name(prediction, index)}"
             _write(folder / f"{stem}.png", write_png(tiles[index]))
             _write(folder / f"{stem}.npy", _npy(raw))
@@ -201,8 +208,11 @@ def _predict(model: keras.Model, inputs: dict[str, np.ndarray]) -> dict[str, np.
     outputs = model(wanted, training=False)
     outputs = outputs if isinstance(outputs, Mapping) else {"label": outputs}
     squash = {"label": keras.ops.softmax, "mask": keras.ops.sigmoid}
-    return {name: keras.ops.convert_to_numpy(function(keras.ops.cast(outputs[name], "float32")))
-            for name, function in squash.items() if name in outputs}
+    return {
+        name: keras.ops.convert_to_numpy(function(keras.ops.cast(outputs[name], "float32")))
+        for name, function in squash.items()
+        if name in outputs
+    }
 
 
 def _folder_names(image_ids: Sequence[str]) -> list[str]:

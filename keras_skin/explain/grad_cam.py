@@ -57,8 +57,9 @@ class GradCAM:
         self._target = _find_layer(model, layer)
         outputs = model.output
         if isinstance(outputs, Mapping) and output not in outputs:
-            raise UserError(f"The model has no output '{output}' to explain.{did_you_mean(output, outputs)} "
-                            f"It has: {', '.join(outputs)}.")
+            raise UserError(
+                f"The model has no output '{output}' to explain.{did_you_mean(output, outputs)} It has: {', '.join(outputs)}."
+            )
         self.channels = int((outputs[output] if isinstance(outputs, Mapping) else outputs).shape[-1])
         specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype), model.input)
         self._specs = specs
@@ -94,8 +95,10 @@ class GradCAM:
             features = calls[-1] if calls else None
             if not isinstance(features, tf.Tensor) or features.shape.rank != 4:
                 found = "is not called" if features is None else f"gives {getattr(features, 'shape', 'several outputs')}"
-                raise UserError("Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but "
-                                f"'{self.layer}' {found}.")
+                raise UserError(
+                    "Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but "
+                    f"'{self.layer}' {found}."
+                )
             scale = _FLOAT16_SCALE if features.dtype == tf.float16 else 1.0
             total = scale * tf.reduce_sum(scores)
         gradients = tape.gradient(total, features)
@@ -158,9 +161,11 @@ def _find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     for name in path.split("/"):
         layers = {layer.name: layer for layer in getattr(found, "layers", [])}
         if name not in layers:
-            raise UserError(f"Model '{found.name}' has no layer '{name}' (asked for '{path}').{did_you_mean(name, layers)} "
-                            "Feature layers are called encoder_1, decoder_1, cam_features; "
-                            "a layer of a nested model is written 'model/layer'.")
+            raise UserError(
+                f"Model '{found.name}' has no layer '{name}' (asked for '{path}').{did_you_mean(name, layers)} "
+                "Feature layers are called encoder_1, decoder_1, cam_features; "
+                "a layer of a nested model is written 'model/layer'."
+            )
         found = layers[name]
     return found
 

@@ -91,11 +91,11 @@ def contact_sheet(
     width = columns * (cell + gap) + gap
     rows = []
     for start in range(0, len(pictures), columns):
-        row = pictures[start:start + columns]
+        row = pictures[start : start + columns]
         band = np.full((max(picture.shape[0] for picture in row) + gap, width, 3), _PAPER, np.uint8)
         for column, picture in enumerate(row):
             left = gap + column * (cell + gap)
-            band[:picture.shape[0], left:left + picture.shape[1]] = picture
+            band[: picture.shape[0], left : left + picture.shape[1]] = picture
         rows.append(band)
     head = [text_strip(title, width, 0.55)] if title else []
     if synthetic:

@@ -118,8 +118,11 @@ def _bytes_endpoint(
         outputs = {key: _blank_where_invalid(value, valid) for key, value in outputs.items()}
         if "mask" in outputs:
             outputs["mask_png"] = tf.map_fn(
-                lambda row: _mask_png(*row), (outputs["mask"], sizes, valid), fn_output_signature=tf.TensorSpec((), tf.string),
-                parallel_iterations=_PARALLEL_UPLOADS)
+                lambda row: _mask_png(*row),
+                (outputs["mask"], sizes, valid),
+                fn_output_signature=tf.TensorSpec((), tf.string),
+                parallel_iterations=_PARALLEL_UPLOADS,
+            )
         return {**outputs, "valid": valid}
 
     return serve
@@ -168,6 +171,7 @@ def _blank_where_invalid(value: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
 
 def _mask_png(mask: tf.Tensor, size: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
     """PNG of the mask at the upload's size: probabilities are enlarged, then cut at 0.5."""
+
     def encoded() -> tf.Tensor:
         lesion = resize_image(mask, size) > 0.5
         return tf.io.encode_png(tf.cast(lesion, tf.uint8) * 255)

@@ -41,13 +41,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(self.moving_mean)
         if not (training and self.trainable):
             outputs = tf.raw_ops.FusedBatchNormV3(
-                x=inputs, scale=gamma, offset=beta, mean=tf.convert_to_tensor(self.moving_mean),
-                variance=tf.convert_to_tensor(self.moving_variance), epsilon=self.epsilon, is_training=False,
+                x=inputs,
+                scale=gamma,
+                offset=beta,
+                mean=tf.convert_to_tensor(self.moving_mean),
+                variance=tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
+                is_training=False,
             ).y
             return ops.cast(outputs, self.compute_dtype)
         nothing = tf.zeros((0,), "float32")
-        result = tf.raw_ops.FusedBatchNormV3(x=inputs, scale=gamma, offset=beta, mean=nothing, variance=nothing,
-                                             epsilon=self.epsilon, is_training=True)
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=gamma, offset=beta, mean=nothing, variance=nothing, epsilon=self.epsilon, is_training=True
+        )
         shape = tf.shape(inputs)
         count = tf.cast(shape[0] * shape[1] * shape[2], "float32")
         variance = result.batch_variance * ((count - 1.0) / count)

@@ -43,11 +43,13 @@ class CBAM(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
-        self.hidden = keras.layers.Dense(self.hidden_units, activation="relu", kernel_initializer="he_normal", name="hidden",
-                                         dtype=self.dtype_policy)
+        self.hidden = keras.layers.Dense(
+            self.hidden_units, activation="relu", kernel_initializer="he_normal", name="hidden", dtype=self.dtype_policy
+        )
         self.channel_logits = keras.layers.Dense(channels, name="channel_logits", dtype=self.dtype_policy)
-        self.spatial_logits = keras.layers.Conv2D(1, self.kernel_size, padding="same", use_bias=False, name="spatial_logits",
-                                                  dtype=self.dtype_policy)
+        self.spatial_logits = keras.layers.Conv2D(
+            1, self.kernel_size, padding="same", use_bias=False, name="spatial_logits", dtype=self.dtype_policy
+        )
         self.hidden.build((None, channels))
         self.channel_logits.build((None, self.hidden_units))
         self.spatial_logits.build((*input_shape[:-1], 2))

@@ -21,8 +21,9 @@ def convolution(features: int, kernel_size: int = 3, strides: int = 1, name: str
         strides: 1, or 2 to halve height and width.
         name: name of the layer.
     """
-    return keras.layers.Conv2D(features, kernel_size, strides=strides, padding="same", use_bias=False,
-                               kernel_initializer="he_normal", name=name)
+    return keras.layers.Conv2D(
+        features, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )
 
 
 def conv_block(inputs: Any, convolution: keras.layers.Conv2D, name: str) -> Any:

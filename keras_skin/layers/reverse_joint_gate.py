@@ -44,8 +44,10 @@ class ReverseJointGate(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         features, units = input_shape
         if len(features) != 4 or len(units) != 2 or features[-1] != units[-1]:
-            raise ValueError(f"ReverseJointGate '{self.name}' needs feature maps (B, H, W, C) and units (B, C); "
-                             f"the shapes are {tuple(features)} and {tuple(units)}.")
+            raise ValueError(
+                f"ReverseJointGate '{self.name}' needs feature maps (B, H, W, C) and units (B, C); "
+                f"the shapes are {tuple(features)} and {tuple(units)}."
+            )
         self.built = True
 
     def call(self, inputs: Any) -> Any:

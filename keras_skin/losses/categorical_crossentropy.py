@@ -33,8 +33,13 @@ class CategoricalCrossentropy(keras.losses.Loss):
         Losses (B,), not negative, before the reduction.
     """
 
-    def __init__(self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0,
-                 name: str = "categorical_crossentropy", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        name: str = "categorical_crossentropy",
+        **kwargs: Any,
+    ) -> None:
         if class_weights is not None and min(class_weights) < 0:
             raise ValueError(f"class_weights must not be negative; they are {list(class_weights)}.")
         if not 0 <= label_smoothing < 1:
@@ -55,5 +60,9 @@ class CategoricalCrossentropy(keras.losses.Loss):
         return loss * ops.sum(y_true * ops.convert_to_tensor(self.class_weights, "float32"), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "reduction": self.reduction, "class_weights": self.class_weights,
-                "label_smoothing": self.label_smoothing}
+        return {
+            "name": self.name,
+            "reduction": self.reduction,
+            "class_weights": self.class_weights,
+            "label_smoothing": self.label_smoothing,
+        }

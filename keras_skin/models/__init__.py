@@ -31,6 +31,8 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
     known = inspect.signature(builder).parameters
     unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise UserError(" ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, known)}" for word in unknown)
-                        + f" Its arguments: {', '.join(known)}.")
+        raise UserError(
+            " ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, known)}" for word in unknown)
+            + f" Its arguments: {', '.join(known)}."
+        )
     return builder(**arguments)

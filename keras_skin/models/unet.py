@@ -66,8 +66,10 @@ def image_input(image_size: tuple[int, int], filters: Sequence[int]) -> Any:
     multiple = 2 ** (len(filters) - 1)
     height, width = image_size
     if height < multiple or width < multiple or height % multiple or width % multiple:
-        raise UserError(f"image_size is {height}x{width}, but {len(filters)} levels need a height and a width that are multiples "
-                        f"of {multiple}; the nearest is {_nearest(height, multiple)}x{_nearest(width, multiple)}.")
+        raise UserError(
+            f"image_size is {height}x{width}, but {len(filters)} levels need a height and a width that are multiples "
+            f"of {multiple}; the nearest is {_nearest(height, multiple)}x{_nearest(width, multiple)}."
+        )
     return keras.Input((height, width, 3), name="image")
 
 

@@ -31,8 +31,16 @@ class Checkpoints(keras.callbacks.Callback):
         every_steps: also save whenever this many steps of an epoch are done; None does not.
     """
 
-    def __init__(self, path: Path, callbacks: Sequence[Any], epochs: int, steps: int, interrupts: HeldInterrupts,
-                 every_seconds: float = 60.0, every_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        callbacks: Sequence[Any],
+        epochs: int,
+        steps: int,
+        interrupts: HeldInterrupts,
+        every_seconds: float = 60.0,
+        every_steps: int | None = None,
+    ) -> None:
         super().__init__()
         self.path = path
         self.epochs = epochs
@@ -57,11 +65,14 @@ class Checkpoints(keras.callbacks.Callback):
         record = state.record
         problems = []
         if record["steps"] != self.steps:
-            problems.append(f"its epochs have {record['steps']} steps, those of this training {self.steps}: data, batch size or "
-                            f"steps_per_epoch changed")
+            problems.append(
+                f"its epochs have {record['steps']} steps, those of this training {self.steps}: data, batch size or "
+                f"steps_per_epoch changed"
+            )
         if set(record["callbacks"]) != set(self._others):
-            problems.append(f"it was saved with the callbacks {', '.join(record['callbacks'])}, "
-                            f"this training has {', '.join(self._others)}")
+            problems.append(
+                f"it was saved with the callbacks {', '.join(record['callbacks'])}, this training has {', '.join(self._others)}"
+            )
         if problems:
             raise UserError(f"{state.source} belongs to another training: {'; '.join(problems)}.")
         state.restore(model)
@@ -73,8 +84,13 @@ class Checkpoints(keras.callbacks.Callback):
 
     def save(self, epoch: int, step: int) -> None:
         """Writes a state from which the training continues after `step` steps of `epoch` (both from 0)."""
-        record = {"epoch": epoch, "step": step, "steps": self.steps, "stopped": bool(self.model.stop_training),
-                  "callbacks": {name: callback.get_state() for name, callback in self._others.items()}}
+        record = {
+            "epoch": epoch,
+            "step": step,
+            "steps": self.steps,
+            "stopped": bool(self.model.stop_training),
+            "callbacks": {name: callback.get_state() for name, callback in self._others.items()},
+        }
         save_run_state(self.path, self.model, record)
         self._saved = (epoch, step)
         self._saved_at = time.monotonic()
@@ -96,8 +112,11 @@ class Checkpoints(keras.callbacks.Callback):
         done = batch + 1
         if done >= self.steps:
             return
-        if (self.interrupts.received or time.monotonic() - self._saved_at >= self.every_seconds
-                or (self.every_steps and done % self.every_steps == 0)):
+        if (
+            self.interrupts.received
+            or time.monotonic() - self._saved_at >= self.every_seconds
+            or (self.every_steps and done % self.every_steps == 0)
+        ):
             self.save(self.epoch, done)
         self._stop_if_interrupted()
 

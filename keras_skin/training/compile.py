@@ -17,8 +17,13 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {"mask": ("dsc", "iou"), "label": 
 """The metrics of an output where none are asked for; an output that is not listed has none."""
 
 
-def compile_model(model: keras.Model, losses: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Sequence[Any]] | None = None,
-                  optimizer: Any = None, **compile_arguments: Any) -> keras.Model:
+def compile_model(
+    model: keras.Model,
+    losses: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Sequence[Any]] | None = None,
+    optimizer: Any = None,
+    **compile_arguments: Any,
+) -> keras.Model:
     """Compiles a functional model whose outputs are a dictionary.
 
     The total loss is the sum over outputs of weight times loss; Keras logs it as `loss`, and the parts without their weight as
@@ -39,11 +44,17 @@ def compile_model(model: keras.Model, losses: Mapping[str, Mapping[str, Any]], m
         UserError: naming every output without a loss, every unknown output, loss, metric and argument.
     """
     outputs = list(model.output)
-    problems = [f"The model has no output '{name}' to apply a {kind} to.{did_you_mean(name, outputs)} "
-                f"It has: {', '.join(outputs)}."
-                for kind, given in (("loss", losses), ("metric", metrics or {})) for name in given if name not in outputs]
-    problems += [f"The model's output '{name}' has no loss. Known losses: {', '.join(loss_registry.names())}."
-                 for name in outputs if name not in losses]
+    problems = [
+        f"The model has no output '{name}' to apply a {kind} to.{did_you_mean(name, outputs)} It has: {', '.join(outputs)}."
+        for kind, given in (("loss", losses), ("metric", metrics or {}))
+        for name in given
+        if name not in outputs
+    ]
+    problems += [
+        f"The model's output '{name}' has no loss. Known losses: {', '.join(loss_registry.names())}."
+        for name in outputs
+        if name not in losses
+    ]
     built_losses, weights, built_metrics = {}, {}, {}
     for output in outputs:
         classes = model.output[output].shape[-1]
@@ -78,8 +89,11 @@ def _build(registry: Registry, arguments: dict[str, Any], classes: int, problems
         return None
     valid = _argument_names(builder)
     unknown = [key for key in arguments if key not in valid]
-    problems += [f"The {registry.kind} '{name}' takes no '{key}'.{did_you_mean(key, valid)} "
-                 f"It takes: {', '.join(valid) or 'no arguments'}." for key in unknown]
+    problems += [
+        f"The {registry.kind} '{name}' takes no '{key}'.{did_you_mean(key, valid)} "
+        f"It takes: {', '.join(valid) or 'no arguments'}."
+        for key in unknown
+    ]
     if unknown:
         return None
     if "classes" in valid:
@@ -93,5 +107,8 @@ def _build(registry: Registry, arguments: dict[str, Any], classes: int, problems
 
 def _argument_names(builder: Callable[..., Any]) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [name for name, parameter in inspect.signature(builder).parameters.items()
-            if parameter.kind in kinds and name not in ("self", "name", "dtype", "reduction")]
+    return [
+        name
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.kind in kinds and name not in ("self", "name", "dtype", "reduction")
+    ]

@@ -64,10 +64,23 @@ class TrainingResult:
     stopped_early: bool
 
 
-def fit(model: keras.Model, train: TrainingData, validation: Any = None, *, epochs: int, folder: str | os.PathLike[str],
-        callbacks: Sequence[keras.callbacks.Callback] = (), monitor: str | Sequence[str] = "val_loss", mode: str = "auto",
-        patience: int | None = None, resume: bool = False, history_file: str | os.PathLike[str] | None = None,
-        save_every_seconds: float = 60.0, save_every_steps: int | None = None, stream: TextIO | None = None) -> TrainingResult:
+def fit(
+    model: keras.Model,
+    train: TrainingData,
+    validation: Any = None,
+    *,
+    epochs: int,
+    folder: str | os.PathLike[str],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    monitor: str | Sequence[str] = "val_loss",
+    mode: str = "auto",
+    patience: int | None = None,
+    resume: bool = False,
+    history_file: str | os.PathLike[str] | None = None,
+    save_every_seconds: float = 60.0,
+    save_every_steps: int | None = None,
+    stream: TextIO | None = None,
+) -> TrainingResult:
     """Trains a compiled model, keeps its best weights, and can continue a training that was cut short at any step.
 
     Every epoch is one call of `model.fit` on what is left of that epoch: Keras has no notion of an epoch that begins in its
@@ -140,8 +153,9 @@ def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
     predicted = model.output
     targets = element_spec[1]
     if isinstance(predicted, dict) and set(predicted) != set(targets):
-        raise ValueError(f"The model's outputs are {sorted(predicted)}, the targets in the data {sorted(targets)}; "
-                         f"they must be the same.")
+        raise ValueError(
+            f"The model's outputs are {sorted(predicted)}, the targets in the data {sorted(targets)}; they must be the same."
+        )
 
     def blank(spec: Any) -> Any:
         return keras.ops.zeros([size or 1 for size in spec.shape], dtype=spec.dtype)
@@ -155,8 +169,15 @@ def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
     return names
 
 
-def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validation: Any, epochs: int, callbacks: EpochCallbacks,
-                checkpoints: Checkpoints) -> None:
+def _run_epochs(
+    model: keras.Model,
+    train: TrainingData,
+    dataset: Any,
+    validation: Any,
+    epochs: int,
+    callbacks: EpochCallbacks,
+    checkpoints: Checkpoints,
+) -> None:
     # Keras must never read past the end: the step that finds no batch still runs the operations that need none, such as counting
     # the optimizer's iterations. So it is told the length of both data sets.
     validation_steps = None if validation is None else _count_batches(validation)
@@ -168,14 +189,23 @@ def _run_epochs(model: keras.Model, train: TrainingData, dataset: Any, validatio
             with warnings.catch_warnings():
                 # What Keras warns of is an error below.
                 warnings.filterwarnings("ignore", message="Your input ran out of data", category=UserWarning)
-                model.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=train.steps - callbacks.first_step,
-                          validation_data=validation, validation_steps=validation_steps, callbacks=callbacks, shuffle=False,
-                          verbose=0)
+                model.fit(
+                    dataset,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    steps_per_epoch=train.steps - callbacks.first_step,
+                    validation_data=validation,
+                    validation_steps=validation_steps,
+                    callbacks=callbacks,
+                    shuffle=False,
+                    verbose=0,
+                )
             if model.stop_training:
                 break
             if callbacks.steps_seen < train.steps:
-                raise RuntimeError(f"The training data ended after {callbacks.steps_seen} of {train.steps} steps "
-                                   f"in epoch {epoch + 1}.")
+                raise RuntimeError(
+                    f"The training data ended after {callbacks.steps_seen} of {train.steps} steps in epoch {epoch + 1}."
+                )
     callbacks.end_training()
 
 
@@ -196,8 +226,10 @@ def _count_batches(dataset: Any) -> int:
 def _announce(model: keras.Model, train: TrainingData, checkpoints: Checkpoints, epochs: int, monitor: Monitor) -> None:
     rate = float(model.optimizer.learning_rate)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    logger.info(f"training {model.name}: {model.count_params():,} parameters, {epochs} epochs of {train.steps} steps, "
-                f"{type(optimizer).__name__} at {rate:.2g}, {model.dtype_policy.name}; best epoch = {monitor}")
+    logger.info(
+        f"training {model.name}: {model.count_params():,} parameters, {epochs} epochs of {train.steps} steps, "
+        f"{type(optimizer).__name__} at {rate:.2g}, {model.dtype_policy.name}; best epoch = {monitor}"
+    )
     if checkpoints.stopped or checkpoints.epoch >= epochs:
         logger.info("this training is complete: nothing left to train")
     elif (checkpoints.epoch, checkpoints.step) != (0, 0):

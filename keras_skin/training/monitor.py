@@ -31,8 +31,9 @@ class Monitor:
             UserError: if a name will not be logged, or the direction is unclear.
         """
         chosen = (names,) if isinstance(names, str) else tuple(names)
-        problems = [f"There is no '{name}' to monitor.{did_you_mean(name, available)}"
-                    for name in chosen if name not in available]
+        problems = [
+            f"There is no '{name}' to monitor.{did_you_mean(name, available)}" for name in chosen if name not in available
+        ]
         if problems:
             raise UserError("\n".join([*problems, f"This training logs: {', '.join(sorted(available))}."]))
         if not chosen:
@@ -43,8 +44,9 @@ class Monitor:
             return cls(chosen, mode == "max")
         directions = {not (name.endswith("loss") or "error" in name) for name in chosen}
         if len(directions) > 1:
-            raise UserError(f"{', '.join(chosen)}: some are better low, some high, so that their mean says nothing. "
-                            f"Monitor one kind.")
+            raise UserError(
+                f"{', '.join(chosen)}: some are better low, some high, so that their mean says nothing. Monitor one kind."
+            )
         return cls(chosen, directions.pop())
 
     def value(self, logs: Mapping[str, float]) -> float:

@@ -42,6 +42,8 @@ class StopAtNonFiniteLoss(keras.callbacks.Callback):
             lines.append(f"Not finite: {', '.join(parts)}.")
         if hasattr(self.train, "image_ids"):
             lines.append(f"Images of that step: {', '.join(map(str, self.train.image_ids(self._epoch, batch)))}.")
-        lines.append("Nothing after the last saved state is kept. A smaller learning rate, clipnorm, or float32 precision "
-                     "may help; a damaged image may be the cause, too.")
+        lines.append(
+            "Nothing after the last saved state is kept. A smaller learning rate, clipnorm, or float32 precision "
+            "may help; a damaged image may be the cause, too."
+        )
         raise NonFiniteLoss("\n".join(lines))

@@ -46,8 +46,11 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
     if name not in OPTIMIZERS:
         raise UserError(f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} Valid: {', '.join(OPTIMIZERS)}.")
     class_name, valid = OPTIMIZERS[name]
-    problems = [f"Optimizer '{name}' takes no '{key}'.{did_you_mean(key, valid)} It takes: {', '.join(valid)}."
-                for key in arguments if key not in valid]
+    problems = [
+        f"Optimizer '{name}' takes no '{key}'.{did_you_mean(key, valid)} It takes: {', '.join(valid)}."
+        for key in arguments
+        if key not in valid
+    ]
     learning_rate = arguments.pop("learning_rate", None)
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, (int, float)) or not learning_rate > 0:
         problems.append(f"Optimizer '{name}' needs a learning_rate above 0, got {learning_rate!r}.")
@@ -57,6 +60,7 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
 
     try:
         return getattr(keras.optimizers, class_name)(
-            learning_rate=make_schedule(schedule, learning_rate, epochs, steps), **arguments)
+            learning_rate=make_schedule(schedule, learning_rate, epochs, steps), **arguments
+        )
     except ValueError as error:  # Keras checks the values and combinations of arguments
         raise error if isinstance(error, UserError) else UserError(f"Optimizer '{name}': {error}") from error

@@ -34,8 +34,15 @@ class Progress(keras.callbacks.Callback):
         heartbeat_seconds: time between two lines within an epoch where there is no terminal.
     """
 
-    def __init__(self, epochs: int, steps: int, history: EpochHistory, best: BestWeights, stream: TextIO | None = None,
-                 heartbeat_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        steps: int,
+        history: EpochHistory,
+        best: BestWeights,
+        stream: TextIO | None = None,
+        heartbeat_seconds: float = 60.0,
+    ) -> None:
         super().__init__()
         self.epochs = epochs
         self.steps = steps
@@ -126,8 +133,10 @@ def headline(logs: Mapping[str, float]) -> tuple[str, str]:
 
 def short_names(names: Sequence[str]) -> list[str]:
     """`mask_dsc` becomes `DSC`, as long as no two names become the same."""
-    short = [next((label for ending, label in SHORT_NAMES.items() if name == ending or name.endswith(f"_{ending}")), name)
-             for name in names]
+    short = [
+        next((label for ending, label in SHORT_NAMES.items() if name == ending or name.endswith(f"_{ending}")), name)
+        for name in names
+    ]
     return [name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)]
 
 

@@ -49,8 +49,10 @@ class RunState:
         problems = _differences(self.layout, _layout(variables))
         if problems:
             lines = "\n".join(f"  - {problem}" for problem in problems)
-            raise UserError(f"{self.source} does not fit this model, its optimizer and metrics, so the training cannot continue "
-                            f"from it:\n{lines}\nContinue with the experiment that the run was started with.")
+            raise UserError(
+                f"{self.source} does not fit this model, its optimizer and metrics, so the training cannot continue "
+                f"from it:\n{lines}\nContinue with the experiment that the run was started with."
+            )
         for variable, array in zip(variables, self.arrays, strict=True):
             variable.assign(array.view(np.asarray(variable.numpy()).dtype))
 

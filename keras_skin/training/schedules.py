@@ -45,19 +45,26 @@ def make_schedule(settings: Mapping[str, Any] | None, learning_rate: float, epoc
 
     staircase = settings["name"] == "step"
     return keras.optimizers.schedules.ExponentialDecay(
-        initial_learning_rate=float(learning_rate), decay_rate=float(settings["factor"]), staircase=staircase,
-        decay_steps=steps * (int(settings["every"]) if staircase else epochs))
+        initial_learning_rate=float(learning_rate),
+        decay_rate=float(settings["factor"]),
+        staircase=staircase,
+        decay_steps=steps * (int(settings["every"]) if staircase else epochs),
+    )
 
 
 def schedule_problems(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with these settings, one sentence each."""
     name = settings.get("name")
     if name not in SCHEDULES:
-        return [f"There is no learning-rate schedule {name!r}.{did_you_mean(str(name), SCHEDULES)} "
-                f"Valid: {', '.join(SCHEDULES)}."]
+        return [
+            f"There is no learning-rate schedule {name!r}.{did_you_mean(str(name), SCHEDULES)} Valid: {', '.join(SCHEDULES)}."
+        ]
     needed = SCHEDULES[name]
-    problems = [f"Schedule '{name}' takes no '{key}'. It takes: {', '.join(needed) or 'no arguments'}."
-                for key in settings if key not in ("name", *needed)]
+    problems = [
+        f"Schedule '{name}' takes no '{key}'. It takes: {', '.join(needed) or 'no arguments'}."
+        for key in settings
+        if key not in ("name", *needed)
+    ]
     problems += [f"Schedule '{name}' needs '{key}'." for key in needed if key not in settings]
     if "factor" in needed and "factor" in settings and not 0 < settings["factor"] <= 1:
         problems.append(f"Schedule '{name}': factor must be above 0 and at most 1, got {settings['factor']!r}.")

@@ -36,7 +36,9 @@ class RunInterrupted(Exception):
         super().__init__(message)
 
 
-def start(experiment: Experiment, name: str, out: Path, data_dir: str | None = None, demo: bool = False, dry_run: bool = False) -> Path:
+def start(
+    experiment: Experiment, name: str, out: Path, data_dir: str | None = None, demo: bool = False, dry_run: bool = False
+) -> Path:
     """Begins a run in a new folder below `out` and carries it through.
 
     Args:
@@ -94,7 +96,9 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
         log.info("%s%s", experiment.title, f" ({', '.join(marks)})" if marks else "")
         log.info("Run folder: %s", folder.path)
         if options.demo:
-            (folder / "SYNTHETIC.txt").write_text("This run saw images drawn by a program. Its numbers say nothing about patients.\n")
+            (folder / "SYNTHETIC.txt").write_text(
+                "This run saw images drawn by a program. Its numbers say nothing about patients.\n"
+            )
             render_demo(experiment, folder / "demo_data", experiment.train.seed)
             options = RunOptions(str(folder / "demo_data"), options.demo, options.dry_run)
         run = execute_folds if experiment.split.scheme == "kfold" else execute
@@ -108,7 +112,11 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
         raise RunInterrupted(f"{interruption}\n{_continue(folder)}", interruption.exit_code) from None
     except KeyboardInterrupt:
         kept = not _remove_if_nothing_was_trained(folder)
-        message = f"Interrupted. What was trained is saved.\n{_continue(folder)}" if kept else "Interrupted before training began; nothing is kept."
+        message = (
+            f"Interrupted. What was trained is saved.\n{_continue(folder)}"
+            if kept
+            else "Interrupted before training began; nothing is kept."
+        )
         raise RunInterrupted(message, 130) from None
     finally:
         log.removeHandler(handler)

@@ -20,7 +20,8 @@ log = logging.getLogger("keras_skin")
 
 
 def execute_folds(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool = False) -> dict[str, Any]:
-    """Runs every fold in `fold_1`, `fold_2`, ... and pools their test predictions: each image is tested once, by a model that never saw it.
+    """Runs every fold in `fold_1`, `fold_2`, ... and pools their test predictions: each image is tested once, by a model
+    that never saw it.
 
     Folds that are complete are not run again when a run is resumed.
 

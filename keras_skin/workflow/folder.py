@@ -20,8 +20,20 @@ from keras_skin.registry import UserError, atomic_path
 
 log = logging.getLogger("keras_skin")
 
-PACKAGES = ("tensorflow", "keras", "keras-hub", "keras-cv", "albumentations", "opencv-python-headless", "numpy", "pandas", "scikit-learn",
-            "shap", "tf-explain", "pydantic")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-hub",
+    "keras-cv",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "shap",
+    "tf-explain",
+    "pydantic",
+)
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,18 @@ def environment() -> dict[str, Any]:
     from keras_skin import __version__
 
     return {
-        "keras_skin": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True), "machine": platform.machine(),
-        "processor": _processor(), "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in tf.config.list_physical_devices("GPU")],
-        "backend": "tensorflow", "packages": packages,
+        "keras_skin": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": [
+            tf.config.experimental.get_device_details(device).get("device_name", device.name)
+            for device in tf.config.list_physical_devices("GPU")
+        ],
+        "backend": "tensorflow",
+        "packages": packages,
     }
 
 

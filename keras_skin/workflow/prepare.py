@@ -27,7 +27,8 @@ class PreparedData:
     """All that a run sees.
 
     Attributes:
-        table: one row per image; `split` is `train`, `validation`, `test` or `external/<name>`; `dataset` says where it comes from.
+        table: one row per image; `split` is `train`, `validation`, `test` or `external/<name>`; `dataset` says where it
+        comes from.
         classes: labels in the order of the model's outputs.
         excluded: what was left out: `dataset, image_id, file, reason, split`.
         notes: sentences for the log and the report.
@@ -46,7 +47,9 @@ class PreparedData:
     def tested(self) -> list[str]:
         """Parts that are scored: validation, test, then external data sets."""
         present = list(dict.fromkeys(self.table["split"]))
-        return [name for name in ("validation", "test") if name in present] + [name for name in present if name.startswith("external/")]
+        return [name for name in ("validation", "test") if name in present] + [
+            name for name in present if name.startswith("external/")
+        ]
 
 
 def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -> PreparedData:
@@ -73,13 +76,15 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     base = read(data.train)
     others = {"test": read(data.test)} if data.test else {}
     others |= {f"external/{settings.name}": read(settings) for settings in data.external}
-    _same_classes({data.train.name: base, **{name: records for name, records in others.items()}})
+    _same_classes({data.train.name: base, **others})
 
     base_table = base.table.assign(dataset=data.train.name)
     base_table["split"] = _split(experiment, base_table, base.classes, fold)
     unused = base_table[base_table["split"] == "test"] if data.test else base_table[:0]
     if data.test and len(unused):
-        notes.append(f"{len(unused)} images of the test part of {data.train.name} are not used: this experiment tests on {data.test.name}.")
+        notes.append(
+            f"{len(unused)} images of the test part of {data.train.name} are not used: this experiment tests on {data.test.name}."
+        )
         base_table = base_table.drop(unused.index)
     apart = [records.table.assign(dataset=records.name, split=name) for name, records in others.items()]
     tested = pd.concat([base_table[base_table["split"] == "test"], *apart])
@@ -89,7 +94,9 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
         notes.append(f"{len(shared)} images of the training and validation parts are also in a test part: left out of training.")
 
     # the data set's own test part stays out of training even when it is not what this experiment tests on
-    held_out = _stack([unused, _held_out(base.excluded, data.train.name), *(_held_out(item.excluded, item.name) for item in others.values())])
+    held_out = _stack(
+        [unused, _held_out(base.excluded, data.train.name), *(_held_out(item.excluded, item.name) for item in others.values())]
+    )
     for settings in data.extra_train:
         try:
             extra = read(settings)
@@ -125,8 +132,12 @@ def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
 def shorten(prepared: PreparedData, rows: int) -> PreparedData:
     """For a dry run: at most `rows` images of each part, spread over the part so that its classes are there."""
     kept = [_spread(prepared.part(split), rows) for split in dict.fromkeys(prepared.table["split"])]
-    return PreparedData(pd.concat(kept, ignore_index=True), prepared.classes, prepared.excluded,
-                        (*prepared.notes, f"Dry run: at most {rows} images of each part."))
+    return PreparedData(
+        pd.concat(kept, ignore_index=True),
+        prepared.classes,
+        prepared.excluded,
+        (*prepared.notes, f"Dry run: at most {rows} images of each part."),
+    )
 
 
 def _spread(part: pd.DataFrame, rows: int) -> pd.DataFrame:
@@ -145,18 +156,31 @@ def _read(settings: DatasetSettings, data_dir: Path | None, on_bad_image: str) -
     if settings.parts:
         missing = sorted(set(settings.parts) - set(table["split"]) - set(records.excluded["split"]))
         if missing:
-            raise UserError(f"{settings.name} has no part {', '.join(missing)}; its parts are {', '.join(sorted(set(table['split'])))}.")
+            raise UserError(
+                f"{settings.name} has no part {', '.join(missing)}; its parts are {', '.join(sorted(set(table['split'])))}."
+            )
         table = table[table["split"].isin(settings.parts)]
     excluded = records.excluded
     if len(excluded):
-        log.info("%s: %d images used, %d left out (listed in excluded.csv and the report)", settings.name, len(table), len(excluded))
+        log.info(
+            "%s: %d images used, %d left out (listed in excluded.csv and the report)", settings.name, len(table), len(excluded)
+        )
     return Records(records.name, table.reset_index(drop=True), records.classes, excluded, records.notes)
 
 
 def _split(experiment: Experiment, table: pd.DataFrame, classes: tuple[str, ...], fold: int) -> pd.Series:
     settings = experiment.split
-    return make_splits(table, settings.scheme, validation=settings.validation, test=0.0 if experiment.data.test else settings.test,
-                       folds=settings.folds, fold=fold, seed=experiment.train.seed, classes=classes, file=settings.file)
+    return make_splits(
+        table,
+        settings.scheme,
+        validation=settings.validation,
+        test=0.0 if experiment.data.test else settings.test,
+        folds=settings.folds,
+        fold=fold,
+        seed=experiment.train.seed,
+        classes=classes,
+        file=settings.file,
+    )
 
 
 def _same_classes(sets: dict[str, Records]) -> None:
@@ -192,15 +216,18 @@ def _not_empty(table: pd.DataFrame, experiment: Experiment) -> None:
     counts = table["split"].value_counts()
     for split in FITTED:
         if not counts.get(split):
-            raise UserError(f"The {split} part is empty (parts: {counts.to_dict()}). Best weights are chosen on the validation part; "
-                            f"check split.validation ({experiment.split.validation}) and the excluded images.")
+            raise UserError(
+                f"The {split} part is empty (parts: {counts.to_dict()}). Best weights are chosen on the validation part; "
+                f"check split.validation ({experiment.split.validation}) and the excluded images."
+            )
 
 
 def describe(prepared: PreparedData) -> str:
     """One line per part with its class counts."""
     counts = prepared.table.groupby(["split", "label"], sort=False).size().unstack(fill_value=0)
     width = max(map(len, counts.index))
-    return "\n".join(f"  {split:<{width}}  {int(row.sum()):>6} images   " + ", ".join(f"{name or 'no label'} {int(n)}" for name, n in row.items() if n)
-                     for split, row in counts.iterrows())
-
-
+    return "\n".join(
+        f"  {split:<{width}}  {int(row.sum()):>6} images   "
+        + ", ".join(f"{name or 'no label'} {int(n)}" for name, n in row.items() if n)
+        for split, row in counts.iterrows()
+    )

@@ -26,42 +26,91 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_skin")
 
 
-def write_figures_and_report(folder: RunFolder, experiment: Experiment, options: RunOptions, prepared: PreparedData, result: TrainingResult,
-                             evaluations: dict[str, Evaluation], sheets: Sequence[Sheet], facts: dict[str, str]) -> None:
+def write_figures_and_report(
+    folder: RunFolder,
+    experiment: Experiment,
+    options: RunOptions,
+    prepared: PreparedData,
+    result: TrainingResult,
+    evaluations: dict[str, Evaluation],
+    sheets: Sequence[Sheet],
+    facts: dict[str, str],
+) -> None:
     """Draws every figure of a run and writes report.html; `facts` of the training go into its summary."""
     log.info("Drawing figures and writing the report")
-    drawn = _training_figures(folder, prepared, result, options.demo) + _measured_figures(folder, prepared, evaluations, options.demo)
+    drawn = _training_figures(folder, prepared, result, options.demo) + _measured_figures(
+        folder, prepared, evaluations, options.demo
+    )
     summary = {
-        "Model": _model(experiment), **facts,
-        "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels", "Epochs": f"{len(result.history)} of {experiment.train.epochs}",
-        "Best epoch": f"{result.best_epoch} ({result.monitor}: {_rounded(result.best_value)})", "Seed": str(experiment.train.seed),
+        "Model": _model(experiment),
+        **facts,
+        "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels",
+        "Epochs": f"{len(result.history)} of {experiment.train.epochs}",
+        "Best epoch": f"{result.best_epoch} ({result.monitor}: {_rounded(result.best_value)})",
+        "Seed": str(experiment.train.seed),
         "Training time": f"{result.history['seconds'].sum() / 60:.1f} min",
     }
     if options.dry_run:
         summary["Dry run"] = "two batches of everything: the numbers mean nothing"
     context = ReportContext(
-        title=experiment.title, metrics={split: evaluation.metrics for split, evaluation in evaluations.items()},
-        description=experiment.description, synthetic=options.demo, summary=summary, data=_data_table(prepared), excluded=prepared.excluded,
-        notes=list(prepared.notes), evaluation_notes={split: list(evaluation.notes) for split, evaluation in evaluations.items()},
-        paper=experiment.paper.model_dump() if experiment.paper else None, figures=drawn,
-        explanations=[Picture(sheet.path, sheet.caption) for sheet in sheets], environment=folder.read_json("environment.json"),
-        experiment=folder.read_json("experiment.json"), commands=_commands(folder, experiment), citation=_citation(experiment))
+        title=experiment.title,
+        metrics={split: evaluation.metrics for split, evaluation in evaluations.items()},
+        description=experiment.description,
+        synthetic=options.demo,
+        summary=summary,
+        data=_data_table(prepared),
+        excluded=prepared.excluded,
+        notes=list(prepared.notes),
+        evaluation_notes={split: list(evaluation.notes) for split, evaluation in evaluations.items()},
+        paper=experiment.paper.model_dump() if experiment.paper else None,
+        figures=drawn,
+        explanations=[Picture(sheet.path, sheet.caption) for sheet in sheets],
+        environment=folder.read_json("environment.json"),
+        experiment=folder.read_json("experiment.json"),
+        commands=_commands(folder, experiment),
+        citation=_citation(experiment),
+    )
     write_report(folder / "report.html", context)
 
 
-def write_cross_validation_report(folder: RunFolder, experiment: Experiment, options: RunOptions, evaluation: Evaluation,
-                                  folds: Sequence[dict[str, Any]]) -> None:
+def write_cross_validation_report(
+    folder: RunFolder, experiment: Experiment, options: RunOptions, evaluation: Evaluation, folds: Sequence[dict[str, Any]]
+) -> None:
     """Report of a cross-validation: pooled out-of-fold numbers, and each fold's own beside them."""
     drawn = _split_figures(folder, "test", evaluation, options.demo)
-    table = pd.DataFrame([{"fold": number, **{f"{metric}": _rounded(values["value"]) for task in metrics["test"].values() for metric, values in task.items()
-                                              if metric in ("dsc", "iou", "accuracy", "f1_weighted", "auc")}}
-                          for number, metrics in enumerate(folds, start=1)])
+    table = pd.DataFrame(
+        [
+            {
+                "fold": number,
+                **{
+                    f"{metric}": _rounded(values["value"])
+                    for task in metrics["test"].values()
+                    for metric, values in task.items()
+                    if metric in ("dsc", "iou", "accuracy", "f1_weighted", "auc")
+                },
+            }
+            for number, metrics in enumerate(folds, start=1)
+        ]
+    )
     context = ReportContext(
-        title=experiment.title, metrics={"test": evaluation.metrics}, description=experiment.description, synthetic=options.demo,
-        summary={"Model": experiment.model.name, "Folds": str(len(folds)), "Test": "each image once, by the model of the fold that never saw it"},
-        data=table, notes=[f"Each fold has its own complete report in fold_1 to fold_{len(folds)}."],
-        evaluation_notes={"test": list(evaluation.notes)}, paper=experiment.paper.model_dump() if experiment.paper else None, figures=drawn,
-        environment=folder.read_json("environment.json"), experiment=folder.read_json("experiment.json"), citation=_citation(experiment))
+        title=experiment.title,
+        metrics={"test": evaluation.metrics},
+        description=experiment.description,
+        synthetic=options.demo,
+        summary={
+            "Model": experiment.model.name,
+            "Folds": str(len(folds)),
+            "Test": "each image once, by the model of the fold that never saw it",
+        },
+        data=table,
+        notes=[f"Each fold has its own complete report in fold_1 to fold_{len(folds)}."],
+        evaluation_notes={"test": list(evaluation.notes)},
+        paper=experiment.paper.model_dump() if experiment.paper else None,
+        figures=drawn,
+        environment=folder.read_json("environment.json"),
+        experiment=folder.read_json("experiment.json"),
+        citation=_citation(experiment),
+    )
     write_report(folder / "report.html", context)
 
 
@@ -70,14 +119,21 @@ def _training_figures(folder: RunFolder, prepared: PreparedData, result: Trainin
     counts = prepared.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(prepared.classes), columns=["train", *prepared.tested], fill_value=0)
     bars = figures.class_counts(counts, folder / "figures" / "class_counts.png", synthetic)
-    return [Picture(curves, "Learning curves; the dotted line marks the epoch whose weights were kept."),
-            Picture(bars, "Images of each class in each part, before augmentation.")]
+    return [
+        Picture(curves, "Learning curves; the dotted line marks the epoch whose weights were kept."),
+        Picture(bars, "Images of each class in each part, before augmentation."),
+    ]
 
 
-def _measured_figures(folder: RunFolder, prepared: PreparedData, evaluations: dict[str, Evaluation], synthetic: bool) -> list[Picture]:
+def _measured_figures(
+    folder: RunFolder, prepared: PreparedData, evaluations: dict[str, Evaluation], synthetic: bool
+) -> list[Picture]:
     drawn: list[Picture] = []
-    boxes = figures.segmentation_box_plots({split: item.predictions for split, item in evaluations.items()},
-                                           folder / "figures" / "segmentation_box_plots.png", synthetic=synthetic)
+    boxes = figures.segmentation_box_plots(
+        {split: item.predictions for split, item in evaluations.items()},
+        folder / "figures" / "segmentation_box_plots.png",
+        synthetic=synthetic,
+    )
     if boxes:
         drawn.append(Picture(boxes, "Segmentation scores of every image."))
     for split, evaluation in evaluations.items():
@@ -85,9 +141,13 @@ def _measured_figures(folder: RunFolder, prepared: PreparedData, evaluations: di
         if "dsc" not in evaluation.predictions:
             continue
         paths = prepared.part(split).set_index("image_id")[["image", "mask"]]
-        sheet = figures.segmentation_sheet(evaluation.predictions, _loader(paths, folder / "masks" / split),
-                                           folder / "figures" / f"{_stem(split)}_segmentations.png",
-                                           title=f"Best, median and worst segmentations, {split}", synthetic=synthetic)
+        sheet = figures.segmentation_sheet(
+            evaluation.predictions,
+            _loader(paths, folder / "masks" / split),
+            folder / "figures" / f"{_stem(split)}_segmentations.png",
+            title=f"Best, median and worst segmentations, {split}",
+            synthetic=synthetic,
+        )
         if sheet:
             drawn.append(Picture(sheet, f"Best, median and worst segmentations of {split}."))
     return drawn
@@ -97,13 +157,21 @@ def _split_figures(folder: RunFolder, split: str, evaluation: Evaluation, synthe
     if evaluation.confusion is None:
         return []
     target = folder / "figures"
-    matrix = figures.confusion_matrix(evaluation.confusion, evaluation.classes, target / f"{_stem(split)}_confusion.png", f"Confusion, {split}", synthetic)
-    curves = figures.roc_and_precision_recall(evaluation.predictions, evaluation.classes, target / f"{_stem(split)}_roc_pr.png", split, synthetic)
-    return [Picture(matrix, f"Confusion matrix of {split}."), *([Picture(curves, f"ROC and precision-recall curves of {split}.")] if curves else [])]
+    matrix = figures.confusion_matrix(
+        evaluation.confusion, evaluation.classes, target / f"{_stem(split)}_confusion.png", f"Confusion, {split}", synthetic
+    )
+    curves = figures.roc_and_precision_recall(
+        evaluation.predictions, evaluation.classes, target / f"{_stem(split)}_roc_pr.png", split, synthetic
+    )
+    return [
+        Picture(matrix, f"Confusion matrix of {split}."),
+        *([Picture(curves, f"ROC and precision-recall curves of {split}.")] if curves else []),
+    ]
 
 
 def _loader(paths: pd.DataFrame, masks: Path) -> figures.LoadImage:
     """Image, true and predicted mask of an id, all at the original size."""
+
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image = images.load_image(paths.loc[image_id, "image"]).numpy().astype(np.uint8)
         truth = images.load_mask(paths.loc[image_id, "mask"]).numpy()[..., 0] > 0.5
@@ -124,7 +192,9 @@ def _data_table(prepared: PreparedData) -> pd.DataFrame:
 def _commands(folder: RunFolder, experiment: Experiment) -> dict[str, str]:
     commands = {"Run this experiment again": f"python -m keras_skin.run {folder.path / 'experiment.json'}"}
     if experiment.export.enabled:
-        commands["Look at the exported model's signatures"] = f"saved_model_cli show --dir {folder.path / 'saved_model' / '1'} --all"
+        commands["Look at the exported model's signatures"] = (
+            f"saved_model_cli show --dir {folder.path / 'saved_model' / '1'} --all"
+        )
     return commands
 
 

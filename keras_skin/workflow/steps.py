@@ -43,7 +43,9 @@ class RunOptions:
     dry_run: bool = False
 
 
-def execute(folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int = 0, resume: bool = False) -> dict[str, Any]:
+def execute(
+    folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int = 0, resume: bool = False
+) -> dict[str, Any]:
     """Runs the experiment (one fold of it) in its folder.
 
     Returns:
@@ -62,12 +64,22 @@ def execute(folder: RunFolder, experiment: Experiment, options: RunOptions, fold
     evaluations = {split: _evaluate(folder, experiment, model, prepared, split) for split in prepared.tested}
     metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     folder.write_json("metrics.json", metrics)
-    folder.write_table("predictions.csv", pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True))
+    folder.write_table(
+        "predictions.csv", pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True)
+    )
     sheets = _explain(folder, experiment, model, prepared, options.demo)
     if experiment.export.enabled:
         _export(folder, experiment, model, prepared, options.demo)
-    write_figures_and_report(folder, experiment, options, prepared, result, evaluations, sheets,
-                             {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": seen})
+    write_figures_and_report(
+        folder,
+        experiment,
+        options,
+        prepared,
+        result,
+        evaluations,
+        sheets,
+        {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": seen},
+    )
     return metrics
 
 
@@ -83,8 +95,10 @@ def build_model(experiment: Experiment, classes: int, precision: str = "float32"
     try:
         return entry.builder(image_size=experiment.image_size, classes=classes, **experiment.model.arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
-                        f"{list(experiment.image.size)}: {error}") from error
+        raise UserError(
+            f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
+            f"{list(experiment.image.size)}: {error}"
+        ) from error
     finally:
         keras.config.set_dtype_policy(previous)
 
@@ -116,28 +130,51 @@ def _same_splits(path: Path, prepared: PreparedData) -> None:
     now = set(prepared.table[columns].itertuples(index=False, name=None))
     if before != now:
         examples = ", ".join(sorted(f"{item[1]} ({item[0]}, {item[2]})" for item in before ^ now)[:5])
-        raise UserError(f"The data are not those this run began with: {len(before - now)} images are missing or moved, {len(now - before)} are new "
-                        f"({examples} ...). Give the same --data, or begin a new run.")
+        raise UserError(
+            f"The data are not those this run began with: {len(before - now)} images are missing or moved, "
+            f"{len(now - before)} are new "
+            f"({examples} ...). Give the same --data, or begin a new run."
+        )
 
 
-def _train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData,
-           resume: bool) -> tuple[TrainingResult, str]:
+def _train(
+    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, resume: bool
+) -> tuple[TrainingResult, str]:
     """Trains the model; returns the result and how many of the training images were seen."""
     settings = experiment.train
     train = prepared.part("train")
     data = pipeline.training_data(
-        train, prepared.classes, experiment.image_size, list(model.input), list(model.output), settings.batch_size, seed=settings.seed,
-        augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments), preprocessing=preprocessing(experiment),
-        steps_per_epoch=settings.steps_per_epoch, cache=settings.cache)
+        train,
+        prepared.classes,
+        experiment.image_size,
+        list(model.input),
+        list(model.output),
+        settings.batch_size,
+        seed=settings.seed,
+        augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments),
+        preprocessing=preprocessing(experiment),
+        steps_per_epoch=settings.steps_per_epoch,
+        cache=settings.cache,
+    )
     losses = experiment.loss_settings
     if experiment.balancing.name == "class_weights" and "label" in losses:
         losses["label"]["class_weights"] = class_weights(train, prepared.classes)
-    optimizer = make_optimizer(settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs,
-                               steps=data.steps)
+    optimizer = make_optimizer(
+        settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs, steps=data.steps
+    )
     compile_model(model, losses, optimizer=optimizer)
-    result = fit(model, data, _batches(experiment, model, prepared.part("validation"), prepared.classes), epochs=settings.epochs, folder=folder / "checkpoints",
-               monitor=settings.monitor, patience=settings.early_stopping.patience if settings.early_stopping else None, resume=resume,
-               history_file=folder / "history.csv", save_every_seconds=settings.save_every_seconds)
+    result = fit(
+        model,
+        data,
+        _batches(experiment, model, prepared.part("validation"), prepared.classes),
+        epochs=settings.epochs,
+        folder=folder / "checkpoints",
+        monitor=settings.monitor,
+        patience=settings.early_stopping.patience if settings.early_stopping else None,
+        resume=resume,
+        history_file=folder / "history.csv",
+        save_every_seconds=settings.save_every_seconds,
+    )
     different = set().union(*(data.images_seen(epoch) for epoch in range(len(result.history))))
     seen = f"{len(different)} of {len(train)}"
     log.info("Training images seen: %s", seen)
@@ -157,8 +194,15 @@ def class_weights(train: pd.DataFrame, classes: tuple[str, ...]) -> list[float]:
 
 
 def _batches(experiment: Experiment, model: keras.Model, table: pd.DataFrame, classes: tuple[str, ...]) -> tf.data.Dataset:
-    return pipeline.evaluation_data(table, classes, experiment.image_size, list(model.input), list(model.output),
-                                    experiment.train.batch_size, preprocessing=preprocessing(experiment))
+    return pipeline.evaluation_data(
+        table,
+        classes,
+        experiment.image_size,
+        list(model.input),
+        list(model.output),
+        experiment.train.batch_size,
+        preprocessing=preprocessing(experiment),
+    )
 
 
 def preprocessing(experiment: Experiment) -> list[Callable[[tf.Tensor], tf.Tensor]]:
@@ -183,25 +227,49 @@ def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np
 def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, split: str) -> Evaluation:
     log.info("Measuring on %s", split)
     table = prepared.part(split)
-    evaluation = evaluate(_predictor(model), _batches(experiment, model, table, prepared.classes), table, prepared.classes, load_mask,
-                          folder / "masks" / split, groups=table["group_id"].tolist(), seed=experiment.train.seed)
+    evaluation = evaluate(
+        _predictor(model),
+        _batches(experiment, model, table, prepared.classes),
+        table,
+        prepared.classes,
+        load_mask,
+        folder / "masks" / split,
+        groups=table["group_id"].tolist(),
+        seed=experiment.train.seed,
+    )
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
     return evaluation
 
 
-def _explain(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool) -> list[Sheet]:
+def _explain(
+    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
+) -> list[Sheet]:
     if not experiment.explain.images:
         return []
     log.info("Explaining %d validation images with Grad-CAM", experiment.explain.images)
     table = prepared.part("validation")
-    table = table.iloc[stratified_sample(table["label"].tolist(), experiment.explain.images, experiment.train.seed)].reset_index(drop=True)
+    table = table.iloc[stratified_sample(table["label"].tolist(), experiment.explain.images, experiment.train.seed)].reset_index(
+        drop=True
+    )
     inputs = _batches(experiment, model, table, prepared.classes).unbatch().as_numpy_iterator()
-    samples = [ExplainSample(row["image_id"], seen, prepared.classes.index(row["label"]) if row["label"] else None,
-                             load_mask(row["mask"]) if row["mask"] else None)
-               for row, (seen, _) in zip(table.to_dict("records"), inputs, strict=True)]
-    explainer = GradCAMCallback(samples, folder / "explain", prepared.classes, explain_classes=experiment.explain.classes,
-                                layer=experiment.explain.layer, synthetic=synthetic)
+    samples = [
+        ExplainSample(
+            row["image_id"],
+            seen,
+            prepared.classes.index(row["label"]) if row["label"] else None,
+            load_mask(row["mask"]) if row["mask"] else None,
+        )
+        for row, (seen, _) in zip(table.to_dict("records"), inputs, strict=True)
+    ]
+    explainer = GradCAMCallback(
+        samples,
+        folder / "explain",
+        prepared.classes,
+        explain_classes=experiment.explain.classes,
+        layer=experiment.explain.layer,
+        synthetic=synthetic,
+    )
     return explainer.explain(model)
 
 
@@ -211,8 +279,17 @@ def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepa
         return
     log.info("Writing the SavedModel")
     trained_on = {name: int(count) for name, count in prepared.part("train")["dataset"].value_counts().items()}
-    export_model(model, folder / "saved_model", classes=prepared.classes, image_size=experiment.image_size, name=experiment.model.name,
-                 preprocessing=preprocessing(experiment), synthetic=synthetic, extra={"title": experiment.title, "trained_on": trained_on}, version=1)
+    export_model(
+        model,
+        folder / "saved_model",
+        classes=prepared.classes,
+        image_size=experiment.image_size,
+        name=experiment.model.name,
+        preprocessing=preprocessing(experiment),
+        synthetic=synthetic,
+        extra={"title": experiment.title, "trained_on": trained_on},
+        version=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,16 @@ def test_the_sixteen_are_the_symmetries_of_the_octagon():
 
 def test_variants_are_the_documented_ones():
     square = RNG.integers(0, 256, (21, 21, 3), dtype=np.uint8)
-    quarter = {0: square, 2: np.rot90(square), 4: np.rot90(square, 2), 6: np.rot90(square, 3), 8: square[:, ::-1],
-               10: np.rot90(square)[:, ::-1], 12: square[::-1], 14: np.rot90(square)[::-1]}
+    quarter = {
+        0: square,
+        2: np.rot90(square),
+        4: np.rot90(square, 2),
+        6: np.rot90(square, 3),
+        8: square[:, ::-1],
+        10: np.rot90(square)[:, ::-1],
+        12: square[::-1],
+        14: np.rot90(square)[::-1],
+    }
     for variant, expected in quarter.items():
         np.testing.assert_array_equal(JRL16()(square, None, variant, rng())[0], expected, err_msg=f"variant {variant}")
     matrix = cv2.getRotationMatrix2D((10, 10), 45, 1.0)
@@ -133,8 +141,12 @@ def test_no_rotation_leak():
     white[6:18, 8:24] = RNG.integers(0, 256, (12, 16, 3))
     corners = [JRL16()(white, None, variant, rng())[0][[0, 0, -1, -1], [0, -1, 0, -1]].mean() for variant in range(16)]
     for name in ("benign", "malignant"):
-        variants = np.concatenate([variants[labels[indices] == name] for indices, variants in
-                                   (JRL16().plan(labels, epoch, rng(epoch)) for epoch in range(10))])
+        variants = np.concatenate(
+            [
+                variants[labels[indices] == name]
+                for indices, variants in (JRL16().plan(labels, epoch, rng(epoch)) for epoch in range(10))
+            ]
+        )
         share[name] = np.bincount(variants, minlength=16) / len(variants)
         corner[name] = share[name] @ corners
     np.testing.assert_array_equal(share["malignant"], 1 / 16)

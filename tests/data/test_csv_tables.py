@@ -143,9 +143,15 @@ def test_a_row_cut_short(case_of, case):
 
 
 @pytest.mark.parametrize("case", BY_NAME)
-@pytest.mark.parametrize(("spoilt", "line", "expected"), [
-    (b'"', 3, "quotation marks are closed"), (b"a,b", 3, "cells, expected"), (b"\0", 3, "zero byte, expected"),
-], ids=["quote", "one cell more", "zero"])
+@pytest.mark.parametrize(
+    ("spoilt", "line", "expected"),
+    [
+        (b'"', 3, "quotation marks are closed"),
+        (b"a,b", 3, "cells, expected"),
+        (b"\0", 3, "zero byte, expected"),
+    ],
+    ids=["quote", "one cell more", "zero"],
+)
 def test_damage(case_of, case, spoilt, line, expected):
     table, read = case_of(case)
     edit(table, 3, -1, spoilt)
@@ -153,14 +159,18 @@ def test_damage(case_of, case, spoilt, line, expected):
 
 
 @pytest.mark.parametrize("case", TABLES)
-@pytest.mark.parametrize("change", [
-    lambda text: b"\xef\xbb\xbf" + text,
-    lambda text: text.replace(b"\n", b"\r\n"),
-    lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n") + b"\r\n",
-    lambda text: text.rstrip(b"\n"),
-    lambda text: b"\n".join(b",".join(b'"' + cell + b'"' for cell in line.split(b",")) for line in text.split(b"\n")[:-1]),
-    lambda text: text.replace(b",", b" , "),
-], ids=["BOM", "CRLF", "BOM and CRLF", "no last line end", "quoted", "spaces"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n") + b"\r\n",
+        lambda text: text.rstrip(b"\n"),
+        lambda text: b"\n".join(b",".join(b'"' + cell + b'"' for cell in line.split(b",")) for line in text.split(b"\n")[:-1]),
+        lambda text: text.replace(b",", b" , "),
+    ],
+    ids=["BOM", "CRLF", "BOM and CRLF", "no last line end", "quoted", "spaces"],
+)
 def test_harmless_differences(case_of, case, change):
     table, read = case_of(case)
     before = read()

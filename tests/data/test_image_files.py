@@ -32,7 +32,7 @@ def exif_jpeg(orientation):
 
 
 def with_flipped_byte(data, position):
-    return data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1:]
+    return data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :]
 
 
 def giant_png():
@@ -43,7 +43,9 @@ def giant_png():
 
 JPEG, PNG, BMP = encode(".jpg"), encode(".png"), encode(".bmp")
 GOOD = {
-    "jpeg": JPEG, "png": PNG, "bmp": BMP,
+    "jpeg": JPEG,
+    "png": PNG,
+    "bmp": BMP,
     "progressive jpeg": encode(".jpg", RGB, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "jpeg with restart markers": encode(".jpg", RGB, cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
     "jpeg with bytes behind its end": JPEG + b"\0" * 40,
@@ -51,14 +53,14 @@ GOOD = {
 }
 BAD = {
     "empty": (b"", "empty file"),
-    "half a jpeg": (JPEG[:len(JPEG) // 2], "truncated JPEG: no end marker"),
+    "half a jpeg": (JPEG[: len(JPEG) // 2], "truncated JPEG: no end marker"),
     "jpeg without its last byte": (JPEG[:-1], "truncated JPEG: no end marker"),
     "jpeg of a header": (JPEG[:30], "truncated JPEG: it ends within its header"),
-    "jpeg padded with zeros": (JPEG[:len(JPEG) // 2] + b"\0" * 4000, "truncated JPEG"),
-    "half a png": (PNG[:len(PNG) // 2], "truncated PNG"),
+    "jpeg padded with zeros": (JPEG[: len(JPEG) // 2] + b"\0" * 4000, "truncated JPEG"),
+    "half a png": (PNG[: len(PNG) // 2], "truncated PNG"),
     "png without its end": (PNG[:-12], "truncated PNG: no end chunk"),
     "altered png": (with_flipped_byte(PNG, len(PNG) // 2), "damaged PNG: wrong check sum"),
-    "half a bmp": (BMP[:len(BMP) // 2], "truncated BMP"),
+    "half a bmp": (BMP[: len(BMP) // 2], "truncated BMP"),
     "bmp of a header": (BMP[:20], "truncated BMP"),
     "text": (b"image_id,label\nISIC_1,benign\n" * 9, "text file, expected JPEG, PNG or BMP"),
     "zeros": (b"\0" * 900, "file of zeros"),
@@ -141,8 +143,9 @@ def test_a_mask_is_compared_with_the_turned_image(tmp_path):
         check_mask(tmp_path / "stored.png", image)
 
 
-@pytest.mark.parametrize("kind", ["1-bit bmp", "24-bit bmp", "24-bit top-down bmp", "1-bit png", "8-bit png", "rgb png",
-                                  "palette png"])
+@pytest.mark.parametrize(
+    "kind", ["1-bit bmp", "24-bit bmp", "24-bit top-down bmp", "1-bit png", "8-bit png", "rgb png", "palette png"]
+)
 def test_masks_of_any_depth_pass(tmp_path, kind):
     mask = RGB[..., 0] > 127
     path = tmp_path / "mask"
@@ -150,9 +153,14 @@ def test_masks_of_any_depth_pass(tmp_path, kind):
         write_mask_bmp(path, mask)
     else:
         grey = mask.astype(np.uint8) * 255
-        data = {"24-bit bmp": encode(".bmp", cv2.merge([grey] * 3)), "24-bit top-down bmp": encode(".bmp", cv2.merge([grey] * 3)),
-                "1-bit png": encode(".png", grey, cv2.IMWRITE_PNG_BILEVEL, 1), "8-bit png": encode(".png", grey),
-                "rgb png": encode(".png", cv2.merge([grey] * 3)), "palette png": pillow("P", "PNG")}[kind]
+        data = {
+            "24-bit bmp": encode(".bmp", cv2.merge([grey] * 3)),
+            "24-bit top-down bmp": encode(".bmp", cv2.merge([grey] * 3)),
+            "1-bit png": encode(".png", grey, cv2.IMWRITE_PNG_BILEVEL, 1),
+            "8-bit png": encode(".png", grey),
+            "rgb png": encode(".png", cv2.merge([grey] * 3)),
+            "palette png": pillow("P", "PNG"),
+        }[kind]
         if kind == "24-bit top-down bmp":
             data = data[:22] + struct.pack("<i", -40) + data[26:]
         path.write_bytes(data)

@@ -42,11 +42,17 @@ def bmp(picture, top_down=False, padding=b""):
 
 
 FILES = {
-    "jpeg": encode(PICTURE, "JPEG"), "progressive": encode(PICTURE, "JPEG", progressive=True),
-    "grey jpeg": encode(PICTURE, "JPEG", "L"), "cmyk jpeg": encode(PICTURE, "JPEG", "CMYK", quality=95),
+    "jpeg": encode(PICTURE, "JPEG"),
+    "progressive": encode(PICTURE, "JPEG", progressive=True),
+    "grey jpeg": encode(PICTURE, "JPEG", "L"),
+    "cmyk jpeg": encode(PICTURE, "JPEG", "CMYK", quality=95),
     "large jpeg": encode(LARGE, "JPEG"),
-    "png": encode(PICTURE, "PNG"), "palette png": encode(PICTURE, "PNG", "P"), "rgba png": encode(PICTURE, "PNG", "RGBA"),
-    "grey png": encode(PICTURE, "PNG", "L"), "bmp": bmp(PICTURE), "top-down bmp": bmp(PICTURE, top_down=True),
+    "png": encode(PICTURE, "PNG"),
+    "palette png": encode(PICTURE, "PNG", "P"),
+    "rgba png": encode(PICTURE, "PNG", "RGBA"),
+    "grey png": encode(PICTURE, "PNG", "L"),
+    "bmp": bmp(PICTURE),
+    "top-down bmp": bmp(PICTURE, top_down=True),
     **{f"exif {turn}": exif_jpeg(turn) for turn in range(1, 9)},
 }
 
@@ -58,8 +64,11 @@ class ImagePath(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
     def try_all(self, contents):
-        return tf.map_fn(lambda one: images.decode_or_blank(one, SIZE), contents,
-                         fn_output_signature=(tf.TensorSpec((*SIZE, 3)), tf.TensorSpec((), tf.bool)))
+        return tf.map_fn(
+            lambda one: images.decode_or_blank(one, SIZE),
+            contents,
+            fn_output_signature=(tf.TensorSpec((*SIZE, 3)), tf.TensorSpec((), tf.bool)),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,7 @@ def test_damaged_exif_never_fails():
     contents = bytearray(exif_jpeg(6))
     start = contents.index(b"Exif\0\0") + 6
     upright = {PICTURE.shape, (PICTURE.shape[1], PICTURE.shape[0], 3)}
-    end = start + struct.unpack(">H", contents[start - 8:start - 6])[0] - 8
+    end = start + struct.unpack(">H", contents[start - 8 : start - 6])[0] - 8
     for _ in range(150):
         damaged = bytearray(contents)
         for place in RNG.integers(start, end, size=4):
@@ -118,10 +127,20 @@ def test_impossible_orientation_is_none(value):
     assert images.image_shape(exif_jpeg(value)).numpy().tolist() == [30, 40]
 
 
-@pytest.mark.parametrize(("width", "height", "ratio"), [
-    (64, 48, 1), (126, 96, 1), (127, 95, 2), (128, 96, 2), (255, 191, 4), (256, 192, 4),
-    (509, 381, 8), (1024, 768, 8), (1024, 90, 1),
-])
+@pytest.mark.parametrize(
+    ("width", "height", "ratio"),
+    [
+        (64, 48, 1),
+        (126, 96, 1),
+        (127, 95, 2),
+        (128, 96, 2),
+        (255, 191, 4),
+        (256, 192, 4),
+        (509, 381, 8),
+        (1024, 768, 8),
+        (1024, 90, 1),
+    ],
+)
 def test_jpeg_is_reduced_while_it_keeps_twice_the_size(width, height, ratio):
     contents = encode(np.zeros((height, width, 3), np.uint8), "JPEG")
     decoded = images.decode_image(contents, (24, 32)).shape
@@ -171,9 +190,23 @@ def test_other_formats_are_refused_by_name(form, name):
         decode_in_graph(contents)
 
 
-@pytest.mark.parametrize("contents", [
-    b"", b"\xff\xd8\xff", b"BM", b"\x89PNG\r\n\x1a\n", b"text", FILES["jpeg"][:200], FILES["jpeg"][:-60], FILES["png"][:-300],
-    FILES["bmp"][:-1], encode(PICTURE, "BMP", "1"), encode(PICTURE, "BMP", "L")], ids=range(11))
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"BM",
+        b"\x89PNG\r\n\x1a\n",
+        b"text",
+        FILES["jpeg"][:200],
+        FILES["jpeg"][:-60],
+        FILES["png"][:-300],
+        FILES["bmp"][:-1],
+        encode(PICTURE, "BMP", "1"),
+        encode(PICTURE, "BMP", "L"),
+    ],
+    ids=range(11),
+)
 def test_damaged_files_are_errors_eagerly_and_in_graphs(contents):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode_image(contents)
@@ -186,7 +219,7 @@ def test_too_many_pixels_are_refused_from_the_header():
     png[16:24] = struct.pack(">II", 10_000, 10_001)
     jpeg = bytearray(FILES["jpeg"])
     frame = jpeg.index(b"\xff\xc0")
-    jpeg[frame + 5:frame + 9] = struct.pack(">HH", 65_000, 65_000)
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)
     huge = bytearray(FILES["bmp"])
     huge[18:26] = struct.pack("<ii", 2**31 - 1, -(2**31))
     for contents in (png, jpeg, huge):
@@ -231,12 +264,21 @@ MASK = np.zeros((30, 40), np.uint8)
 MASK[8:20, 10:30] = 255
 
 
-@pytest.mark.parametrize(("contents", "suffix"), [
-    (encode(MASK, "PNG"), "png"), (encode(MASK // 255, "PNG"), "png"), (encode(MASK, "PNG", "1"), "png"),
-    (encode(np.dstack([MASK, 0 * MASK, 0 * MASK]), "PNG"), "png"), (encode(MASK.astype(np.uint16) * 257, "PNG"), "png"),
-    (encode(MASK, "JPEG", quality=80), "jpg"), (encode(MASK, "BMP", "1"), "bmp"), (encode(MASK, "BMP"), "bmp"),
-    (bmp(np.repeat(MASK[..., np.newaxis] // 64, 3, axis=-1), top_down=True), "bmp"),
-], ids=["png", "png of 0 and 1", "1-bit png", "red png", "16-bit png", "jpeg", "1-bit bmp", "8-bit bmp", "24-bit bmp"])
+@pytest.mark.parametrize(
+    ("contents", "suffix"),
+    [
+        (encode(MASK, "PNG"), "png"),
+        (encode(MASK // 255, "PNG"), "png"),
+        (encode(MASK, "PNG", "1"), "png"),
+        (encode(np.dstack([MASK, 0 * MASK, 0 * MASK]), "PNG"), "png"),
+        (encode(MASK.astype(np.uint16) * 257, "PNG"), "png"),
+        (encode(MASK, "JPEG", quality=80), "jpg"),
+        (encode(MASK, "BMP", "1"), "bmp"),
+        (encode(MASK, "BMP"), "bmp"),
+        (bmp(np.repeat(MASK[..., np.newaxis] // 64, 3, axis=-1), top_down=True), "bmp"),
+    ],
+    ids=["png", "png of 0 and 1", "1-bit png", "red png", "16-bit png", "jpeg", "1-bit bmp", "8-bit bmp", "24-bit bmp"],
+)
 def test_masks_of_all_kinds(contents, suffix, tmp_path):
     path = tmp_path / f"mask.{suffix}"
     path.write_bytes(contents)

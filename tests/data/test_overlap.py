@@ -15,6 +15,7 @@ CLASSES = ("benign", "malignant")
 @pytest.fixture
 def picture(tmp_path):
     """Gives the path of a file with that content."""
+
     def path(content, name=None):
         file = tmp_path / f"{name or content}.jpg"
         file.write_text(content)
@@ -25,9 +26,16 @@ def picture(tmp_path):
 
 @pytest.fixture
 def base(picture):
-    rows = [{"image_id": image_id, "image": picture(image_id), "label": label, "split": split} for image_id, label, split in (
-        ("train1", "malignant", "train"), ("train2", "benign", "train"), ("valid1", "malignant", "validation"),
-        ("test1", "malignant", "test"), ("test2", "benign", "test"))]
+    rows = [
+        {"image_id": image_id, "image": picture(image_id), "label": label, "split": split}
+        for image_id, label, split in (
+            ("train1", "malignant", "train"),
+            ("train2", "benign", "train"),
+            ("valid1", "malignant", "validation"),
+            ("test1", "malignant", "test"),
+            ("test2", "benign", "test"),
+        )
+    ]
     return make_records("base", rows, CLASSES).table
 
 
@@ -80,8 +88,10 @@ def test_what_is_taken_and_why_the_rest_is_not(base, picture):
 
 def test_a_group_that_is_held_out_is_held_out_whole(base, picture):
     base = base.assign(group_id=["p1", "p2", "p3", "p3", "p4"])
-    extra = extra_of({"image_id": "a", "image": picture("a"), "group_id": base["group_id"][base["split"] == "test"].iloc[0]},
-                     {"image_id": "b", "image": picture("b"), "group_id": base["group_id"][base["split"] == "train"].iloc[0]})
+    extra = extra_of(
+        {"image_id": "a", "image": picture("a"), "group_id": base["group_id"][base["split"] == "test"].iloc[0]},
+        {"image_id": "b", "image": picture("b"), "group_id": base["group_id"][base["split"] == "train"].iloc[0]},
+    )
     table, _, dropped = add_training(base, extra)
     assert dropped["image_id"].tolist() == ["a"]
     assert "b" in set(table["image_id"])
@@ -104,8 +114,11 @@ def test_an_unknown_label(base):
 
 
 def test_the_fitted_parts_lose_what_is_tested_under_any_name(base, picture):
-    external = extra_of({"image_id": "train1", "image": picture("x")}, {"image_id": "copy", "image": picture("valid1", "y")},
-                        {"image_id": "test1", "image": picture("z")}).table.assign(split="external/extra", dataset="extra")
+    external = extra_of(
+        {"image_id": "train1", "image": picture("x")},
+        {"image_id": "copy", "image": picture("valid1", "y")},
+        {"image_id": "test1", "image": picture("z")},
+    ).table.assign(split="external/extra", dataset="extra")
     kept, dropped = without_tested(base, external)
     assert sorted(dropped["image_id"]) == ["train1", "valid1"]
     assert dropped["reason"].str.startswith("the same image or group is tested on in extra, as ").all()

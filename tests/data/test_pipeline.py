@@ -22,19 +22,22 @@ def table(tmp_path_factory):
     folder, rng, rows = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1), []
     for number in range(N):
         height, width = [(24, 32), (120, 160), (30, 41)][number % 3]
-        picture = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        blocks = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         mask = np.zeros((height, width), np.uint8)
-        mask[height // 4:height // 2 + number, width // 5:width // 2] = 255
-        picture.save(folder / f"{number:02}.jpg")
-        Image.fromarray(mask).save(folder / f"{number:02}.png")
-        rows.append({"image_id": f"{number:02}", "image": str(folder / f"{number:02}.jpg"), "mask": str(folder / f"{number:02}.png"),
-                     "label": CLASSES[number % 4 == 0]})
+        mask[height // 4 : height // 2 + number, width // 5 : width // 2] = 255
+        image_file, mask_file = folder / f"{number:02}.jpg", folder / f"{number:02}.png"
+        blocks.resize((width, height), Image.Resampling.BICUBIC).save(image_file)
+        Image.fromarray(mask).save(mask_file)
+        rows.append(
+            {"image_id": f"{number:02}", "image": str(image_file), "mask": str(mask_file), "label": CLASSES[number % 4 == 0]}
+        )
     return pd.DataFrame(rows)
 
 
 def data(table, augmentation="jrl_16", outputs=("mask", "label"), batch_size=4, **options):
-    return pipeline.training_data(table, CLASSES, SIZE, ["image"], list(outputs), batch_size,
-                                  augmentation=augment.get(augmentation).builder(), **options)
+    return pipeline.training_data(
+        table, CLASSES, SIZE, ["image"], list(outputs), batch_size, augmentation=augment.get(augmentation).builder(), **options
+    )
 
 
 def collect(dataset):
@@ -100,8 +103,16 @@ def test_epochs_and_seeds_differ(table):
 
 
 def test_augmentation_of_a_repeated_image_differs(table):
-    training = pipeline.training_data(table, CLASSES, SIZE, ["image"], ["mask"], 8, augmentation=augment.FlipsRotations(),
-                                      sampler=lambda labels, epoch, rng: np.zeros(8, int))
+    training = pipeline.training_data(
+        table,
+        CLASSES,
+        SIZE,
+        ["image"],
+        ["mask"],
+        8,
+        augmentation=augment.FlipsRotations(),
+        sampler=lambda labels, epoch, rng: np.zeros(8, int),
+    )
     pictures = collect(training.dataset())[0][0]["image"]
     assert len(np.unique(pictures.round(3), axis=0)) == 8
 
@@ -115,7 +126,9 @@ def test_an_epoch_shows_its_plan(table):
     assert training.steps == -(-total // 4)
     assert training.images_seen(0) == table["image_id"].tolist()
     ids = [image_id for step in range(training.steps) for image_id in training.image_ids(0, step)]
-    assert pd.Series(ids).value_counts()[table["image_id"]].tolist() == [16 if label == "malignant" else 4 for label in table["label"]]
+    assert (
+        pd.Series(ids).value_counts()[table["image_id"]].tolist() == table["label"].map({"benign": 4, "malignant": 16}).tolist()
+    )
     truth = table.set_index("image_id")["label"]
     assert [CLASSES[index] for index in targets.argmax(axis=1)] == truth[ids].tolist()
 
@@ -131,9 +144,10 @@ def test_any_sample_can_be_shown_again(table):
 
 
 def test_last_batch_of_one_is_left_out_and_others_are_kept(table):
-    sizes = {batch_size: [len(batch[0]["image"]) for batch in collect(data(table, "none", batch_size=batch_size).dataset())]
-             for batch_size in (4, 5, 10, 20)}
-    assert sizes == {4: [4, 4, 3], 5: [5, 5], 10: [10], 20: [11]}
+    steps = {batch_size: data(table, "none", batch_size=batch_size).steps for batch_size in (2, 3, 4, 5, 10, 11, 20)}
+    assert steps == {2: 5, 3: 4, 4: 3, 5: 2, 10: 1, 11: 1, 20: 1}
+    for batch_size, sizes in {5: [5, 5], 4: [4, 4, 3]}.items():
+        assert [len(batch[0]["image"]) for batch in collect(data(table, "none", batch_size=batch_size).dataset())] == sizes
     assert data(table, "none", batch_size=1).steps == N
     assert data(table.iloc[:1], "none").steps == 1
 
@@ -187,7 +201,8 @@ def test_training_without_augmentation_shows_what_evaluation_measures(table):
     expected = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], N))[0]
     for step, batch in enumerate(collect(training.dataset())):
         rows = [int(image_id) for image_id in training.image_ids(0, step)]
-        tf.nest.map_structure(np.testing.assert_array_equal, batch, tf.nest.map_structure(lambda value, rows=rows: value[rows], expected))
+        same = tf.nest.map_structure(lambda value, rows=rows: value[rows], expected)
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, same)
 
 
 def test_preprocessing_follows_the_resize_in_order(table):
@@ -230,18 +245,20 @@ def test_users_mistakes_are_all_named(table):
     with pytest.raises(UserError) as caught:
         data(broken)
     assert str(caught.value).splitlines() == [
-        "2 images have no image file: 09, 10.", "1 image has no mask, which the model's output 'mask' needs: 00.",
-        "1 image has no label of benign, malignant: 00."]
+        "2 images have no image file: 09, 10.",
+        "1 image has no mask, which the model's output 'mask' needs: 00.",
+        "1 image has no label of benign, malignant: 00.",
+    ]
     with pytest.raises(UserError, match="There are no training images"):
         data(table.iloc[:0])
-    with pytest.raises(UserError, match="train.cache is 'disk'"):
+    with pytest.raises(UserError, match=r"train\.cache is 'disk'"):
         data(table, cache="disk")
 
 
 def test_what_no_data_can_be_made_for_is_refused(table):
     with pytest.raises(ValueError, match="No data for the input 'depth', output 'super_resolution'"):
         pipeline.evaluation_data(table, CLASSES, SIZE, ["image", "depth"], ["label", "super_resolution"], 4)
-    with pytest.raises(ValueError, match="'metadata' needs a matrix with 11 rows, got shape \\(3, 2\\)"):
+    with pytest.raises(ValueError, match=r"'metadata' needs a matrix with 11 rows, got shape \(3, 2\)"):
         pipeline.evaluation_data(table, CLASSES, SIZE, ["metadata"], ["label"], 4, metadata=np.zeros((3, 2)))
 
 
@@ -272,6 +289,12 @@ batches = iter(pipeline.training_data(table, ["benign"], (12, 16), ["image"], ["
 next(batches)
 print("ended")
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "image.png")], capture_output=True, text=True, timeout=120,
-                          check=True, cwd=Path(__file__).parent.parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "image.png")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=Path(__file__).parent.parent.parent,
+    )
     assert done.stdout == "ended\n"

@@ -28,7 +28,7 @@ def spoiled(drawn, tmp_path):
     folder = shutil.copytree(drawn, tmp_path / "isic2016")
     images, masks = folder / f"{TRAIN}_Data", folder / f"{TRAIN}_GroundTruth"
     whole = (images / "ISIC_0000000.jpg").read_bytes()
-    (images / "ISIC_0000000.jpg").write_bytes(whole[:len(whole) // 2])
+    (images / "ISIC_0000000.jpg").write_bytes(whole[: len(whole) // 2])
     (images / "ISIC_0000001.jpg").write_bytes(b"")
     (images / "ISIC_0000002.jpg").write_bytes(b"II*\0" + whole)
     cv2.imwrite(str(images / "ISIC_0000003.jpg"), np.zeros((48, 64), np.uint8))
@@ -142,8 +142,10 @@ def test_records_have_all_columns_in_order():
     rows = [{"image_id": "b", "image": "/b", "age": "5"}, {"image_id": "a_downsampled", "image": "/a"}]
     records = make_records("toy", rows, ["x", "y"])
     assert records.table.columns.tolist() == ["image_id", "group_id", "image", "mask", "label", "split", "dataset", "age"]
-    assert records.table.to_numpy().tolist() == [["a_downsampled", "a", "/a", "", "", "", "toy", ""],
-                                                 ["b", "b", "/b", "", "", "", "toy", "5"]]
+    assert records.table.to_numpy().tolist() == [
+        ["a_downsampled", "a", "/a", "", "", "", "toy", ""],
+        ["b", "b", "/b", "", "", "", "toy", "5"],
+    ]
     with pytest.raises(ValueError, match="returned an id twice: b"):
         make_records("toy", [{"image_id": "b", "image": ""}] * 2, ["x"])
 

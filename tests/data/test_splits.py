@@ -31,10 +31,21 @@ def tables(draw):
 
 
 REQUESTS = st.one_of(
-    st.fixed_dictionaries({"scheme": st.just("stratified"), "validation": st.sampled_from([0.1, 0.2, 0.3]),
-                           "test": st.sampled_from([0.0, 0.15, 0.3])}),
-    st.fixed_dictionaries({"scheme": st.just("kfold"), "validation": st.sampled_from([0.0, 0.1, 0.2]), "folds": st.integers(2, 5),
-                           "fold": st.integers(0, 1)}),
+    st.fixed_dictionaries(
+        {
+            "scheme": st.just("stratified"),
+            "validation": st.sampled_from([0.1, 0.2, 0.3]),
+            "test": st.sampled_from([0.0, 0.15, 0.3]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "scheme": st.just("kfold"),
+            "validation": st.sampled_from([0.0, 0.1, 0.2]),
+            "folds": st.integers(2, 5),
+            "fold": st.integers(0, 1),
+        }
+    ),
 )
 
 
@@ -112,19 +123,22 @@ def test_the_official_test_part_stays():
     assert make_splits(table, "official", validation=0.0).equals(table["split"])
 
 
-@pytest.mark.parametrize(("arguments", "reason"), [
-    ({"scheme": "random"}, "no split scheme 'random'"),
-    ({"scheme": "kfolds"}, "Did you mean 'kfold'"),
-    ({"scheme": "official"}, "12 of 12 images are in no official part"),
-    ({"scheme": "stratified", "validation": 1.0}, "split.validation is 1.0"),
-    ({"scheme": "stratified", "validation": 0.5, "test": 0.5}, "leave nothing for training"),
-    ({"scheme": "stratified", "test": -0.1}, "split.test is -0.1"),
-    ({"scheme": "kfold", "folds": 1}, "expected folds >= 2"),
-    ({"scheme": "kfold", "folds": 3, "fold": 3}, "split.fold 3"),
-    ({"scheme": "kfold", "folds": 5}, "5 folds need at least 5 groups of each class; 'malignant' has 2"),
-    ({"scheme": "stratified", "classes": ["benign"]}, "labels malignant that are not among the classes benign"),
-    ({"scheme": "file"}, "needs split.file"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"scheme": "random"}, "no split scheme 'random'"),
+        ({"scheme": "kfolds"}, "Did you mean 'kfold'"),
+        ({"scheme": "official"}, "12 of 12 images are in no official part"),
+        ({"scheme": "stratified", "validation": 1.0}, "split.validation is 1.0"),
+        ({"scheme": "stratified", "validation": 0.5, "test": 0.5}, "leave nothing for training"),
+        ({"scheme": "stratified", "test": -0.1}, "split.test is -0.1"),
+        ({"scheme": "kfold", "folds": 1}, "expected folds >= 2"),
+        ({"scheme": "kfold", "folds": 3, "fold": 3}, "split.fold 3"),
+        ({"scheme": "kfold", "folds": 5}, "5 folds need at least 5 groups of each class; 'malignant' has 2"),
+        ({"scheme": "stratified", "classes": ["benign"]}, "labels malignant that are not among the classes benign"),
+        ({"scheme": "file"}, "needs split.file"),
+    ],
+)
 def test_impossible_requests(arguments, reason):
     with pytest.raises(UserError, match=reason):
         make_splits(table_of(["benign"] * 10 + ["malignant"] * 2), **arguments)

@@ -71,9 +71,14 @@ def features(malignant, count=40):
         area = mask.sum()
         y, x = np.argwhere(mask).mean(axis=0).round().astype(int)
         reach = min(y, x, mask.shape[0] - 1 - y, mask.shape[1] - 1 - x)
-        window = mask[y - reach:y + reach + 1, x - reach:x + reach + 1]
-        rows.append((np.logical_xor(window, window[::-1, ::-1]).sum() / area, cv2.arcLength(outline, True) ** 2 / area,
-                     image[mask].astype(float).std(axis=0).mean()))
+        window = mask[y - reach : y + reach + 1, x - reach : x + reach + 1]
+        rows.append(
+            (
+                np.logical_xor(window, window[::-1, ::-1]).sum() / area,
+                cv2.arcLength(outline, True) ** 2 / area,
+                image[mask].astype(float).std(axis=0).mean(),
+            )
+        )
     return np.array(rows)
 
 

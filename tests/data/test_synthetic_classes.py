@@ -29,6 +29,7 @@ def test_one_lesion_of_any_data_set_is_the_same_picture():
 
 def test_photographs_of_one_lesion_are_alike_but_not_equal():
     """What leaks where a lesion lies on both sides of a split: its photographs are far more alike than other lesions."""
+
     def distance(one, other):
         return np.abs(cv2.resize(one, (9, 8)).astype(float) - cv2.resize(other, (9, 8))).mean()
 

@@ -84,7 +84,11 @@ def test_a_thousand_resamples_of_every_metric_take_seconds():
     truth, probabilities = random.integers(2, size=400), random.dirichlet([1, 1], size=400)
     classes = ("benign", "malignant")
     began = time.perf_counter()
-    result = bootstrap(resampled_scores(truth, probabilities, classes), classification_scores(truth, probabilities, classes),
-                       image_counts(truth, classes), np.arange(400))
+    result = bootstrap(
+        resampled_scores(truth, probabilities, classes),
+        classification_scores(truth, probabilities, classes),
+        image_counts(truth, classes),
+        np.arange(400),
+    )
     assert len(result) > 25
     assert time.perf_counter() - began < 6  # about one second on an idle core

@@ -125,8 +125,9 @@ def test_counts_behind_each_metric():
 
 
 def test_confusion_has_every_class():
-    np.testing.assert_array_equal(confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), ("a", "b", "c")),
-                                  [[1, 1, 0], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), ("a", "b", "c")), [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    )
 
 
 def test_every_score_has_a_label(sample):

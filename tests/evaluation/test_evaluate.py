@@ -15,14 +15,25 @@ class Case:
         random = np.random.default_rng(0)
         self.small = np.zeros((6, 8, 8, 1), np.float32)
         for index in range(6):
-            self.small[index, 2:6, 1:3 + index] = 1
-        self.originals = {f"/masks/{index}": np.kron(small[..., 0], np.ones((3 + index, 2))) > 0
-                          for index, small in enumerate(self.small)}
-        self.table = pd.DataFrame({
-            "image_id": [f"im{index}" for index in range(6)], "group_id": list("aabbcc"), "mask": list(self.originals),
-            "label": ["benign", "benign", "malignant", "benign", "malignant", "benign"], "dataset": "ph2", "split": "test"})
-        self.logits = {"mask": np.where(self.small > 0, 9.0, -9.0).astype(np.float32),
-                       "label": random.normal(size=(6, 2)).astype(np.float32), "embedding": np.zeros((6, 3))}
+            self.small[index, 2:6, 1 : 3 + index] = 1
+        self.originals = {
+            f"/masks/{index}": np.kron(small[..., 0], np.ones((3 + index, 2))) > 0 for index, small in enumerate(self.small)
+        }
+        self.table = pd.DataFrame(
+            {
+                "image_id": [f"im{index}" for index in range(6)],
+                "group_id": list("aabbcc"),
+                "mask": list(self.originals),
+                "label": ["benign", "benign", "malignant", "benign", "malignant", "benign"],
+                "dataset": "ph2",
+                "split": "test",
+            }
+        )
+        self.logits = {
+            "mask": np.where(self.small > 0, 9.0, -9.0).astype(np.float32),
+            "label": random.normal(size=(6, 2)).astype(np.float32),
+            "embedding": np.zeros((6, 3)),
+        }
         self.outputs = outputs
 
     def batches(self):
@@ -33,8 +44,9 @@ class Case:
         return {key: self.logits[key][inputs["image"]] for key in (*self.outputs, "embedding")}
 
     def run(self, folder=None, **arguments):
-        return evaluate(self.predict, self.batches(), self.table, CLASSES, self.originals.__getitem__, folder,
-                        resamples=50, **arguments)
+        return evaluate(
+            self.predict, self.batches(), self.table, CLASSES, self.originals.__getitem__, folder, resamples=50, **arguments
+        )
 
 
 def test_stable_activations():
@@ -70,8 +82,9 @@ def test_joint_model(tmp_path):
         assert np.count_nonzero(written & ~truth_mask) == rows["fp"][index]
 
 
-@pytest.mark.parametrize(("output", "task", "column"),
-                         [("mask", "segmentation", "dsc"), ("label", "classification", "predicted")])
+@pytest.mark.parametrize(
+    ("output", "task", "column"), [("mask", "segmentation", "dsc"), ("label", "classification", "predicted")]
+)
 def test_model_with_one_output(output, task, column):
     result = Case(outputs=(output,)).run()
     assert list(result.metrics) == [task]
@@ -82,8 +95,15 @@ def test_model_with_one_output(output, task, column):
 
 def test_batch_size_does_not_matter():
     case = Case()
-    whole = evaluate(case.predict, [({"image": np.arange(6)}, {"mask": case.small})], case.table, CLASSES,
-                     case.originals.__getitem__, None, resamples=50)
+    whole = evaluate(
+        case.predict,
+        [({"image": np.arange(6)}, {"mask": case.small})],
+        case.table,
+        CLASSES,
+        case.originals.__getitem__,
+        None,
+        resamples=50,
+    )
     assert whole.metrics == case.run().metrics
 
 

@@ -27,8 +27,9 @@ def predictions(count=30, classes=CLASSES):
 
 
 def history(epochs):
-    return pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 1.0, "val_loss": 1.1, "val_mask_dsc": 0.5, "learning_rate": 1e-3,
-                         "seconds": 3.0})
+    return pd.DataFrame(
+        {"epoch": range(1, epochs + 1), "loss": 1.0, "val_loss": 1.1, "val_mask_dsc": 0.5, "learning_rate": 1e-3, "seconds": 3.0}
+    )
 
 
 def load(image_id):
@@ -99,8 +100,9 @@ def test_sheet_shows_extremes_and_draws_both_outlines(tmp_path):
 def test_small_tables_draw_no_image_twice(tmp_path):
     for count in (1, 2, 3, 7):
         shown = []
-        figures.segmentation_sheet(predictions(count), lambda name, shown=shown: shown.append(name) or load(name),
-                                   tmp_path / "sheet.png", count=4)
+        figures.segmentation_sheet(
+            predictions(count), lambda name, shown=shown: shown.append(name) or load(name), tmp_path / "sheet.png", count=4
+        )
         assert len(shown) == len(set(shown))
         assert len(shown) >= min(count, 3)
 

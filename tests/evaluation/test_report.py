@@ -26,13 +26,25 @@ def measured(value, n=10, ci95=(0.5, 0.9)):
 
 METRICS = {
     "validation": {"segmentation": {"dsc": measured(0.9), "dsc_model_size": measured(0.91)}},
-    "test": {"segmentation": {"dsc": measured(0.88)},
-             "classification": {"accuracy": measured(0.8), "tnr": measured(0.7, 6, None), "tpr/malignant": measured(0.6, 4),
-                                "auc": measured(0.75) | {"resamples_skipped": 17}}},
+    "test": {
+        "segmentation": {"dsc": measured(0.88)},
+        "classification": {
+            "accuracy": measured(0.8),
+            "tnr": measured(0.7, 6, None),
+            "tpr/malignant": measured(0.6, 4),
+            "auc": measured(0.75) | {"resamples_skipped": 17},
+        },
+    },
 }
-PAPER = {"citation": "Author: Title, 2024", "doi": "10.1/x", "results": {
-    "test": {"segmentation": {"dsc": 0.8948, "iou": 0.8246}, "classification": {"tnr": 0.8158, "kappa": None}},
-    "external/ph2": {"segmentation": {"dsc": 0.8881}}}, "notes": ["a misprint"]}
+PAPER = {
+    "citation": "Author: Title, 2024",
+    "doi": "10.1/x",
+    "results": {
+        "test": {"segmentation": {"dsc": 0.8948, "iou": 0.8246}, "classification": {"tnr": 0.8158, "kappa": None}},
+        "external/ph2": {"segmentation": {"dsc": 0.8881}},
+    },
+    "notes": ["a misprint"],
+}
 
 
 class Page(HTMLParser):
@@ -49,8 +61,11 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
-        self.loads += [value for name, value in attributes if name in ("src", "srcset", "data", "action", "poster")
-                       or (name == "href" and tag != "a")]
+        self.loads += [
+            value
+            for name, value in attributes
+            if name in ("src", "srcset", "data", "action", "poster") or (name == "href" and tag != "a")
+        ]
         assert not [name for name, _ in attributes if name.startswith("on")]
 
     def handle_startendtag(self, tag, attributes):
@@ -70,13 +85,22 @@ def context(tmp_path):
     Image.new("RGB", (4, 3), "red").save(tmp_path / "figure.png")
     Image.new("RGB", (4, 3), "red").save(tmp_path / "sheet.jpg")
     return ReportContext(
-        title=HOSTILE, description=HOSTILE, metrics=METRICS, paper=PAPER | {"notes": [HOSTILE]},
+        title=HOSTILE,
+        description=HOSTILE,
+        metrics=METRICS,
+        paper=PAPER | {"notes": [HOSTILE]},
         summary={"Model": HOSTILE, "Parameters": 10_902_000},
         data=pd.DataFrame({"part": [HOSTILE], "images": [12], "share": [0.25]}),
-        excluded=pd.DataFrame({"image_id": ["im1"], "reason": [HOSTILE]}), notes=[HOSTILE], evaluation_notes={"test": [HOSTILE]},
-        figures=[Picture(tmp_path / "figure.png", HOSTILE)], explanations=[Picture(tmp_path / "sheet.jpg", "Grad-CAM")],
-        environment={"python": "3.11", "packages": {"keras": "3.15"}}, experiment={"title": HOSTILE, "seed": 0},
-        commands={HOSTILE: "serve"}, citation=HOSTILE)
+        excluded=pd.DataFrame({"image_id": ["im1"], "reason": [HOSTILE]}),
+        notes=[HOSTILE],
+        evaluation_notes={"test": [HOSTILE]},
+        figures=[Picture(tmp_path / "figure.png", HOSTILE)],
+        explanations=[Picture(tmp_path / "sheet.jpg", "Grad-CAM")],
+        environment={"python": "3.11", "packages": {"keras": "3.15"}},
+        experiment={"title": HOSTILE, "seed": 0},
+        commands={HOSTILE: "serve"},
+        citation=HOSTILE,
+    )
 
 
 def written(path, context):
@@ -134,15 +158,22 @@ def test_synthetic_report_says_so(tmp_path, context):
 def test_pictures_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "figure.svg").write_text("<svg/>")
     with pytest.raises(ValueError, match=r"figure\.svg"):
-        write_report(tmp_path / "report.html",
-                     ReportContext(title="t", metrics={}, figures=[Picture(tmp_path / "figure.svg", "")]))
+        write_report(
+            tmp_path / "report.html", ReportContext(title="t", metrics={}, figures=[Picture(tmp_path / "figure.svg", "")])
+        )
     assert not (tmp_path / "report.html").exists()
 
 
 def test_comparison_rows_order_and_content():
     rows = comparison_rows(PAPER, METRICS)
     assert [(row.split, row.metric) for row in rows] == [
-        ("test", "dsc"), ("test", "iou"), ("test", "tnr"), ("test", "auc"), ("external/ph2", "dsc"), ("validation", "dsc")]
+        ("test", "dsc"),
+        ("test", "iou"),
+        ("test", "tnr"),
+        ("test", "auc"),
+        ("external/ph2", "dsc"),
+        ("validation", "dsc"),
+    ]
     first, iou = rows[:2]
     assert (first.published, first.measured, first.ci95, first.n) == (0.8948, 0.88, (0.5, 0.9), 10)
     assert first.difference == pytest.approx(-0.0148)

@@ -35,15 +35,18 @@ def test_agrees_with_scikit_learn_on_random_masks():
 EMPTY, FULL, SOME = np.zeros((4, 5), bool), np.ones((4, 5), bool), np.eye(4, 5, dtype=bool)
 
 
-@pytest.mark.parametrize(("truth", "predicted", "dsc", "iou", "mcc", "sensitivity", "specificity", "hd95"), [
-    (EMPTY, EMPTY, math.nan, math.nan, math.nan, math.nan, 1.0, math.nan),
-    (EMPTY, SOME, 0.0, 0.0, 0.0, math.nan, 0.8, 1.0),
-    (SOME, EMPTY, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0),
-    (EMPTY, FULL, 0.0, 0.0, 0.0, math.nan, 0.0, 1.0),
-    (FULL, FULL, 1.0, 1.0, 1.0, 1.0, math.nan, 0.0),
-    (SOME, SOME, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
-    (FULL, SOME, 1 / 3, 0.2, 0.0, 0.2, math.nan, None),
-])
+@pytest.mark.parametrize(
+    ("truth", "predicted", "dsc", "iou", "mcc", "sensitivity", "specificity", "hd95"),
+    [
+        (EMPTY, EMPTY, math.nan, math.nan, math.nan, math.nan, 1.0, math.nan),
+        (EMPTY, SOME, 0.0, 0.0, 0.0, math.nan, 0.8, 1.0),
+        (SOME, EMPTY, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0),
+        (EMPTY, FULL, 0.0, 0.0, 0.0, math.nan, 0.0, 1.0),
+        (FULL, FULL, 1.0, 1.0, 1.0, 1.0, math.nan, 0.0),
+        (SOME, SOME, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+        (FULL, SOME, 1 / 3, 0.2, 0.0, 0.2, math.nan, None),
+    ],
+)
 def test_degenerate_masks(truth, predicted, dsc, iou, mcc, sensitivity, specificity, hd95):
     scores = score_mask(truth, predicted)
     expected = {"dsc": dsc, "iou": iou, "mcc": mcc, "sensitivity": sensitivity, "specificity": specificity}
@@ -69,10 +72,15 @@ def test_hausdorff_of_a_shifted_square_is_the_shift():
 def test_hausdorff_agrees_with_all_pairs():
     random = np.random.default_rng(3)
     truth, predicted = random.random((2, 12, 9)) < 0.3
+
     def outline(m):
         p = np.pad(m, 1)
-        return [(i, j) for i, j in zip(*np.nonzero(m), strict=True)
-                if not (p[i, j + 1] and p[i + 2, j + 1] and p[i + 1, j] and p[i + 1, j + 2])]
+        return [
+            (i, j)
+            for i, j in zip(*np.nonzero(m), strict=True)
+            if not (p[i, j + 1] and p[i + 2, j + 1] and p[i + 1, j] and p[i + 1, j + 2])
+        ]
+
     a, b = outline(truth), outline(predicted)
     ab = [min(math.dist(p, q) for q in b) for p in a]
     ba = [min(math.dist(p, q) for q in a) for p in b]

@@ -52,7 +52,8 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     sheets = GradCAMCallback(samples, tmp_path / "explain", CLASSES, explain_classes=["malignant"], batch_size=2).explain(model)
     assert files(tmp_path / "explain") == sorted(
         [f"{folder}/grad_cam_{name}.{kind}" for folder in ("a", "b", "c_d") for name in CLASSES for kind in ("png", "npy")]
-        + ["sheet.png", "sheet_malignant.png"])
+        + ["sheet.png", "sheet_malignant.png"]
+    )
     assert [sheet.path.name for sheet in sheets] == ["sheet.png", "sheet_malignant.png"]
     assert "predicted class" in sheets[0].caption
     assert "malignant" in sheets[1].caption
@@ -83,7 +84,10 @@ def test_on_train_end_explains_the_weights_the_model_has_then(tmp_path, samples)
     (tmp_path / "a" / "shap.png").write_bytes(b"another explainer's")
     callback.explain(model)
     assert [name for name in files(tmp_path) if name.startswith("a/")] == [
-        "a/grad_cam_benign.npy", "a/grad_cam_benign.png", "a/shap.png"]
+        "a/grad_cam_benign.npy",
+        "a/grad_cam_benign.png",
+        "a/shap.png",
+    ]
 
 
 def test_a_model_without_label_is_explained_by_its_predicted_lesion(tmp_path, samples):
@@ -114,8 +118,12 @@ def test_mistakes_are_found_before_training(tmp_path, samples):
     model.compile("sgd", loss={"mask": "mse", "label": "mse"})
     callback = GradCAMCallback(samples, tmp_path, CLASSES, layer="encoder_5")
     with pytest.raises(UserError, match="encoder_5"):
-        model.fit({"image": np.zeros((2, *SIZE, 3))}, {"mask": np.zeros((2, *SIZE, 1)), "label": np.zeros((2, 2))}, verbose=0,
-                  callbacks=[callback])
+        model.fit(
+            {"image": np.zeros((2, *SIZE, 3))},
+            {"mask": np.zeros((2, *SIZE, 1)), "label": np.zeros((2, 2))},
+            verbose=0,
+            callbacks=[callback],
+        )
     assert GradCAMCallback([], tmp_path, CLASSES).explain(model) == []
 
 

@@ -90,7 +90,7 @@ def test_the_predicted_class_is_the_default(model, images):
 def test_a_map_does_not_depend_on_its_batch(model, images):
     cam = GradCAM(model)
     together = cam({"image": images}, 1)
-    alone = np.concatenate([cam({"image": images[i:i + 1]}, 1) for i in range(len(images))])
+    alone = np.concatenate([cam({"image": images[i : i + 1]}, 1) for i in range(len(images))])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-7 * together.max())
 
 

@@ -58,8 +58,8 @@ def test_caption_remark_and_synthetic_mark_add_lines_and_cover_nothing():
     marked = overlay(GREY, width=320, caption=["ISIC_0000000", "truth: benign"], remark="no positive evidence", synthetic=True)
     lines = marked.shape[0] - plain.shape[0]
     assert lines >= 4 * 15
-    start = next(row for row in range(lines) if (marked[row:row + 240] == plain).all())
-    above, below = marked[:start], marked[start + 240:]
+    start = next(row for row in range(lines) if (marked[row : row + 240] == plain).all())
+    above, below = marked[:start], marked[start + 240 :]
     assert (above.min(axis=-1) < 100).any()
     assert above[..., 0].astype(int).min() > 150  # red letters
     assert (below.max(axis=-1) < 60).any()  # dark letters

@@ -79,8 +79,12 @@ def seeded_model(**arguments):
     keras.utils.set_random_seed(5)
     model = joint_model(**arguments)
     generator = np.random.default_rng(2)
-    model.set_weights([np.abs(w) if "variance" in v.path else w for v, w in (
-        (v, generator.normal(0, 0.5, v.shape).astype("float32")) for v in model.weights)])
+    model.set_weights(
+        [
+            np.abs(w) if "variance" in v.path else w
+            for v, w in ((v, generator.normal(0, 0.5, v.shape).astype("float32")) for v in model.weights)
+        ]
+    )
     return model
 
 
@@ -107,8 +111,13 @@ def turned():
 
 
 UPLOADS = {
-    "jpeg": photograph("JPEG", 60, 90, 0), "empty": b"", "png": photograph("PNG", 24, 32, 1), "text": b"no image",
-    "bmp": photograph("BMP", 33, 21, 2), "truncated": photograph("JPEG", 60, 90, 0)[:-300], "small": photograph("PNG", 7, 9, 3),
+    "jpeg": photograph("JPEG", 60, 90, 0),
+    "empty": b"",
+    "png": photograph("PNG", 24, 32, 1),
+    "text": b"no image",
+    "bmp": photograph("BMP", 33, 21, 2),
+    "truncated": photograph("JPEG", 60, 90, 0)[:-300],
+    "small": photograph("PNG", 7, 9, 3),
     "turned": turned(),
 }
 BAD = ("empty", "text", "truncated")
@@ -122,8 +131,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return export_model(model, tmp_path_factory.mktemp("export") / "saved_model", classes=CLASSES, image_size=SIZE, name="joint",
-                        synthetic=True, extra={"experiment": "a title"})
+    return export_model(
+        model,
+        tmp_path_factory.mktemp("export") / "saved_model",
+        classes=CLASSES,
+        image_size=SIZE,
+        name="joint",
+        synthetic=True,
+        extra={"experiment": "a title"},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +154,14 @@ def answers(exported, images, tmp_path_factory):
     (folder / "client.py").write_text(CLIENT)
     (folder / "uploads.json").write_text(json.dumps([base64.b64encode(data).decode() for data in UPLOADS.values()]))
     np.save(folder / "images.npy", images)
-    done = subprocess.run([sys.executable, "client.py", str(exported), "uploads.json", "images.npy", "answers.json"], cwd=folder,
-                          capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "client.py", str(exported), "uploads.json", "images.npy", "answers.json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "answers.json").read_text())
 
@@ -153,8 +175,12 @@ def expected_outputs(model, images):
     outputs = {key: np.asarray(value, "float64") for key, value in model({"image": images}, training=False).items()}
     shares = np.exp(outputs["label"] - outputs["label"].max(axis=1, keepdims=True))
     probabilities = shares / shares.sum(axis=1, keepdims=True)
-    return {"mask": 1 / (1 + np.exp(-outputs["mask"])), "probabilities": probabilities, "embedding": outputs["embedding"],
-            "label": [CLASSES[i] for i in probabilities.argmax(axis=1)]}
+    return {
+        "mask": 1 / (1 + np.exp(-outputs["mask"])),
+        "probabilities": probabilities,
+        "embedding": outputs["embedding"],
+        "label": [CLASSES[i] for i in probabilities.argmax(axis=1)],
+    }
 
 
 def strings(values):
@@ -228,12 +254,21 @@ def png_that_announces(height, width):
 WHOLE = {kind: photograph(kind, 20, 30, 5) for kind in ("JPEG", "PNG", "BMP")}
 WHOLE["progressive JPEG"] = photograph("JPEG", 20, 30, 5, progressive=True)
 REFUSED = {
-    "one byte": b"\xff", "JPEG magic": b"\xff\xd8\xff", "PNG magic": b"\x89PNG\r\n\x1a\n", "BMP magic": b"BM",
-    "zeros": bytes(100), "table": b"image_id,label\n1,benign\n",
-    "TIFF": photograph("TIFF", 20, 30, 5), "GIF": photograph("GIF", 20, 30, 5),
-    "bomb": png_that_announces(20_001, 20_001), "no pixels": png_that_announces(0, 0),
-    **{f"{kind} cut at {share}": data[:int(len(data) * share)]
-       for kind, data in WHOLE.items() for share in (0.02, 0.1, 0.5, 0.95)},
+    "one byte": b"\xff",
+    "JPEG magic": b"\xff\xd8\xff",
+    "PNG magic": b"\x89PNG\r\n\x1a\n",
+    "BMP magic": b"BM",
+    "zeros": bytes(100),
+    "table": b"image_id,label\n1,benign\n",
+    "TIFF": photograph("TIFF", 20, 30, 5),
+    "GIF": photograph("GIF", 20, 30, 5),
+    "bomb": png_that_announces(20_001, 20_001),
+    "no pixels": png_that_announces(0, 0),
+    **{
+        f"{kind} cut at {share}": data[: int(len(data) * share)]
+        for kind, data in WHOLE.items()
+        for share in (0.02, 0.1, 0.5, 0.95)
+    },
     **{f"{kind} without its last byte": data[:-1] for kind, data in WHOLE.items()},
 }
 

@@ -100,8 +100,11 @@ def test_half_precision_keeps_float32_variables_and_statistics(policy: str) -> N
 def test_masks_and_other_ranks_go_through_keras() -> None:
     for shape, arguments in (((4, 3), {}), ((4, 5, 3), {"mask": np.arange(20).reshape(4, 5) % 3 > 0})):
         x = np.random.default_rng(2).normal(size=shape).astype("float32")
-        np.testing.assert_allclose(BatchNormalization()(x, training=True, **arguments),
-                                   keras.layers.BatchNormalization()(x, training=True, **arguments), atol=1e-6)
+        np.testing.assert_allclose(
+            BatchNormalization()(x, training=True, **arguments),
+            keras.layers.BatchNormalization()(x, training=True, **arguments),
+            atol=1e-6,
+        )
 
 
 def test_a_training_step_is_that_of_keras() -> None:
@@ -110,8 +113,16 @@ def test_a_training_step_is_that_of_keras() -> None:
     results = []
     for kind in (BatchNormalization, keras.layers.BatchNormalization):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), kind(), keras.layers.ReLU(),
-                                  keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)])
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.Conv2D(4, 3),
+                kind(),
+                keras.layers.ReLU(),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(1),
+            ]
+        )
         model.compile(keras.optimizers.SGD(0.1), loss="mse")
         losses = [model.train_on_batch(x, y) for _ in range(3)]
         results.append([np.array(losses), *model.get_weights()])

@@ -31,7 +31,7 @@ def test_against_numpy() -> None:
     expected = np.empty_like(x)
     for row in range(5):
         for column in range(4):
-            window = pooled[:, row: row + 3, column: column + 3, :]
+            window = pooled[:, row : row + 3, column : column + 3, :]
             attention = sigmoid((window * weights["spatial_logits/kernel"][..., 0]).sum((1, 2, 3)))
             expected[:, row, column] = weighted[:, row, column] * attention[:, None]
     np.testing.assert_allclose(layer(x), expected, atol=1e-5)

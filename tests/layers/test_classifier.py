@@ -13,7 +13,8 @@ def test_units_are_the_values_before_the_activation() -> None:
     x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
     found = [np.asarray(value) for value in model(x)]
     (first, first_bias), (second, second_bias), (last, last_bias) = (
-        model.get_layer(name).get_weights() for name in ("dense_1", "dense_2", "label"))
+        model.get_layer(name).get_weights() for name in ("dense_1", "dense_2", "label")
+    )
     np.testing.assert_allclose(found[1], x @ first + first_bias, atol=1e-5)
     np.testing.assert_allclose(found[2], np.maximum(found[1], 0) @ second + second_bias, atol=1e-5)
     np.testing.assert_allclose(found[0], np.maximum(found[2], 0) @ last + last_bias, atol=1e-5)

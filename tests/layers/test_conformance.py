@@ -40,8 +40,9 @@ def test_layer(kind: type[keras.layers.Layer], arguments: dict, inputs: np.ndarr
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @every_case
-def test_mixed_precision(kind: type[keras.layers.Layer], arguments: dict, inputs: np.ndarray | list[np.ndarray],
-                         policy: str) -> None:
+def test_mixed_precision(
+    kind: type[keras.layers.Layer], arguments: dict, inputs: np.ndarray | list[np.ndarray], policy: str
+) -> None:
     conformance.check_layer_mixed_precision(lambda: kind(**arguments), inputs, policy)
 
 

@@ -9,10 +9,13 @@ FEATURES = np.array([[1.0, 2.0], [3.0, 4.0]], "float32").reshape(1, 2, 1, 2)
 UNITS = np.array([[-1.0, 2.0]], "float32")
 
 
-@pytest.mark.parametrize(("gate", "expected"), [
-    ("relu", [0.0, 4.0, 0.0, 8.0]),  # a negative unit blanks its channel
-    ("sigmoid", [0.268941, 1.761594, 0.806824, 3.523188]),
-])
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [
+        ("relu", [0.0, 4.0, 0.0, 8.0]),  # a negative unit blanks its channel
+        ("sigmoid", [0.268941, 1.761594, 0.806824, 3.523188]),
+    ],
+)
 def test_worked_by_hand(gate: str, expected: list[float]) -> None:
     np.testing.assert_allclose(np.ravel(ReverseJointGate(gate)([FEATURES, UNITS])), expected, atol=1e-5)
 

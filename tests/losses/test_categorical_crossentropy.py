@@ -32,10 +32,13 @@ def test_label_smoothing() -> None:
     np.testing.assert_allclose(loss, 0.95 * PLAIN + 0.05 * opposite, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"class_weights": (1.0, -1.0)}, "negative"),
-    ({"label_smoothing": 1.0}, "label_smoothing"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"class_weights": (1.0, -1.0)}, "negative"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
 def test_arguments_out_of_range(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CategoricalCrossentropy(**arguments)

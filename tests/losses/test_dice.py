@@ -8,14 +8,17 @@ from keras_skin.losses.dice import Dice
 RIGHT, WRONG, HALF = 50.0, -50.0, 0.0  # logits of probabilities 1, 0 and 0.5
 
 
-@pytest.mark.parametrize(("truth", "logits", "expected"), [
-    ([1, 1, 0, 0], [RIGHT, RIGHT, WRONG, WRONG], 0.0),
-    ([1, 1, 0, 0], [WRONG, WRONG, RIGHT, RIGHT], 1 - 1 / 5),  # overlap 0, 2 + 2 pixels: 1 - (0 + 1) / (4 + 1)
-    ([1, 1, 0, 0], [HALF, HALF, HALF, HALF], 1 - 3 / 5),  # overlap 2 * 0.5 = 1: 1 - (2 + 1) / (2 + 2 + 1)
-    ([1, 1, 0, 0], [RIGHT, WRONG, WRONG, WRONG], 1 - 3 / 4),  # overlap 1: 1 - (2 + 1) / (1 + 2 + 1)
-    ([0, 0, 0, 0], [WRONG, WRONG, WRONG, WRONG], 0.0),
-    ([0, 0, 0, 0], [RIGHT, RIGHT, RIGHT, RIGHT], 1 - 1 / 5),
-])
+@pytest.mark.parametrize(
+    ("truth", "logits", "expected"),
+    [
+        ([1, 1, 0, 0], [RIGHT, RIGHT, WRONG, WRONG], 0.0),
+        ([1, 1, 0, 0], [WRONG, WRONG, RIGHT, RIGHT], 1 - 1 / 5),  # overlap 0, 2 + 2 pixels: 1 - (0 + 1) / (4 + 1)
+        ([1, 1, 0, 0], [HALF, HALF, HALF, HALF], 1 - 3 / 5),  # overlap 2 * 0.5 = 1: 1 - (2 + 1) / (2 + 2 + 1)
+        ([1, 1, 0, 0], [RIGHT, WRONG, WRONG, WRONG], 1 - 3 / 4),  # overlap 1: 1 - (2 + 1) / (1 + 2 + 1)
+        ([0, 0, 0, 0], [WRONG, WRONG, WRONG, WRONG], 0.0),
+        ([0, 0, 0, 0], [RIGHT, RIGHT, RIGHT, RIGHT], 1 - 1 / 5),
+    ],
+)
 def test_worked_by_hand(truth: list[float], logits: list[float], expected: float) -> None:
     shape = (1, 2, 2, 1)
     loss = Dice(reduction=None)(np.reshape(truth, shape).astype("float32"), np.reshape(logits, shape).astype("float32"))

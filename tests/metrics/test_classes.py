@@ -37,8 +37,11 @@ def test_accuracy_and_f1(classes: int) -> None:
 def test_auc(classes: int, scale: float) -> None:
     truth, logits = draw(classes, scale)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected = (roc_auc_score(truth, probabilities[:, 1]) if classes == 2
-                else roc_auc_score(truth, probabilities, multi_class="ovr", average="macro"))
+    expected = (
+        roc_auc_score(truth, probabilities[:, 1])
+        if classes == 2
+        else roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    )
     assert score("auc", truth, logits) == pytest.approx(expected, abs=2e-3)
 
 

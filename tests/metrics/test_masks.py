@@ -8,14 +8,17 @@ from keras_skin.metrics.dsc import DSC
 from keras_skin.metrics.iou import IoU
 
 
-@pytest.mark.parametrize(("truth", "logits", "dsc", "iou"), [
-    ([1, 1, 0, 0], [9, 9, -9, -9], 1, 1),
-    ([1, 1, 0, 0], [9, -9, -9, -9], 2 / 3, 1 / 2),
-    ([1, 1, 0, 0], [-9, -9, 9, -9], 0, 0),
-    ([1, 1, 0, 0], [0, 0, 0, 0], 0, 0),  # probability 0.5 is not above the threshold
-    ([0, 0, 0, 0], [-9, -9, -9, -9], 1, 1),
-    ([0, 0, 0, 0], [-9, 9, -9, -9], 0, 0),
-])
+@pytest.mark.parametrize(
+    ("truth", "logits", "dsc", "iou"),
+    [
+        ([1, 1, 0, 0], [9, 9, -9, -9], 1, 1),
+        ([1, 1, 0, 0], [9, -9, -9, -9], 2 / 3, 1 / 2),
+        ([1, 1, 0, 0], [-9, -9, 9, -9], 0, 0),
+        ([1, 1, 0, 0], [0, 0, 0, 0], 0, 0),  # probability 0.5 is not above the threshold
+        ([0, 0, 0, 0], [-9, -9, -9, -9], 1, 1),
+        ([0, 0, 0, 0], [-9, 9, -9, -9], 0, 0),
+    ],
+)
 def test_worked_by_hand(truth: list[float], logits: list[float], dsc: float, iou: float) -> None:
     shape = (1, 2, 2, 1)
     for metric, expected in ((DSC(), dsc), (IoU(), iou)):
@@ -30,7 +33,7 @@ def test_mean_over_images_against_scikit_learn() -> None:
     pairs = [(image.ravel() > 0, values.ravel() > 0) for image, values in zip(truth, logits, strict=True)]
     for metric, score in ((DSC(), f1_score), (IoU(), jaccard_score)):
         for start in (0, 3, 6):
-            metric.update_state(truth[start: start + 3], logits[start: start + 3])
+            metric.update_state(truth[start : start + 3], logits[start : start + 3])
         assert float(metric.result()) == pytest.approx(np.mean([score(*pair) for pair in pairs]), abs=1e-6)
 
 

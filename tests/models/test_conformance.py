@@ -12,17 +12,28 @@ FULLEST = dict(CONFIGURATIONS)  # the last configuration of a model is the one w
 
 
 def case(name: str, arguments: dict, *more: str, slow: bool) -> object:
-    return pytest.param(name, arguments, *more, id="-".join([name, *map(str, arguments.values()), *more]),
-                        marks=[pytest.mark.slow] if slow else [])
+    return pytest.param(
+        name,
+        arguments,
+        *more,
+        id="-".join([name, *map(str, arguments.values()), *more]),
+        marks=[pytest.mark.slow] if slow else [],
+    )
 
 
 every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each, slow=False) for each in CONFIGURATIONS])
 fullest_first = pytest.mark.parametrize(
-    ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS])
+    ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS]
+)
 # Tracing a deep backbone in float16 takes long.
-every_policy = pytest.mark.parametrize(("name", "arguments", "policy"), [
-    case(*each, policy, slow=policy == "mixed_float16" and each[0] != "jrl")
-    for each in FULLEST.items() for policy in ("mixed_bfloat16", "mixed_float16")])
+every_policy = pytest.mark.parametrize(
+    ("name", "arguments", "policy"),
+    [
+        case(*each, policy, slow=policy == "mixed_float16" and each[0] != "jrl")
+        for each in FULLEST.items()
+        for policy in ("mixed_bfloat16", "mixed_float16")
+    ],
+)
 
 
 @every_configuration

@@ -26,8 +26,8 @@ def image(batch: int = 2) -> dict[str, np.ndarray]:
 
 def view(model: keras.Model, *layers: str) -> list[np.ndarray]:
     """The outputs of layers that are called once, in inference."""
-    outputs = [model.get_layer(name).output for name in layers]
-    return keras.Model(model.input, outputs).predict_on_batch(image())
+    found = keras.Model(model.input, {name: model.get_layer(name).output for name in layers}).predict_on_batch(image())
+    return [found[name] for name in layers]
 
 
 def test_parameters_grow_as_published() -> None:
@@ -51,10 +51,22 @@ def test_two_passes_share_kernels_and_not_normalisations() -> None:
     model = jrl(**SMALL, variant="mtl2")
     calls = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
     assert {name for name, count in calls.items() if count == 2} == {
-        "decoder_2_conv_2", "decoder_1_upsample", "decoder_1_conv_1", "decoder_1_conv_2", "mask_head"}
+        "decoder_2_conv_2",
+        "decoder_1_upsample",
+        "decoder_1_conv_1",
+        "decoder_1_conv_2",
+        "mask_head",
+    }
     normalisations = {layer.name for layer in model.layers if isinstance(layer, BatchNormalization)}
-    assert {"initial_decoder_2_norm", "decoder_2_norm", "initial_decoder_1_norm", "decoder_1_norm",
-            "initial_decoder_1_1_norm", "decoder_1_1_norm", "decoder_2_1_norm"} <= normalisations
+    assert {
+        "initial_decoder_2_norm",
+        "decoder_2_norm",
+        "initial_decoder_1_norm",
+        "decoder_1_norm",
+        "initial_decoder_1_1_norm",
+        "decoder_1_1_norm",
+        "decoder_2_1_norm",
+    } <= normalisations
     assert max(calls[name] for name in normalisations) == 1
 
 
@@ -112,13 +124,16 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
     np.testing.assert_allclose(levels.ravel(), np.arange(256) / 255, atol=1e-7)
 
 
-@pytest.mark.parametrize(("arguments", "messages"), [
-    ({"image_size": (190, 256)}, ["190x256", "multiples of 32", "192x256"]),
-    ({"image_size": (192, 8)}, ["192x8", "192x32"]),
-    ({"variant": "mtl5", "gate": "tanh", "classes": 1}, ["'mtl5'", "'tanh'", "classes is 1"]),
-    ({"variant": "mtl1", "initial_mask": True}, ["mtl1 has one mask"]),
-    ({"filters": (4, 8)}, ["2 levels"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ({"image_size": (190, 256)}, ["190x256", "multiples of 32", "192x256"]),
+        ({"image_size": (192, 8)}, ["192x8", "192x32"]),
+        ({"variant": "mtl5", "gate": "tanh", "classes": 1}, ["'mtl5'", "'tanh'", "classes is 1"]),
+        ({"variant": "mtl1", "initial_mask": True}, ["mtl1 has one mask"]),
+        ({"filters": (4, 8)}, ["2 levels"]),
+    ],
+)
 def test_mistakes_are_named(arguments: dict, messages: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         jrl(**arguments)

@@ -41,19 +41,25 @@ def compiled_model(optimizer: Any = None, dropout: float = 0.5) -> keras.Model:
     model = small_model(dropout)
     model.compile(
         optimizer=optimizer or keras.optimizers.Adam(0.01),
-        loss={"mask": keras.losses.BinaryCrossentropy(from_logits=True),
-              "label": keras.losses.CategoricalCrossentropy(from_logits=True)},
+        loss={
+            "mask": keras.losses.BinaryCrossentropy(from_logits=True),
+            "label": keras.losses.CategoricalCrossentropy(from_logits=True),
+        },
         loss_weights={"mask": 0.5, "label": 0.5},
-        metrics={"mask": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-                 "label": [keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.AUC(from_logits=True, name="auc")]})
+        metrics={
+            "mask": [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+            "label": [keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.AUC(from_logits=True, name="auc")],
+        },
+    )
     return model
 
 
 class SmallData:
     """Training data whose batches are functions of (seed, epoch, index), as `fit` wants them."""
 
-    def __init__(self, steps: int = STEPS, seed: int = 0, batches: int | None = None,
-                 bad_step: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, steps: int = STEPS, seed: int = 0, batches: int | None = None, bad_step: tuple[int, int] | None = None
+    ) -> None:
         self.steps = steps
         self.seed = seed
         self.batches = steps if batches is None else batches
@@ -83,10 +89,13 @@ class SmallData:
             for step in range(self.step, self.batches):
                 yield self.batch(self.epoch, step)
 
-        return tf.data.Dataset.from_generator(batches, output_signature=(
-            {"image": tf.TensorSpec((None, SIZE, SIZE, 3), "float32")},
-            {"mask": tf.TensorSpec((None, SIZE, SIZE, 1), "float32"), "label": tf.TensorSpec((None, CLASSES), "float32")},
-        )).prefetch(2)
+        return tf.data.Dataset.from_generator(
+            batches,
+            output_signature=(
+                {"image": tf.TensorSpec((None, SIZE, SIZE, 3), "float32")},
+                {"mask": tf.TensorSpec((None, SIZE, SIZE, 1), "float32"), "label": tf.TensorSpec((None, CLASSES), "float32")},
+            ),
+        ).prefetch(2)
 
 
 def validation_data(batches: int = 2) -> tf.data.Dataset:
@@ -128,16 +137,19 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     if "signal" in settings:
         epoch, step, number = settings.pop("signal")
         callbacks.append(SignalAt(epoch, step, getattr(signal, number)))
-    optimizer = make_optimizer({"name": "adam", "learning_rate": 0.01}, {"name": "exponential", "factor": 0.1},
-                               epochs=settings["epochs"], steps=STEPS)
+    optimizer = make_optimizer(
+        {"name": "adam", "learning_rate": 0.01}, {"name": "exponential", "factor": 0.1}, epochs=settings["epochs"], steps=STEPS
+    )
     model = compiled_model(optimizer)
     try:
         result = fit(model, SmallData(), validation_data(), folder=folder, callbacks=callbacks, **settings)
     except TrainingInterrupted as interruption:
         print(interruption)
         return interruption.exit_code
-    arrays = {f"v{i}": np.asarray(variable.numpy(), dtype="float64")
-              for i, variable in enumerate([*model.variables, *model.optimizer.variables])}
+    arrays = {
+        f"v{i}": np.asarray(variable.numpy(), dtype="float64")
+        for i, variable in enumerate([*model.variables, *model.optimizer.variables])
+    }
     np.savez(folder / "outcome.npz", history=result.history.drop(columns="seconds").to_numpy(), best=result.best_epoch, **arrays)
     return 0
 

@@ -21,9 +21,25 @@ def train(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
     settings = {"epochs": 3, "save_every_steps": 2, **settings}
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    return subprocess.run([sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning",
-                           str(SCRIPT), str(folder), json.dumps(settings)],
-                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=300, check=False)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-W",
+            "ignore::FutureWarning",
+            str(SCRIPT),
+            str(folder),
+            json.dumps(settings),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=300,
+        check=False,
+    )
 
 
 def outcome(folder: Path) -> dict[str, np.ndarray]:

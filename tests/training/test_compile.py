@@ -40,8 +40,16 @@ def test_a_weight_left_out_is_one_and_arguments_reach_the_loss(small, seeded):
 def test_default_metrics(small, seeded):
     model = compile_model(small.small_model(), LOSSES, optimizer="sgd")
     names = build_training_state(model, spec(small))
-    assert set(names) == {"loss", "mask_loss", "label_loss", "mask_dsc", "mask_iou",
-                          "label_accuracy", "label_f1_weighted", "label_auc"}
+    assert set(names) == {
+        "loss",
+        "mask_loss",
+        "label_loss",
+        "mask_dsc",
+        "mask_iou",
+        "label_accuracy",
+        "label_f1_weighted",
+        "label_auc",
+    }
 
 
 def test_a_single_output_is_logged_under_the_same_names(small, seeded):
@@ -70,12 +78,22 @@ def test_float16_gets_a_loss_scale(small, seeded, precision):
 
 def test_every_mistake_is_named_at_once(small):
     with pytest.raises(UserError) as error:
-        compile_model(small.small_model(), {"maks": {"name": "dice"}, "label": {"name": "categorical_crossentopy"}},
-                      {"lable": ["auc"], "mask": ["dcs"], "label": [{"name": "accuracy", "colour": 1}]}, "sgd")
+        compile_model(
+            small.small_model(),
+            {"maks": {"name": "dice"}, "label": {"name": "categorical_crossentopy"}},
+            {"lable": ["auc"], "mask": ["dcs"], "label": [{"name": "accuracy", "colour": 1}]},
+            "sgd",
+        )
     text = str(error.value)
-    for words in ("no output 'maks' to apply a loss to. Did you mean 'mask'?", "no output 'lable' to apply a metric to",
-                  "output 'mask' has no loss", "no loss 'categorical_crossentopy'", "no metric 'dcs'",
-                  "metric 'accuracy' takes no 'colour'", f"Known: {', '.join(metrics.names())}"):
+    for words in (
+        "no output 'maks' to apply a loss to. Did you mean 'mask'?",
+        "no output 'lable' to apply a metric to",
+        "output 'mask' has no loss",
+        "no loss 'categorical_crossentopy'",
+        "no metric 'dcs'",
+        "metric 'accuracy' takes no 'colour'",
+        f"Known: {', '.join(metrics.names())}",
+    ):
         assert words in text
     given = {"mask": {"name": "dice", "smoth": 1}, "label": {"name": "categorical_crossentropy", "label_smoothing": 3}}
     with pytest.raises(UserError) as error:

@@ -87,17 +87,31 @@ def test_equals_one_fit_of_keras_over_all_epochs(small, seeded, tmp_path):
 def test_history_and_files(small, seeded, tmp_path, caplog):
     caplog.set_level("INFO", logger="keras_skin")
     model = small.compiled_model()
-    result = fit(model, small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path / "checkpoints",
-                 history_file=tmp_path / "history.csv")
+    result = fit(
+        model,
+        small.SmallData(),
+        small.validation_data(),
+        epochs=2,
+        folder=tmp_path / "checkpoints",
+        history_file=tmp_path / "history.csv",
+    )
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
-        "checkpoints/best.weights.h5", "checkpoints/run_state.npz", "history.csv"]
+        "checkpoints/best.weights.h5",
+        "checkpoints/run_state.npz",
+        "history.csv",
+    ]
     table = pd.read_csv(tmp_path / "history.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(table, result.history, check_dtype=False)
     assert list(table.columns[:3]) == ["epoch", "learning_rate", "seconds"]
     assert {"loss", "mask_loss", "mask_accuracy", "label_auc", "val_loss", "val_label_auc"} <= set(table.columns)
     text = "\n".join(caplog.messages)
-    for words in ("training small: 143 parameters, 2 epochs of 5 steps, Adam at 0.01, float32; best epoch = lowest val_loss",
-                  "epoch 1/2  loss", " | val loss", "epoch 2/2", "its weights are loaded"):
+    for words in (
+        "training small: 143 parameters, 2 epochs of 5 steps, Adam at 0.01, float32; best epoch = lowest val_loss",
+        "epoch 1/2  loss",
+        " | val loss",
+        "epoch 2/2",
+        "its weights are loaded",
+    ):
         assert words in text
 
 
@@ -125,8 +139,16 @@ def test_best_weights_come_back(small, seeded, tmp_path):
 
 def test_patience(small, seeded, tmp_path):
     model = small.compiled_model(keras.optimizers.SGD(0.0))
-    result = fit(model, small.SmallData(), small.validation_data(), epochs=9, folder=tmp_path, patience=2,
-                 monitor="val_mask_accuracy", mode="min")
+    result = fit(
+        model,
+        small.SmallData(),
+        small.validation_data(),
+        epochs=9,
+        folder=tmp_path,
+        patience=2,
+        monitor="val_mask_accuracy",
+        mode="min",
+    )
     # batch normalisation's statistics still move, so that the first epochs may improve
     assert len(result.history) == min(result.best_epoch + 2, 9)
     assert result.stopped_early == (len(result.history) < 9)
@@ -137,17 +159,20 @@ def test_a_stopped_training_does_not_go_on(small, seeded, tmp_path):
     first = fit(model, small.SmallData(), small.validation_data(), epochs=4, folder=tmp_path, callbacks=[StopAt(1)])
     assert (len(first.history), first.stopped_early) == (2, True)
     data = small.SmallData()
-    again = fit(small.compiled_model(), data, small.validation_data(), epochs=4, folder=tmp_path, callbacks=[StopAt(1)],
-                resume=True)
+    again = fit(
+        small.compiled_model(), data, small.validation_data(), epochs=4, folder=tmp_path, callbacks=[StopAt(1)], resume=True
+    )
     pd.testing.assert_frame_equal(again.history, first.history)
     assert data.starts == []
 
 
 def test_interrupted_in_each_precision_and_continued(small, seeded, precision, tmp_path):
     """The same as test_resume.py shows between processes, for every precision, with a callback that remembers something."""
+
     def run(folder, callbacks, resume=False):
-        return fit(model, data, small.validation_data(), epochs=2, folder=folder, callbacks=callbacks, resume=resume,
-                   save_every_steps=2)
+        return fit(
+            model, data, small.validation_data(), epochs=2, folder=folder, callbacks=callbacks, resume=resume, save_every_steps=2
+        )
 
     keras.utils.set_random_seed(1)
     model, data = small.compiled_model(), small.SmallData()
@@ -168,8 +193,9 @@ def test_interrupted_in_each_precision_and_continued(small, seeded, precision, t
     assert data.starts == [(1, 3)]
     assert recorder.calls == ["begin", "epoch 1", 3, 4, "end"]
     assert recorder.total == 10
-    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), undisturbed.history.drop(columns="seconds"),
-                                  check_exact=True)
+    pd.testing.assert_frame_equal(
+        resumed.history.drop(columns="seconds"), undisturbed.history.drop(columns="seconds"), check_exact=True
+    )
     for found, wanted in zip(values(model), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
@@ -180,8 +206,15 @@ def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_p
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(TrainingInterrupted, match="SIGTERM") as interruption:
-        fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path,
-            callbacks=[InValidation()], save_every_steps=4)
+        fit(
+            small.compiled_model(),
+            small.SmallData(),
+            small.validation_data(),
+            epochs=2,
+            folder=tmp_path,
+            callbacks=[InValidation()],
+            save_every_steps=4,
+        )
     assert interruption.value.exit_code == 128 + signal.SIGTERM
     record = load_run_state(tmp_path / "run_state.npz").record
     assert (record["epoch"], record["step"]) == (0, 4)
@@ -204,8 +237,16 @@ def test_the_state_is_saved_by_the_clock(small, seeded, tmp_path):
         def on_train_batch_begin(self, batch, logs=None):
             seen.append(load_run_state(tmp_path / "run_state.npz").record["step"])
 
-    fit(small.compiled_model(), small.SmallData(), None, epochs=1, folder=tmp_path, callbacks=[Look()], monitor="loss",
-        save_every_seconds=0.0)
+    fit(
+        small.compiled_model(),
+        small.SmallData(),
+        None,
+        epochs=1,
+        folder=tmp_path,
+        callbacks=[Look()],
+        monitor="loss",
+        save_every_seconds=0.0,
+    )
     assert seen == [0, 1, 2, 3, 4]
 
 
@@ -223,8 +264,9 @@ def test_a_monitored_value_that_is_never_finite(small, seeded, tmp_path, caplog)
         def on_epoch_end(self, epoch, logs=None):
             logs["val_loss"] = float("nan")
 
-    result = fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path,
-                 callbacks=[Spoil()])
+    result = fit(
+        small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=tmp_path, callbacks=[Spoil()]
+    )
     assert (result.best_epoch, result.best_value) == (None, None)
     assert "no epoch had a finite value of lowest val_loss" in caplog.text
     assert not (tmp_path / "best.weights.h5").exists()
@@ -329,15 +371,26 @@ def test_a_folder_is_not_trained_in_twice_by_accident(small, finished):
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=1, folder=finished[0])
 
 
-@pytest.mark.parametrize(("steps", "callbacks", "monitor", "words"), [
-    (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
-    (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
-    (5, [], "loss", "chosen by lowest val_loss; it cannot go on by lowest loss"),
-])
+@pytest.mark.parametrize(
+    ("steps", "callbacks", "monitor", "words"),
+    [
+        (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
+        (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
+        (5, [], "loss", "chosen by lowest val_loss; it cannot go on by lowest loss"),
+    ],
+)
 def test_a_state_of_another_training_is_refused(small, finished, steps, callbacks, monitor, words):
     with pytest.raises(UserError, match=words):
-        fit(small.compiled_model(), small.SmallData(steps=steps), small.validation_data(), epochs=2, folder=finished[0],
-            resume=True, callbacks=callbacks, monitor=monitor)
+        fit(
+            small.compiled_model(),
+            small.SmallData(steps=steps),
+            small.validation_data(),
+            epochs=2,
+            folder=finished[0],
+            resume=True,
+            callbacks=callbacks,
+            monitor=monitor,
+        )
 
 
 def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path):

@@ -10,11 +10,17 @@ from keras_skin.training.monitor import Monitor
 LOGGED = ["loss", "mask_dsc", "val_loss", "val_mask_dsc", "val_label_auc", "val_error_rate"]
 
 
-@pytest.mark.parametrize(("names", "mode", "maximise"), [
-    ("val_loss", "auto", False), ("val_error_rate", "auto", False), ("val_mask_dsc", "auto", True),
-    (["val_mask_dsc", "val_label_auc"], "auto", True), ("val_mask_dsc", "min", False),
-    (["val_loss", "val_mask_dsc"], "max", True),
-])
+@pytest.mark.parametrize(
+    ("names", "mode", "maximise"),
+    [
+        ("val_loss", "auto", False),
+        ("val_error_rate", "auto", False),
+        ("val_mask_dsc", "auto", True),
+        (["val_mask_dsc", "val_label_auc"], "auto", True),
+        ("val_mask_dsc", "min", False),
+        (["val_loss", "val_mask_dsc"], "max", True),
+    ],
+)
 def test_direction(names, mode, maximise):
     assert Monitor.create(names, mode, LOGGED).maximise is maximise
 
@@ -38,13 +44,19 @@ def test_better_is_strictly_better_and_nan_never_is():
             assert not high.improves(value, best)
 
 
-@pytest.mark.parametrize(("names", "mode", "words"), [
-    (["val_mask_dcs", "nothing"], "auto", ["'val_mask_dcs'", "Did you mean 'val_mask_dsc'?", "'nothing'",
-                                               "logs: loss, mask_dsc"]),
-    ([], "auto", ["No value to monitor"]),
-    ("loss", "best", ["'best'", "auto, min, max"]),
-    (["val_loss", "val_mask_dsc"], "auto", ["some are better low"]),
-])
+@pytest.mark.parametrize(
+    ("names", "mode", "words"),
+    [
+        (
+            ["val_mask_dcs", "nothing"],
+            "auto",
+            ["'val_mask_dcs'", "Did you mean 'val_mask_dsc'?", "'nothing'", "logs: loss, mask_dsc"],
+        ),
+        ([], "auto", ["No value to monitor"]),
+        ("loss", "best", ["'best'", "auto, min, max"]),
+        (["val_loss", "val_mask_dsc"], "auto", ["some are better low"]),
+    ],
+)
 def test_mistakes(names, mode, words):
     with pytest.raises(UserError) as error:
         Monitor.create(names, mode, LOGGED)

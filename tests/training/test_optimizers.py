@@ -42,14 +42,19 @@ def test_the_schedule_is_used():
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"name": "adm", "learning_rate": 1.0}, ["'adm'", "Did you mean 'adam'?"]),
-    ({"learning_rate": 1.0}, ["no optimizer None"]),
-    ({"name": "adam", "momentum": 0.9, "beta1": 0.9}, ["takes no 'momentum'", "takes no 'beta1'", "Did you mean 'beta_1'?",
-                                                       "learning_rate above 0, got None"]),
-    ({"name": "sgd", "learning_rate": -1.0}, ["above 0, got -1.0"]),
-    ({"name": "sgd", "learning_rate": 1.0, "clipnorm": 1.0, "clipvalue": 1.0}, ["Optimizer 'sgd'", "Only one of"]),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "adm", "learning_rate": 1.0}, ["'adm'", "Did you mean 'adam'?"]),
+        ({"learning_rate": 1.0}, ["no optimizer None"]),
+        (
+            {"name": "adam", "momentum": 0.9, "beta1": 0.9},
+            ["takes no 'momentum'", "takes no 'beta1'", "Did you mean 'beta_1'?", "learning_rate above 0, got None"],
+        ),
+        ({"name": "sgd", "learning_rate": -1.0}, ["above 0, got -1.0"]),
+        ({"name": "sgd", "learning_rate": 1.0, "clipnorm": 1.0, "clipvalue": 1.0}, ["Optimizer 'sgd'", "Only one of"]),
+    ],
+)
 def test_mistakes_are_named(settings, words):
     with pytest.raises(UserError) as error:
         make(**settings)
@@ -63,6 +68,8 @@ def test_a_mistake_in_the_schedule_is_told_as_such():
 
 
 def test_names_are_listed_without_importing_keras():
-    code = ("import sys; from keras_skin.training import optimizers, schedules, precision; "
-            "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'numpy')))")
+    code = (
+        "import sys; from keras_skin.training import optimizers, schedules, precision; "
+        "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

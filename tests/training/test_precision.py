@@ -22,17 +22,20 @@ def hardware(monkeypatch):
     return pretend
 
 
-@pytest.mark.parametrize(("machine", "policy"), [
-    ({}, "float32"),
-    ({"flags": ["avx512f", "avx2"]}, "float32"),
-    ({"flags": ["avx512_bf16"]}, "mixed_bfloat16"),
-    ({"flags": ["amx_bf16"]}, "mixed_bfloat16"),
-    ({"gpus": [{"compute_capability": (8, 0)}]}, "mixed_bfloat16"),
-    ({"gpus": [{"compute_capability": (9, 0)}, {"compute_capability": (7, 5)}]}, "float32"),
-    ({"gpus": [{"compute_capability": (7, 5)}], "flags": ["amx_bf16"]}, "float32"),
-    ({"gpus": [{}]}, "float32"),
-    ({"tpus": 1}, "mixed_bfloat16"),
-])
+@pytest.mark.parametrize(
+    ("machine", "policy"),
+    [
+        ({}, "float32"),
+        ({"flags": ["avx512f", "avx2"]}, "float32"),
+        ({"flags": ["avx512_bf16"]}, "mixed_bfloat16"),
+        ({"flags": ["amx_bf16"]}, "mixed_bfloat16"),
+        ({"gpus": [{"compute_capability": (8, 0)}]}, "mixed_bfloat16"),
+        ({"gpus": [{"compute_capability": (9, 0)}, {"compute_capability": (7, 5)}]}, "float32"),
+        ({"gpus": [{"compute_capability": (7, 5)}], "flags": ["amx_bf16"]}, "float32"),
+        ({"gpus": [{}]}, "float32"),
+        ({"tpus": 1}, "mixed_bfloat16"),
+    ],
+)
 def test_auto_goes_by_the_hardware(hardware, machine, policy):
     hardware(**machine)
     assert choose_precision("auto") == policy

@@ -11,8 +11,19 @@ from keras_skin.training.history import EpochHistory
 from keras_skin.training.monitor import Monitor
 from keras_skin.training.progress import Progress, duration, headline, number
 
-LOGS = {"label_auc": 0.9, "label_f1_weighted": 0.7, "label_loss": 0.6, "loss": 0.412, "mask_dsc": 0.843, "mask_iou": 0.7,
-        "val_label_auc": 0.8, "val_label_f1_weighted": 0.78, "val_label_loss": 0.5, "val_loss": 0.39, "val_mask_dsc": 0.861}
+LOGS = {
+    "label_auc": 0.9,
+    "label_f1_weighted": 0.7,
+    "label_loss": 0.6,
+    "loss": 0.412,
+    "mask_dsc": 0.843,
+    "mask_iou": 0.7,
+    "val_label_auc": 0.8,
+    "val_label_f1_weighted": 0.78,
+    "val_label_loss": 0.5,
+    "val_loss": 0.39,
+    "val_mask_dsc": 0.861,
+}
 
 
 class Terminal(io.StringIO):
@@ -31,8 +42,9 @@ def make(stream, tmp_path, best_epoch=None):
 def test_the_line_of_an_epoch(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="keras_skin")
     make(io.StringIO(), tmp_path, best_epoch=3).on_epoch_end(2, LOGS)
-    assert caplog.messages == ["epoch  3/50  loss 0.412 DSC 0.843 wF1 0.700 | val loss 0.390 DSC 0.861 wF1 0.780  lr 0.0021  41 s"
-                               "  left 32 min  *best"]
+    assert caplog.messages == [
+        "epoch  3/50  loss 0.412 DSC 0.843 wF1 0.700 | val loss 0.390 DSC 0.861 wF1 0.780  lr 0.0021  41 s  left 32 min  *best"
+    ]
 
 
 def test_no_star_and_nothing_left_at_the_end(tmp_path, caplog):
@@ -77,12 +89,20 @@ def test_names_stay_apart_and_unknown_metrics_are_all_shown():
     assert headline({"loss": 1.0, "label_auc": 0.5, "precision": 0.25})[0] == "loss 1.000 AUC 0.500 precision 0.250"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (9.96, "10 s"), (41, "41 s"), (119, "119 s"), (120, "2 min"),
-                                               (1975, "33 min"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (9.96, "10 s"), (41, "41 s"), (119, "119 s"), (120, "2 min"), (1975, "33 min"), (7500, "2 h 05 min")],
+)
 def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
 def test_number():
     assert [number(value) for value in (0.0, 0.41234, 12.3456, 1234.5, 0.0001234, float("nan"))] == [
-        "0.000", "0.412", "12.346", "1.23e+03", "0.000123", "nan"]
+        "0.000",
+        "0.412",
+        "12.346",
+        "1.23e+03",
+        "0.000123",
+        "nan",
+    ]

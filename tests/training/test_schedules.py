@@ -31,13 +31,16 @@ def test_constant(settings):
     assert make_schedule(settings, 0.01, EPOCHS, STEPS) == 0.01
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"name": "exponental", "factor": 0.1}, ["'exponental'", "Did you mean 'exponential'?"]),
-    ({"name": "exponential"}, ["needs 'factor'"]),
-    ({"name": "exponential", "factor": 1.5}, ["at most 1, got 1.5"]),
-    ({"name": "step", "factor": 0.5, "every": 0.5}, ["whole number", "0.5"]),
-    ({"name": "step", "gamma": 1}, ["takes no 'gamma'", "needs 'factor'", "needs 'every'"]),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "exponental", "factor": 0.1}, ["'exponental'", "Did you mean 'exponential'?"]),
+        ({"name": "exponential"}, ["needs 'factor'"]),
+        ({"name": "exponential", "factor": 1.5}, ["at most 1, got 1.5"]),
+        ({"name": "step", "factor": 0.5, "every": 0.5}, ["whole number", "0.5"]),
+        ({"name": "step", "gamma": 1}, ["takes no 'gamma'", "needs 'factor'", "needs 'every'"]),
+    ],
+)
 def test_mistakes_are_named_all_at_once(settings, words):
     with pytest.raises(UserError) as error:
         make_schedule(settings, 0.01, EPOCHS, STEPS)

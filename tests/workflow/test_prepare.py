@@ -74,7 +74,7 @@ def test_parts_of_an_external_set(demo):
 
 def test_unknown_class_is_named(demo):
     with pytest.raises(UserError, match="melanoma"):
-        prepare_data(load_experiment("jrl_isic2016", ["data.extra_train.0.labels=[\"melanoma\"]"]), demo)
+        prepare_data(load_experiment("jrl_isic2016", ['data.extra_train.0.labels=["melanoma"]']), demo)
 
 
 def test_folds_test_every_image_once(demo):

@@ -28,8 +28,10 @@ COUNTS = {"MEL": 12, "NV": 24, "BCC": 12, "AKIEC": 8, "BKL": 12, "DF": 8, "VASC"
 _TABLES = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab")
 _MASKS = ("HAM10000_segmentations_lesion_tschandl", "masks")
 _PART = re.compile(r"ham10000_images_part_?[12]")
-_WHY_NOT = ("dx_type says how the diagnosis was made (all melanomas by histology, most naevi by follow-up), which gives the "
-            "label away: it is kept in the table, but is never an input of a model.")
+_WHY_NOT = (
+    "dx_type says how the diagnosis was made (all melanomas by histology, most naevi by follow-up), which gives the "
+    "label away: it is kept in the table, but is never an input of a model."
+)
 
 
 def recognises(folder: Path) -> bool:
@@ -38,8 +40,12 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400),
-    table: pd.DataFrame | None = None, layout: str = "dataverse",
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
+    table: pd.DataFrame | None = None,
+    layout: str = "dataverse",
 ) -> None:
     """Draws a small stand-in with masks.
 
@@ -63,8 +69,7 @@ def render(
     labels = rows["dx"].str.upper()
     with stand_ins.new_folder(folder, "HAM10000", seed) as root:
         masks = ("masks/" if one_folder else f"{_MASKS[0]}/") + rows["image_id"] + "_segmentation.png"
-        synthetic_classes.draw_all(seed, rows["lesion_id"], labels, size, root, files,
-                                   None if layout == "kmader" else masks)
+        synthetic_classes.draw_all(seed, rows["lesion_id"], labels, size, root, files, None if layout == "kmader" else masks)
         if one_folder:
             flags = {name: (labels == name).map({True: "1.0", False: "0.0"}) for name in CLASSES}
             synthetic_tables.write(pd.DataFrame({"image": rows["image_id"], **flags}), root / "GroundTruth.csv")
@@ -80,11 +85,19 @@ def render(
             synthetic_tables.write(rows, root / "HAM10000_metadata")
 
 
-@register("ham10000", title="HAM10000", folders=("ham10000", "HAM10000", "skin-cancer-mnist-ham10000",
-                                                 "ham1000-segmentation-and-classification", "dataverse_files"),
-          classes=CLASSES, tree=TREE, obtain="https://doi.org/10.7910/DVN/DBW86T (images parts 1 and 2, metadata, segmentations)",
-          terms="CC BY-NC 4.0 (no commercial use; some copies say CC BY-NC-SA 4.0)", render=render, recognises=recognises,
-          metadata=METADATA, never_inputs=("dx_type",))
+@register(
+    "ham10000",
+    title="HAM10000",
+    folders=("ham10000", "HAM10000", "skin-cancer-mnist-ham10000", "ham1000-segmentation-and-classification", "dataverse_files"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://doi.org/10.7910/DVN/DBW86T (images parts 1 and 2, metadata, segmentations)",
+    terms="CC BY-NC 4.0 (no commercial use; some copies say CC BY-NC-SA 4.0)",
+    render=render,
+    recognises=recognises,
+    metadata=METADATA,
+    never_inputs=("dx_type",),
+)
 def read(folder: Path) -> Records:
     """Reads the layout of the Harvard Dataverse, or one of two Kaggle copies; there is no official split.
 
@@ -113,8 +126,9 @@ def read(folder: Path) -> Records:
     bare = int((rows["mask"] == "").sum())
     notes += [note] if note else []
     if bare:
-        notes.append(f"{bare} of {len(rows)} images have no mask."
-                     if masks else f"There are no masks ({_MASKS[0]} is not there).")
+        notes.append(
+            f"{bare} of {len(rows)} images have no mask." if masks else f"There are no masks ({_MASKS[0]} is not there)."
+        )
     return csv_tables.to_records("ham10000", rows, CLASSES, [repeated, *excluded], notes)
 
 
@@ -146,9 +160,15 @@ def _rows(metadata: Path | None, truth: Path | None) -> tuple[pd.DataFrame, pd.D
         assert truth is not None
         rows, repeated = _truth(truth)
         fields = dict.fromkeys(["age", "sex", "localization", "dx_type", "lesion_id", "source"], "")
-        return rows.assign(**fields), repeated, [
-            f"Labels from {truth.name} alone, which names no lesions: grouping is impossible. 2,545 of the 10,015 images show a "
-            "lesion again, so a split can put images of one lesion on both sides. Put HAM10000_metadata beside it to mend that."]
+        return (
+            rows.assign(**fields),
+            repeated,
+            [
+                f"Labels from {truth.name} alone, which names no lesions: grouping is impossible. 2,545 of the "
+                "10,015 images show a lesion again, so a split can put images of one lesion on both sides. "
+                "Put HAM10000_metadata beside it to mend that."
+            ],
+        )
     rows, repeated = _metadata(metadata)
     notes = [f"Labels and lesions from {metadata.name}. {_WHY_NOT}"]
     newborn = int((pd.to_numeric(rows["age"]) == 0).sum())
@@ -157,12 +177,23 @@ def _rows(metadata: Path | None, truth: Path | None) -> tuple[pd.DataFrame, pd.D
     if truth is not None:
         other, _ = _truth(truth)
         told = rows.set_index("image_id")["label"].reindex(other["image_id"]).fillna("")
-        differ = [f"  {image_id}: {label} in {metadata.name}, {new} in {truth.name}"
-                  for image_id, label, new in zip(told.index, told, other["label"], strict=True) if label not in ("", new)]
+        differ = [
+            f"  {image_id}: {label} in {metadata.name}, {new} in {truth.name}"
+            for image_id, label, new in zip(told.index, told, other["label"], strict=True)
+            if label not in ("", new)
+        ]
         if differ:
             more = [f"  ... and {len(differ) - 20} more"] if len(differ) > 20 else []
-            raise UserError("\n".join([f"{metadata} and {truth} disagree in {len(differ)} labels:", *differ[:20], *more,
-                                       "Mend or remove one of them."]))
+            raise UserError(
+                "\n".join(
+                    [
+                        f"{metadata} and {truth} disagree in {len(differ)} labels:",
+                        *differ[:20],
+                        *more,
+                        "Mend or remove one of them.",
+                    ]
+                )
+            )
         both = int((told != "").sum())
         notes.append(f"{truth.name} agrees in all {both} labels that both have.")
     return rows, repeated, notes
@@ -174,10 +205,16 @@ def _truth(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _metadata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    columns = [csv_tables.text("lesion_id"), csv_tables.image_ids("image_id"),
-               csv_tables.one_of("dx", [name.lower() for name in CLASSES]), csv_tables.text("dx_type"),
-               csv_tables.number("age", 0, 120), csv_tables.text("sex"), csv_tables.text("localization"),
-               csv_tables.text("dataset", required=False)]
+    columns = [
+        csv_tables.text("lesion_id"),
+        csv_tables.image_ids("image_id"),
+        csv_tables.one_of("dx", [name.lower() for name in CLASSES]),
+        csv_tables.text("dx_type"),
+        csv_tables.number("age", 0, 120),
+        csv_tables.text("sex"),
+        csv_tables.text("localization"),
+        csv_tables.text("dataset", required=False),
+    ]
     rows = csv_tables.read_table(path, columns)
     unknown = {column: rows[column].mask(rows[column].str.lower() == "unknown", "") for column in ("sex", "localization")}
     rows = rows.assign(label=rows["dx"].str.upper(), group_id=rows["lesion_id"], **unknown).rename(columns={"dataset": "source"})

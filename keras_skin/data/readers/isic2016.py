@@ -58,9 +58,17 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
             (root / f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv").write_text("".join(lines), encoding="utf-8")
 
 
-@register("isic2016", title="ISIC 2016 challenge, parts 1 and 3", folders=("isic2016", "ISIC2016", "ISIC_2016", "ISBI2016"),
-          classes=CLASSES, tree=TREE, obtain="https://challenge.isic-archive.com/data/#2016 (parts 1 and 3, training and test)",
-          terms="CC-0 (public domain)", render=render, recognises=recognises)
+@register(
+    "isic2016",
+    title="ISIC 2016 challenge, parts 1 and 3",
+    folders=("isic2016", "ISIC2016", "ISIC_2016", "ISBI2016"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2016 (parts 1 and 3, training and test)",
+    terms="CC-0 (public domain)",
+    render=render,
+    recognises=recognises,
+)
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train` or `test`.
 

@@ -42,7 +42,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     from keras_skin.data import stand_ins
 
     own = 20_000
-    numbers = [1, 2, 5, 6, 10_001, *range(own, own + 1000)][:stand_ins.counts_or_default(counts, {"train": 16})["train"]]
+    numbers = [1, 2, 5, 6, 10_001, *range(own, own + 1000)][: stand_ins.counts_or_default(counts, {"train": 16})["train"]]
     with stand_ins.new_folder(folder, "ISIC 2017", seed) as root:
         images, masks = root / "ISIC-2017_Training_Data", root / "ISIC-2017_Training_Part1_GroundTruth"
         images.mkdir()
@@ -62,9 +62,17 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
         (root / "ISIC-2017_Training_Data_metadata.csv").write_text("\n".join(metadata) + "\n", encoding="utf-8")
 
 
-@register("isic2017", title="ISIC 2017 challenge, parts 1 and 3", folders=("isic2017", "ISIC2017", "ISIC_2017", "ISIC-2017"),
-          classes=CLASSES, tree=TREE, obtain="https://challenge.isic-archive.com/data/#2017 (parts 1 and 3)",
-          terms="CC-0 (public domain)", render=render, recognises=recognises)
+@register(
+    "isic2017",
+    title="ISIC 2017 challenge, parts 1 and 3",
+    folders=("isic2017", "ISIC2017", "ISIC_2017", "ISIC-2017"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2017 (parts 1 and 3)",
+    terms="CC-0 (public domain)",
+    render=render,
+    recognises=recognises,
+)
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
 

@@ -32,7 +32,10 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400),
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
     table: pd.DataFrame | None = None,
 ) -> None:
     """Draws a small stand-in of all three parts in the official layout.
@@ -49,16 +52,30 @@ def render(
     rows = synthetic_tables.rows_of("isic2018_task1", seed, counts, COUNTS, table)
     words = rows["split"].map(PARTS)
     with stand_ins.new_folder(folder, "ISIC 2018, task 1", seed) as root:
-        looks = pd.Series(["NV", "MEL", "BKL", "NV"] * (len(rows) // 4 + 1), dtype=str)[:len(rows)]
-        synthetic_classes.draw_all(seed, rows["image"], looks, size, root,
-                                   "ISIC2018_Task1-2_" + words + "_Input/" + rows["image"] + ".jpg",
-                                   "ISIC2018_Task1_" + words + "_GroundTruth/" + rows["image"] + "_segmentation.png")
+        looks = pd.Series(["NV", "MEL", "BKL", "NV"] * (len(rows) // 4 + 1), dtype=str)[: len(rows)]
+        synthetic_classes.draw_all(
+            seed,
+            rows["image"],
+            looks,
+            size,
+            root,
+            "ISIC2018_Task1-2_" + words + "_Input/" + rows["image"] + ".jpg",
+            "ISIC2018_Task1_" + words + "_GroundTruth/" + rows["image"] + "_segmentation.png",
+        )
 
 
-@register("isic2018_task1", title="ISIC 2018 challenge, task 1 (segmentation)",
-          folders=("isic2018_task1", "ISIC2018_Task1", "isic2018", "ISIC2018", "ISIC_2018"), classes=(), tree=TREE,
-          obtain="https://challenge.isic-archive.com/data/#2018 (task 1, all parts)",
-          terms="CC BY-NC 4.0 (no commercial use)", render=render, recognises=recognises, metadata={})
+@register(
+    "isic2018_task1",
+    title="ISIC 2018 challenge, task 1 (segmentation)",
+    folders=("isic2018_task1", "ISIC2018_Task1", "isic2018", "ISIC2018", "ISIC_2018"),
+    classes=(),
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2018 (task 1, all parts)",
+    terms="CC BY-NC 4.0 (no commercial use)",
+    render=render,
+    recognises=recognises,
+    metadata={},
+)
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
 
@@ -83,11 +100,20 @@ def read(folder: Path) -> Records:
         masks = find_folder(folder, folder_of_masks)
         if masks is None:
             notes.append(f"The {split} part has no masks ({folder_of_masks} is not there).")
-        read_rows, left_out = _part(index_files([images], ignore=("_segmentation", "_superpixels")),
-                                    index_files([masks], "_segmentation") if masks else None, folder_of_masks)
-        left_out += [{"image_id": row["image_id"], "file": row["image"],
-                      "reason": f"duplicate id: also in the {rows[row['image_id']]['split']} part, which is used"}
-                     for row in read_rows if row["image_id"] in rows]
+        read_rows, left_out = _part(
+            index_files([images], ignore=("_segmentation", "_superpixels")),
+            index_files([masks], "_segmentation") if masks else None,
+            folder_of_masks,
+        )
+        left_out += [
+            {
+                "image_id": row["image_id"],
+                "file": row["image"],
+                "reason": f"duplicate id: also in the {rows[row['image_id']]['split']} part, which is used",
+            }
+            for row in read_rows
+            if row["image_id"] in rows
+        ]
         rows = {**{row["image_id"]: {**row, "split": split} for row in read_rows}, **rows}
         excluded += [{**row, "split": split, "label": ""} for row in left_out]
     table = pd.DataFrame(list(rows.values()), columns=["image_id", "image", "mask", "split"], dtype=str).assign(label="")
@@ -107,10 +133,18 @@ def _part(images: Files, masks: Files | None, folder_of_masks: str) -> tuple[lis
     rows = []
     for image_id, image in images.paths.items():
         if masks is not None and image_id not in found:
-            excluded.append({"image_id": image_id, "file": str(image),
-                             "reason": f"no mask: {image_id}_segmentation.png is not in {folder_of_masks}"})
+            excluded.append(
+                {
+                    "image_id": image_id,
+                    "file": str(image),
+                    "reason": f"no mask: {image_id}_segmentation.png is not in {folder_of_masks}",
+                }
+            )
         else:
             rows.append({"image_id": image_id, "image": str(image), "mask": str(found.get(image_id, ""))})
-    excluded += [{"image_id": image_id, "file": str(mask), "reason": "a mask without an image"}
-                 for image_id, mask in found.items() if image_id not in images.paths]
+    excluded += [
+        {"image_id": image_id, "file": str(mask), "reason": "a mask without an image"}
+        for image_id, mask in found.items()
+        if image_id not in images.paths
+    ]
     return rows, excluded

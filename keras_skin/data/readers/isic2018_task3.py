@@ -26,8 +26,10 @@ isic2018_task3/
 """
 COUNTS = {"train": 42, "validation": 14, "test": 14}
 _WITHOUT_IMAGE = "ISIC_0035068"
-_WHY_NOT = ("diagnosis_confirm_type says how the diagnosis was made, which gives the label away: it is kept in the table, but is "
-            "never an input of a model.")
+_WHY_NOT = (
+    "diagnosis_confirm_type says how the diagnosis was made, which gives the label away: it is kept in the table, but is "
+    "never an input of a model."
+)
 
 
 def recognises(folder: Path) -> bool:
@@ -36,7 +38,10 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400),
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
     table: pd.DataFrame | None = None,
 ) -> None:
     """Draws a small stand-in of all three parts in the official layout.
@@ -64,11 +69,19 @@ def render(
         synthetic_tables.write(trained, root / GROUPINGS)
 
 
-@register("isic2018_task3", title="ISIC 2018 challenge, task 3 (diagnosis)",
-          folders=("isic2018_task3", "ISIC2018_Task3", "isic2018", "ISIC2018", "ISIC_2018"), classes=CLASSES, tree=TREE,
-          obtain="https://challenge.isic-archive.com/data/#2018 (task 3, all parts, and the lesion groupings)",
-          terms="CC BY-NC 4.0 (no commercial use)", render=render, recognises=recognises, metadata={},
-          never_inputs=("diagnosis_confirm_type",))
+@register(
+    "isic2018_task3",
+    title="ISIC 2018 challenge, task 3 (diagnosis)",
+    folders=("isic2018_task3", "ISIC2018_Task3", "isic2018", "ISIC2018", "ISIC_2018"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2018 (task 3, all parts, and the lesion groupings)",
+    terms="CC BY-NC 4.0 (no commercial use)",
+    render=render,
+    recognises=recognises,
+    metadata={},
+    never_inputs=("diagnosis_confirm_type",),
+)
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
 
@@ -96,8 +109,11 @@ def read(folder: Path) -> Records:
     rows = pd.concat(parts, ignore_index=True)
     across = rows[rows.duplicated("image_id")]
     rows = rows.drop(index=across.index)
-    excluded.append(csv_tables.excluded_rows(across["image_id"], "duplicate id: already in an earlier part, which is used",
-                                             across["image"], "", across["label"]))
+    excluded.append(
+        csv_tables.excluded_rows(
+            across["image_id"], "duplicate id: already in an earlier part, which is used", across["image"], "", across["label"]
+        )
+    )
     if any(_WITHOUT_IMAGE in set(part["image_id"]) for part in excluded):
         notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
     rows, told = with_lesions(rows, folder)
@@ -109,13 +125,20 @@ def _part(split: str, images: Path | None, table: Path | None, name: str) -> tup
     files = index_files([images], ignore=("_segmentation",)) if images else Files()
     if table is None:
         ids = list(files.paths)
-        rows = pd.DataFrame({"image_id": ids, "label": "", "image": [str(files.paths[key]) for key in ids], "mask": "",
-                             "split": split}, dtype=str)
+        rows = pd.DataFrame(
+            {"image_id": ids, "label": "", "image": [str(files.paths[key]) for key in ids], "mask": "", "split": split}, dtype=str
+        )
         return rows, [], [f"The {split} part has no {name}: its {len(ids)} images have no label."]
     rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], CLASSES).rename(columns={"image": "image_id"})
     rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
-    notes = [] if images else [f"The {split} part has no images (ISIC2018_Task3_{PARTS[split]}_Input is not there): "
-                               f"its {len(rows)} rows of {name} are left out."]
+    notes = (
+        []
+        if images
+        else [
+            f"The {split} part has no images (ISIC2018_Task3_{PARTS[split]}_Input is not there): "
+            f"its {len(rows)} rows of {name} are left out."
+        ]
+    )
     rows, excluded = csv_tables.add_files(rows, table, files, split=split, told=repeated["image_id"])
     return rows, [repeated.assign(split=split), *excluded], notes
 
@@ -127,10 +150,12 @@ def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[s
     path = find_file(places, GROUPINGS)
     if path is None:
         return rows.assign(group_id="", **dict.fromkeys(columns, "")), [
-            f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."]
+            f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."
+        ]
     read = csv_tables.read_table(path, [csv_tables.image_ids("image"), *map(csv_tables.text, columns)])
     joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
     joined[columns] = joined[columns].fillna("")
     grouped = int((joined["lesion_id"] != "").sum())
     return joined.assign(group_id=joined["lesion_id"]), [
-        f"{grouped} of {len(joined)} images are grouped by lesion ({path.name}); each other image is a group of its own."]
+        f"{grouped} of {len(joined)} images are grouped by lesion ({path.name}); each other image is a group of its own."
+    ]

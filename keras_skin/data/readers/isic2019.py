@@ -32,7 +32,10 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400),
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
     table: pd.DataFrame | None = None,
 ) -> None:
     """Draws a small stand-in in the official layout, in the doubled folder that the archive is often unpacked to.
@@ -56,10 +59,18 @@ def render(
         synthetic_tables.write(rows[["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]], root / DETAILS)
 
 
-@register("isic2019", title="ISIC 2019 challenge, training part", folders=("isic2019", "ISIC2019", "ISIC_2019", "isic-2019"),
-          classes=CLASSES, tree=TREE,
-          obtain="https://challenge.isic-archive.com/data/#2019 (training data, metadata, ground truth)",
-          terms="CC BY-NC 4.0 (no commercial use)", render=render, recognises=recognises, metadata=METADATA)
+@register(
+    "isic2019",
+    title="ISIC 2019 challenge, training part",
+    folders=("isic2019", "ISIC2019", "ISIC_2019", "isic-2019"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2019 (training data, metadata, ground truth)",
+    terms="CC BY-NC 4.0 (no commercial use)",
+    render=render,
+    recognises=recognises,
+    metadata=METADATA,
+)
 def read(folder: Path) -> Records:
     """Reads the training part; there is no official split of it.
 
@@ -91,9 +102,11 @@ def _with_metadata(rows: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame,
     columns = ["age_approx", "sex", "anatom_site_general", "lesion_id"]
     if path is None:
         return rows.assign(**dict.fromkeys(columns, "")), [
-            f"There is no {DETAILS}: images of one lesion cannot be kept together, and there are no metadata."]
-    read = csv_tables.read_table(path, [csv_tables.image_ids("image"), csv_tables.number("age_approx", 0, 120),
-                                        *map(csv_tables.text, columns[1:])])
+            f"There is no {DETAILS}: images of one lesion cannot be kept together, and there are no metadata."
+        ]
+    read = csv_tables.read_table(
+        path, [csv_tables.image_ids("image"), csv_tables.number("age_approx", 0, 120), *map(csv_tables.text, columns[1:])]
+    )
     joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
     notes = []
     bare = int(joined["sex"].isna().sum())

@@ -14,12 +14,32 @@ from keras_skin.registry import UserError
 
 CLASSES = ("BCC", "ACK", "NEV", "SEK", "SCC", "MEL")
 METADATA = {
-    "age": "numeric", "diameter_1": "numeric", "diameter_2": "numeric",
-    **dict.fromkeys((
-        "smoke", "drink", "background_father", "background_mother", "pesticide", "gender", "skin_cancer_history",
-        "cancer_history", "has_piped_water", "has_sewage_system", "fitspatrick", "region", "itch", "grew", "hurt", "changed",
-        "bleed", "elevation",
-    ), "categorical"),
+    "age": "numeric",
+    "diameter_1": "numeric",
+    "diameter_2": "numeric",
+    **dict.fromkeys(
+        (
+            "smoke",
+            "drink",
+            "background_father",
+            "background_mother",
+            "pesticide",
+            "gender",
+            "skin_cancer_history",
+            "cancer_history",
+            "has_piped_water",
+            "has_sewage_system",
+            "fitspatrick",
+            "region",
+            "itch",
+            "grew",
+            "hurt",
+            "changed",
+            "bleed",
+            "elevation",
+        ),
+        "categorical",
+    ),
 }
 TABLE = "metadata.csv"
 TREE = """
@@ -32,10 +52,26 @@ pad_ufes_20/
 COUNTS = {"BCC": 16, "ACK": 14, "NEV": 12, "SEK": 12, "SCC": 12, "MEL": 10}
 _ANSWERS = ("True", "False", "UNK", "")
 _BOUNDS = {"age": (0, 120), "diameter_1": (0, 1000), "diameter_2": (0, 1000)}
-_QUESTIONS = ("smoke", "drink", "pesticide", "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system",
-              "itch", "grew", "hurt", "changed", "bleed", "elevation", "biopsed")
-_WHY_NOT = ("biopsed says whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
-            "table, but is never an input of a model by default.")
+_QUESTIONS = (
+    "smoke",
+    "drink",
+    "pesticide",
+    "skin_cancer_history",
+    "cancer_history",
+    "has_piped_water",
+    "has_sewage_system",
+    "itch",
+    "grew",
+    "hurt",
+    "changed",
+    "bleed",
+    "elevation",
+    "biopsed",
+)
+_WHY_NOT = (
+    "biopsed says whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
+    "table, but is never an input of a model by default."
+)
 
 
 def recognises(folder: Path) -> bool:
@@ -50,7 +86,10 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400),
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
     table: pd.DataFrame | None = None,
 ) -> None:
     """Draws a small stand-in in the official layout, one of its three folders doubled.
@@ -69,15 +108,25 @@ def render(
     files = places.map({0: "imgs_part_1/imgs_part_1/", 1: "imgs_part_2/", 2: "imgs_part_3/"}) + rows["img_id"]
     with stand_ins.new_folder(folder, "PAD-UFES-20", seed) as root:
         lesions = rows["patient_id"] + "/" + rows["lesion_id"]
-        synthetic_classes.draw_all(seed, lesions, rows["diagnostic"], size, root / "images", files,
-                                   artefacts=False)  # a telephone shows no dark corners, gel or ruler
+        synthetic_classes.draw_all(
+            seed, lesions, rows["diagnostic"], size, root / "images", files, artefacts=False
+        )  # a telephone shows no dark corners, gel or ruler
         synthetic_tables.write(rows, root / TABLE)
 
 
-@register("pad_ufes_20", title="PAD-UFES-20", folders=("pad_ufes_20", "PAD-UFES-20", "PAD_UFES_20", "pad-ufes-20", "PAD-UFES"),
-          classes=CLASSES, tree=TREE, obtain="https://doi.org/10.17632/zr7vgbcyr2.1 (Mendeley Data)",
-          terms="CC BY 4.0 (name the authors)", render=render, recognises=recognises, metadata=METADATA,
-          never_inputs=("biopsed",))
+@register(
+    "pad_ufes_20",
+    title="PAD-UFES-20",
+    folders=("pad_ufes_20", "PAD-UFES-20", "PAD_UFES_20", "pad-ufes-20", "PAD-UFES"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://doi.org/10.17632/zr7vgbcyr2.1 (Mendeley Data)",
+    terms="CC BY 4.0 (name the authors)",
+    render=render,
+    recognises=recognises,
+    metadata=METADATA,
+    never_inputs=("biopsed",),
+)
 def read(folder: Path, unify_countries: bool = False) -> Records:
     """Reads the table as text, cell by cell as published; there is no official split.
 
@@ -105,8 +154,10 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     if other and unify_countries:
         rows[parents] = rows[parents].replace("BRASIL", "BRAZIL")
     if other:
-        notes.append(f"{other} rows spell a parent's background BRASIL instead of BRAZIL: "
-                     + ("unified." if unify_countries else "kept as published (unify_countries makes them one)."))
+        notes.append(
+            f"{other} rows spell a parent's background BRASIL instead of BRAZIL: "
+            + ("unified." if unify_countries else "kept as published (unify_countries makes them one).")
+        )
     blank = int((rows["smoke"] == "").sum())
     if blank:
         notes.append(f"{blank} of {len(rows)} rows have no answers on habits, history and diameters.")
@@ -121,8 +172,12 @@ def _image_folders(folder: Path) -> list[Path]:
 
 
 def _rows(table: Path) -> pd.DataFrame:
-    columns = [csv_tables.text("patient_id"), csv_tables.text("lesion_id"), csv_tables.image_ids("img_id"),
-               csv_tables.one_of("diagnostic", CLASSES)]
+    columns = [
+        csv_tables.text("patient_id"),
+        csv_tables.text("lesion_id"),
+        csv_tables.image_ids("img_id"),
+        csv_tables.one_of("diagnostic", CLASSES),
+    ]
     for name in (*METADATA, "biopsed"):
         if name in _BOUNDS:
             columns.append(csv_tables.number(name, *_BOUNDS[name]))
@@ -131,8 +186,10 @@ def _rows(table: Path) -> pd.DataFrame:
     rows = csv_tables.read_table(table, columns)
     unnamed = rows.index[rows["patient_id"] == ""]
     if len(unnamed):
-        raise UserError(f"{table}, line {unnamed[0]}: found no patient_id, expected the patient of each image "
-                        f"({len(unnamed)} such lines): images of one patient must stay together.")
+        raise UserError(
+            f"{table}, line {unnamed[0]}: found no patient_id, expected the patient of each image "
+            f"({len(unnamed)} such lines): images of one patient must stay together."
+        )
     stems = rows["img_id"].str.replace(r"\.(png|jpe?g|bmp)$", "", case=False, regex=True)
     rows = rows.assign(image_id=stems, group_id=rows["patient_id"])
     return rows.rename(columns={"diagnostic": "label"}).drop(columns="img_id")

@@ -80,32 +80,53 @@ def _write_tables(root: Path, rows: list[list[Any]]) -> None:
     import openpyxl
 
     code = {subtype: number for number, subtype in SUBTYPES.items()}
-    heading = ("||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network | Dots/Globules | "
-               "Streaks | Regression Areas | Blue-Whitish Veil ||           Colors ||")
+    heading = (
+        "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network | Dots/Globules | "
+        "Streaks | Regression Areas | Blue-Whitish Veil ||           Colors ||"
+    )
     lines = [heading]
     workbook = openpyxl.Workbook()
     sheet = workbook.active
     sheet.title = "Folha1"
     titles = [f"{title.title()}\n({'/'.join(codes)})" for title, codes in _FINDINGS.values()]
-    for column, title in enumerate(["Image Name", "Histological Diagnosis", *(name.title() for name in _SHEET_SUBTYPES),
-                                    "Asymmetry\n(0/1/2)", *titles,
-                                    *(name.replace("_", "-").title() for name in COLOURS.values())], 1):
+    for column, title in enumerate(
+        [
+            "Image Name",
+            "Histological Diagnosis",
+            *(name.title() for name in _SHEET_SUBTYPES),
+            "Asymmetry\n(0/1/2)",
+            *titles,
+            *(name.replace("_", "-").title() for name in COLOURS.values()),
+        ],
+        1,
+    ):
         sheet.cell(13, column, title)
     for line, (image_id, histology, subtype, asymmetry, *findings, colours) in enumerate(rows, 14):
         crosses = ["X" if name == subtype else None for name in _SHEET_SUBTYPES.values()]
         marks = ["X" if number in colours else None for number in COLOURS]
         for column, value in enumerate([image_id, histology or None, *crosses, int(asymmetry), *findings, *marks], 1):
             sheet.cell(line, column, value)
-        lines.append(f"|| {image_id} || {histology:>22} || {code[subtype]:>18} || {asymmetry:>9} | "
-                     + " | ".join(f"{finding:>15}" for finding in findings) + f" || {'  '.join(colours):>16} ||")
+        lines.append(
+            f"|| {image_id} || {histology:>22} || {code[subtype]:>18} || {asymmetry:>9} | "
+            + " | ".join(f"{finding:>15}" for finding in findings)
+            + f" || {'  '.join(colours):>16} ||"
+        )
     workbook.save(root / "PH2_dataset.xlsx")
     legend = ["", "", "Legends for Clinical Diagnosis: ", "   0 - Common Nevus;", "   1 - Atypical Nevus;", "   2 - Melanoma."]
     (root / "PH2_dataset.txt").write_bytes("\r\n".join([*lines, *legend]).encode("ascii"))
 
 
-@register("ph2", title="PH2, Hospital Pedro Hispano", folders=("ph2", "PH2", "PH2Dataset", "PH2 Dataset"), classes=CLASSES,
-          tree=TREE, obtain="https://www.fc.up.pt/addi/ph2%20database.html (registration form)",
-          terms="research and education only, no redistribution", render=render, recognises=recognises)
+@register(
+    "ph2",
+    title="PH2, Hospital Pedro Hispano",
+    folders=("ph2", "PH2", "PH2Dataset", "PH2 Dataset"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://www.fc.up.pt/addi/ph2%20database.html (registration form)",
+    terms="research and education only, no redistribution",
+    render=render,
+    recognises=recognises,
+)
 def read(folder: Path) -> Records:
     """Reads images, masks and whichever of the two tables is there; if both are, they must agree.
 
@@ -123,8 +144,10 @@ def read(folder: Path) -> Records:
     folder_of_images = _image_folder(root)
     assert folder_of_images is not None
     images = index_files([folder_of_images], ignore=("_lesion",))
-    images = Files({key: path for key, path in images.paths.items() if not _is_roi(path)},
-                   [row for row in images.excluded if not _is_roi(Path(row["file"]))])
+    images = Files(
+        {key: path for key, path in images.paths.items() if not _is_roi(path)},
+        [row for row in images.excluded if not _is_roi(Path(row["file"]))],
+    )
     masks = index_files([folder_of_images], "_lesion")
     rows, excluded = [], [*images.excluded, *masks.excluded]
     for image_id, fields in annotations.items():
@@ -135,8 +158,11 @@ def read(folder: Path) -> Records:
             excluded.append({**row, "file": str(images.paths[image_id]), "reason": f"no mask: no {image_id}_lesion.bmp"})
         else:
             rows.append({**row, "image": str(images.paths[image_id]), "mask": str(masks.paths[image_id]), **fields})
-    excluded += [{"image_id": image_id, "file": str(path), "reason": f"an image without a row in {source.name}"}
-                 for image_id, path in images.paths.items() if image_id not in annotations]
+    excluded += [
+        {"image_id": image_id, "file": str(path), "reason": f"an image without a row in {source.name}"}
+        for image_id, path in images.paths.items()
+        if image_id not in annotations
+    ]
     return make_records("ph2", rows, CLASSES, excluded, notes)
 
 
@@ -165,16 +191,29 @@ def _annotations(root: Path) -> tuple[dict[str, dict[str, str]], Path, list[str]
         table = _read_sheet(here) if sheet else _read_text(here)
         return table, here, [f"Annotations from {here.name} alone."]
     from_sheet, from_text = _read_sheet(sheet), _read_text(text)
-    differences = [f"  {image_id}: only in {(sheet if image_id in from_sheet else text).name}"
-                   for image_id in sorted(from_sheet.keys() ^ from_text.keys())]
+    differences = [
+        f"  {image_id}: only in {(sheet if image_id in from_sheet else text).name}"
+        for image_id in sorted(from_sheet.keys() ^ from_text.keys())
+    ]
     for image_id in sorted(from_sheet.keys() & from_text.keys()):
         one, other = from_sheet[image_id], from_text[image_id]
-        differences += [f"  {image_id}: {column} is {one[column]!r} in {sheet.name}, {other[column]!r} in {text.name}"
-                        for column in one if one[column] != other[column]]
+        differences += [
+            f"  {image_id}: {column} is {one[column]!r} in {sheet.name}, {other[column]!r} in {text.name}"
+            for column in one
+            if one[column] != other[column]
+        ]
     if differences:
         more = [f"  ... and {len(differences) - PRINTED} more"] if len(differences) > PRINTED else []
-        raise UserError("\n".join([f"The two tables in {root} disagree in {len(differences)} places:", *differences[:PRINTED],
-                                   *more, "Mend or remove one of them."]))
+        raise UserError(
+            "\n".join(
+                [
+                    f"The two tables in {root} disagree in {len(differences)} places:",
+                    *differences[:PRINTED],
+                    *more,
+                    "Mend or remove one of them.",
+                ]
+            )
+        )
     return from_sheet, sheet, [f"Annotations from {sheet.name} and {text.name}, which agree."]
 
 
@@ -193,7 +232,7 @@ def _read_sheet(path: Path) -> dict[str, dict[str, str]]:
     for rows in sheets:
         for number, row in enumerate(rows):
             if row and _cell(row[0]).lower() == "image name":
-                return _sheet_rows(path, row, rows[number + 1:], number + 2)
+                return _sheet_rows(path, row, rows[number + 1 :], number + 2)
     raise UserError(f"{path}: found no header row, expected one whose first cell is 'Image Name'.")
 
 
@@ -209,13 +248,19 @@ def _sheet_rows(path: Path, header: tuple[Any, ...], rows: list[tuple[Any, ...]]
         if not row or not _cell(row[0]):
             continue
         cells = {heading: _cell(row[column]) if column < len(row) else "" for heading, column in position.items()}
-        entries.append((line, {
-            "image_id": _cell(row[0]),
-            "subtype": " ".join(name for heading, name in _SHEET_SUBTYPES.items() if cells[heading].upper() == "X"),
-            "histology": cells["histological diagnosis"].lower(), "asymmetry": cells["asymmetry"],
-            **{column: cells[heading] for column, (heading, _) in _FINDINGS.items()},
-            "colors": " ".join(name for heading, name in colours.items() if cells[heading].upper() == "X"),
-        }))
+        entries.append(
+            (
+                line,
+                {
+                    "image_id": _cell(row[0]),
+                    "subtype": " ".join(name for heading, name in _SHEET_SUBTYPES.items() if cells[heading].upper() == "X"),
+                    "histology": cells["histological diagnosis"].lower(),
+                    "asymmetry": cells["asymmetry"],
+                    **{column: cells[heading] for column, (heading, _) in _FINDINGS.items()},
+                    "colors": " ".join(name for heading, name in colours.items() if cells[heading].upper() == "X"),
+                },
+            )
+        )
     return _checked(path, entries)
 
 
@@ -229,16 +274,23 @@ def _read_text(path: Path) -> dict[str, dict[str, str]]:
         if len(cells) != 10:
             mistakes.append(f"  line {line}: found {len(cells)} cells, expected 10")
             continue
-        entries.append((line, {
-            "image_id": cells[0],
-            "subtype": SUBTYPES.get(cells[2], cells[2]),
-            "histology": cells[1].lower(), "asymmetry": cells[3],
-            **dict(zip(_FINDINGS, cells[4:9], strict=True)),
-            "colors": " ".join(COLOURS.get(code, code) for code in cells[9].split()),
-        }))
+        entries.append(
+            (
+                line,
+                {
+                    "image_id": cells[0],
+                    "subtype": SUBTYPES.get(cells[2], cells[2]),
+                    "histology": cells[1].lower(),
+                    "asymmetry": cells[3],
+                    **dict(zip(_FINDINGS, cells[4:9], strict=True)),
+                    "colors": " ".join(COLOURS.get(code, code) for code in cells[9].split()),
+                },
+            )
+        )
     if mistakes or not entries:
-        raise UserError("\n".join([f"{path} cannot be read; expected rows '|| IMD003 || ... ||' of 10 cells:",
-                                   *mistakes[:PRINTED]]))
+        raise UserError(
+            "\n".join([f"{path} cannot be read; expected rows '|| IMD003 || ... ||' of 10 cells:", *mistakes[:PRINTED]])
+        )
     return _checked(path, entries)
 
 

@@ -32,7 +32,7 @@ def test_the_stand_in_is_read_whole(name, drawn):
     table = records.table
     assert records.name == name
     assert records.classes == tuple(readers.get(name).info["classes"])
-    assert tuple(table.columns[:len(COLUMNS)]) == COLUMNS
+    assert tuple(table.columns[: len(COLUMNS)]) == COLUMNS
     assert tuple(records.excluded.columns) == EXCLUDED_COLUMNS
     assert records.excluded.empty
     assert table["image_id"].is_unique
@@ -80,8 +80,11 @@ def test_a_wrong_folder_prints_the_expected_tree_and_what_was_found(name, tmp_pa
     (tmp_path / "holiday.jpg").write_bytes(b"")
     entry = readers.get(name)
     info = entry.info
-    for read in (lambda: entry.builder(tmp_path), lambda: read_dataset(name, tmp_path),
-                 lambda: read_dataset(name, None, str(tmp_path))):
+    for read in (
+        lambda: entry.builder(tmp_path),
+        lambda: read_dataset(name, tmp_path),
+        lambda: read_dataset(name, None, str(tmp_path)),
+    ):
         with pytest.raises(MissingData) as caught:
             read()
         message = str(caught.value)

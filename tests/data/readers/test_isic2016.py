@@ -16,7 +16,11 @@ def read(folder, **arguments):
 
 def test_parts_and_labels(drawn):
     assert read(drawn("isic2016")).table.groupby(["split", "label"]).size().to_dict() == {
-        ("test", "benign"): 12, ("test", "malignant"): 4, ("train", "benign"): 36, ("train", "malignant"): 12}
+        ("test", "benign"): 12,
+        ("test", "malignant"): 4,
+        ("train", "benign"): 36,
+        ("train", "malignant"): 12,
+    }
 
 
 def test_the_images_of_part_3_do_as_well(copy_of):
@@ -72,8 +76,16 @@ def test_every_wrong_row_is_named_with_its_line(copy_of):
     with pytest.raises(UserError) as caught:
         read(folder)
     message = str(caught.value)
-    for part in (TRAIN, "line 2: found label 'good'", "line 3: found 1 columns", "line 5", "'../secret'", "line 6", "line 7",
-                 "expected rows 'ISIC_0000000,benign'"):
+    for part in (
+        TRAIN,
+        "line 2: found label 'good'",
+        "line 3: found 1 columns",
+        "line 5",
+        "'../secret'",
+        "line 6",
+        "line 7",
+        "expected rows 'ISIC_0000000,benign'",
+    ):
         assert part in message
 
 
@@ -140,8 +152,11 @@ def test_the_training_part_alone(copy_of):
 
 def test_the_real_tables(real_data):
     records = read(real_data / "isic2016")
-    told = [(*key, count) for table in (records.table, records.excluded)
-            for key, count in table.groupby(["split", "label"]).size().items()]
+    told = [
+        (*key, count)
+        for table in (records.table, records.excluded)
+        for key, count in table.groupby(["split", "label"]).size().items()
+    ]
     sums = {}
     for split, label, count in told:
         sums[split, label] = sums.get((split, label), 0) + count

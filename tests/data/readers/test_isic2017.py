@@ -17,9 +17,15 @@ def read(folder):
 
 def test_labels_and_metadata(copy_of):
     folder = copy_of("isic2017")
-    (folder / LABELS).write_text("image_id,melanoma,seborrheic_keratosis\n" + "".join(
-        f"{row.image_id},{melanoma},{keratosis}\n" for row, (melanoma, keratosis) in zip(
-            read(folder).table.itertuples(), [("1.0", "0.0"), ("0.0", "1.0"), ("0", "0"), *[("0.0", "0.0")] * 13], strict=True)))
+    (folder / LABELS).write_text(
+        "image_id,melanoma,seborrheic_keratosis\n"
+        + "".join(
+            f"{row.image_id},{melanoma},{keratosis}\n"
+            for row, (melanoma, keratosis) in zip(
+                read(folder).table.itertuples(), [("1.0", "0.0"), ("0.0", "1.0"), ("0", "0"), *[("0.0", "0.0")] * 13], strict=True
+            )
+        )
+    )
     (folder / METADATA).write_text("image_id,age_approximate,sex\nISIC_0000001,55,female\nISIC_0000002,unknown,unknown\n")
     table = read(folder).table
     assert table["label"].tolist()[:3] == ["malignant", "benign", "benign"]
@@ -59,12 +65,15 @@ def test_three_parts(copy_of):
     assert read(folder).excluded.empty
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    ("image_id,melanoma\nISIC_0000001,1.0\n", "line 1: found 'image_id,melanoma', expected the header"),
-    ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,1.0\n", "line 2: found melanoma '1.0' and seborrheic"),
-    ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,yes,0.0\n", "line 2: found melanoma 'yes'"),
-    ("image_id,melanoma,seborrheic_keratosis\n..\\ISIC_0000001,1.0,0.0\n", "path separator"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("image_id,melanoma\nISIC_0000001,1.0\n", "line 1: found 'image_id,melanoma', expected the header"),
+        ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,1.0\n", "line 2: found melanoma '1.0' and seborrheic"),
+        ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,yes,0.0\n", "line 2: found melanoma 'yes'"),
+        ("image_id,melanoma,seborrheic_keratosis\n..\\ISIC_0000001,1.0,0.0\n", "path separator"),
+    ],
+)
 def test_wrong_tables(copy_of, content, reason):
     folder = copy_of("isic2017")
     (folder / LABELS).write_text(content)

@@ -34,7 +34,8 @@ def test_images_without_masks_and_masks_without_images(copy_of):
     excluded = read(folder).excluded.set_index("image_id")
     assert excluded["reason"].to_dict() == {
         "ISIC_0000002": "no mask: ISIC_0000002_segmentation.png is not in ISIC2018_Task1_Training_GroundTruth",
-        "ISIC_0009999": "a mask without an image"}
+        "ISIC_0009999": "a mask without an image",
+    }
     assert set(excluded["split"]) == {"train"}
 
 
@@ -44,7 +45,8 @@ def test_an_image_of_two_parts_counts_once(copy_of):
         shutil.copy(folder / f"ISIC2018_Task{kind.format('Training')}" / file, folder / f"ISIC2018_Task{kind.format('Test')}")
     records = read(folder)
     assert records.excluded[["image_id", "reason", "split"]].to_numpy().tolist() == [
-        ["ISIC_0000002", "duplicate id: also in the train part, which is used", "test"]]
+        ["ISIC_0000002", "duplicate id: also in the train part, which is used", "test"]
+    ]
     assert records.table.set_index("image_id")["split"]["ISIC_0000002"] == "train"
 
 
@@ -61,7 +63,8 @@ def test_missing_parts_and_masks_are_said(copy_of):
 def test_lesion_groupings_are_used(copy_of):
     folder = copy_of("isic2018_task1")
     (folder / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(
-        "image,lesion_id,diagnosis_confirm_type\nISIC_0000001,HAM_1,histopathology\nISIC_0000002,HAM_1,histopathology\nISIC_9,HAM_2,x\n")
+        "image,lesion_id,diagnosis_confirm_type\nISIC_0000001,HAM_1,histopathology\nISIC_0000002,HAM_1,histopathology\nISIC_9,HAM_2,x\n"
+    )
     table = read(folder).table.set_index("image_id")
     assert table["group_id"].to_list()[:4] == ["ISIC_0000000", "HAM_1", "HAM_1", "ISIC_0000003"]
     assert "diagnosis_confirm_type" not in table

@@ -32,7 +32,8 @@ def test_the_label_that_was_published_without_an_image(copy_of):
     table.write_text(table.read_text() + "ISIC_0035068,0.0,1.0,0.0,0.0,0.0,0.0,0.0\n")
     records = read(folder)
     assert records.excluded[["image_id", "reason", "split", "label"]].to_numpy().tolist() == [
-        ["ISIC_0035068", "a row without an image", "test", "NV"]]
+        ["ISIC_0035068", "a row without an image", "test", "NV"]
+    ]
     assert "ISIC_0035068 was published with a label, but without an image." in records.notes
 
 
@@ -89,4 +90,11 @@ def test_the_lesions_of_the_real_table(real_data, tmp_path):
     assert len(table) == 10_015
     assert table["group_id"].nunique() == 7470
     assert table["label"].value_counts().to_dict() == {
-        "NV": 6705, "MEL": 1113, "BKL": 1099, "BCC": 514, "AKIEC": 327, "VASC": 142, "DF": 115}
+        "NV": 6705,
+        "MEL": 1113,
+        "BKL": 1099,
+        "BCC": 514,
+        "AKIEC": 327,
+        "VASC": 142,
+        "DF": 115,
+    }

@@ -86,20 +86,39 @@ def test_the_real_table(real_folder):
     assert table["group_id"].nunique() == 1373
     assert (table["lesion_id"].nunique(), (table["patient_id"] + "/" + table["lesion_id"]).nunique()) == (1641, 1891)
     blank = (table == "").sum()
-    asked_alike = ["smoke", "drink", "pesticide", "gender", "skin_cancer_history", "cancer_history", "has_piped_water",
-                   "has_sewage_system", "fitspatrick", "diameter_1", "diameter_2"]
+    asked_alike = [
+        "smoke",
+        "drink",
+        "pesticide",
+        "gender",
+        "skin_cancer_history",
+        "cancer_history",
+        "has_piped_water",
+        "has_sewage_system",
+        "fitspatrick",
+        "diameter_1",
+        "diameter_2",
+    ]
     assert (table.loc[table["smoke"] == "", asked_alike] == "").to_numpy().all()
     assert blank[asked_alike].to_list() == [804] * len(asked_alike)
     assert blank[["background_father", "background_mother", "age", "region"]].to_list() == [818, 822, 0, 0]
     unknown = (table == "UNK").sum()
     assert unknown[unknown > 0].to_dict() == {
-        "itch": 6, "grew": 402, "hurt": 10, "changed": 396, "bleed": 6, "elevation": 2,
-        "background_father": 95, "background_mother": 84}
+        "itch": 6,
+        "grew": 402,
+        "hurt": 10,
+        "changed": 396,
+        "bleed": 6,
+        "elevation": 2,
+        "background_father": 95,
+        "background_mother": 84,
+    }
     assert (table["biopsed"] == "True").sum() == 1342
 
 
 def test_the_real_table_encodes_81_wide(real_folder):
     """Three numbers, and a column for each other value that occurs; the two spellings of Brazil are two of them."""
+
     def width(table):
         values = {name: set(table[name]) - {""} for name, kind in metadata().items() if kind == "categorical"}
         return sum(kind == "numeric" for kind in metadata().values()) + sum(map(len, values.values()))

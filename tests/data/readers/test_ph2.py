@@ -21,7 +21,10 @@ def read(folder):
 def test_classes_subtypes_and_findings(drawn):
     table = read(drawn("ph2")).table
     assert table.groupby(["label", "subtype"]).size().to_dict() == {
-        ("benign", "atypical"): 8, ("benign", "common"): 8, ("malignant", "melanoma"): 4}
+        ("benign", "atypical"): 8,
+        ("benign", "common"): 8,
+        ("malignant", "melanoma"): 4,
+    }
     assert set(table["asymmetry"]) <= {"0", "1", "2"}
     for column in FINDINGS:
         assert set(table[column]) <= {"absent", "present", "typical", "atypical"}
@@ -101,16 +104,21 @@ def test_a_spreadsheet_without_header_or_column(copy_of):
         read(folder)
 
 
-@pytest.mark.parametrize(("row", "reason"), [
-    ("|| IMD002 || || 3 || 0 | T | A | A | A | A || 4 ||", "line 2: found clinical diagnosis '3'"),
-    ("|| IMD002 || || 0 || 5 | T | A | A | A | A || 4 ||", "line 2: found asymmetry '5'"),
-    ("|| IMD002 || || 0 || 0 | X | A | A | A | A || 4 ||", "line 2: found pigment_network 'X'"),
-    ("|| IMD002 || || 0 || 0 | T | A | A | A || 4 ||", "line 2: found 9 cells, expected 10"),
-    ("|| IMD/../2 || || 0 || 0 | T | A | A | A | A || 4 ||", "path separator"),
-    ("|| IMD002 || || 0 || 0 | T | A | A | A | A || 4 ||\n|| IMD002 || || 0 || 0 | T | A | A | A | A || 4 ||",
-     "line 3: found IMD002 a second time"),
-    ("nothing", "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("|| IMD002 || || 3 || 0 | T | A | A | A | A || 4 ||", "line 2: found clinical diagnosis '3'"),
+        ("|| IMD002 || || 0 || 5 | T | A | A | A | A || 4 ||", "line 2: found asymmetry '5'"),
+        ("|| IMD002 || || 0 || 0 | X | A | A | A | A || 4 ||", "line 2: found pigment_network 'X'"),
+        ("|| IMD002 || || 0 || 0 | T | A | A | A || 4 ||", "line 2: found 9 cells, expected 10"),
+        ("|| IMD/../2 || || 0 || 0 | T | A | A | A | A || 4 ||", "path separator"),
+        (
+            "|| IMD002 || || 0 || 0 | T | A | A | A | A || 4 ||\n|| IMD002 || || 0 || 0 | T | A | A | A | A || 4 ||",
+            "line 3: found IMD002 a second time",
+        ),
+        ("nothing", "cannot be read"),
+    ],
+)
 def test_wrong_text_tables(copy_of, row, reason):
     folder = copy_of("ph2")
     (folder / "PH2Dataset" / "PH2_dataset.xlsx").unlink()
