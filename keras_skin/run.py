@@ -61,8 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
     from keras_skin.experiment import load_experiment
     from keras_skin.registry import UserError
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         if options.resume:
             return _run(lambda workflow: workflow.resume(Path(options.resume), data_dir=options.data))
@@ -76,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while libraries are imported; later the workflow answers it
+        print("Interrupted before anything began.", file=sys.stderr)
+        return 130
 
 
 def _misuse(options: argparse.Namespace) -> str:
@@ -99,8 +100,11 @@ def _misuse(options: argparse.Namespace) -> str:
 
 
 def _run(step: Callable[[ModuleType], object]) -> int:
-    from keras_skin import workflow
-    from keras_skin.training.fit import NonFiniteLoss
+    from keras_skin.console import quiet_import
+
+    with quiet_import():
+        from keras_skin import workflow
+        from keras_skin.training.fit import NonFiniteLoss
 
     try:
         step(workflow)

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "keras_skin"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"run", "check", "predict", "explain.__main__", "compare", "serve", "cache"}
-FREE = {"registry", "experiment"}
+FREE = {"registry", "experiment", "console"}
 
 # layer -> parts of keras_skin that it may import (itself is always allowed)
 ALLOWED = {
     "registry": set(),
     "experiment": {"registry"},
+    "console": set(),
     "layers": {"registry"},
     "losses": {"registry", "layers"},
     "metrics": {"registry", "layers"},
