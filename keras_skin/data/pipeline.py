@@ -24,7 +24,8 @@ MEMORY_CACHE_BYTES = 4 * 2**30
 """The memory cache stops taking in images when it holds this much."""
 
 INPUTS = ("image", "metadata")
-OUTPUTS = ("mask", "label")
+AUXILIARY_MASKS = ("mask_aux_1", "mask_aux_2")
+OUTPUTS = ("mask", "label", *AUXILIARY_MASKS)
 
 Sampler = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 Preprocessing = Callable[[tf.Tensor], tf.Tensor]
@@ -184,7 +185,8 @@ def training_data(
         classes: labels in the order of the model's outputs.
         image_size: (height, width) of the model's image.
         inputs: the model's inputs, of `"image"` and `"metadata"`.
-        outputs: the model's outputs, of `"mask"` and `"label"`; what is not asked for is not loaded.
+        outputs: the model's outputs, of `"mask"` (`"mask_aux_1"` and `"mask_aux_2"` have the same target) and `"label"`;
+            what is not asked for is not loaded.
         batch_size: number of samples in a batch.
         seed: decides order and augmentation.
         sampler: `sampler(labels, epoch, rng)` gives the rows that an epoch draws from, with repeats; None takes each once.
@@ -286,6 +288,7 @@ class _Samples:
             inputs["metadata"] = self._metadata[row]
         if "mask" in self.outputs:
             targets["mask"] = images.resize_mask(mask, self.image_size)
+            targets.update({key: targets["mask"] for key in self.outputs if key in AUXILIARY_MASKS})
         if "label" in self.outputs:
             targets["label"] = self._labels[row]
         return inputs, targets

@@ -155,6 +155,8 @@ def _check(classes: int, variant: str, gate: str, initial_mask: bool, filters: S
         problems.append(f"variant is {variant!r}, expected one of {', '.join(VARIANTS)}")
     if gate not in GATES:
         problems.append(f"gate is {gate!r}, expected one of {', '.join(GATES)}")
+    if gate != "relu" and variant in VARIANTS[:2]:
+        problems.append(f"gate is {gate!r}, but {variant} has no gate: it is for mtl2 and mtl3")
     if initial_mask and variant in VARIANTS[:2]:
         problems.append(f"initial_mask is true, but {variant} has one mask only: it is for mtl2 and mtl3")
     if len(filters) < 3:
