@@ -6,10 +6,14 @@ exported graph. Nothing here depends on the size of a batch or on the state of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from keras_skin.data.numpy_calls import numpy_call
+
+Branch = Callable[[], tf.Tensor]
 
 MAX_PIXELS = 100_000_000
 """Images that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
@@ -30,10 +34,14 @@ _FORMATS = (
     ("This file", 0, b""),
 )
 _OTHER = 3  # the first format that is refused
+_MAGIC = np.full((len(_FORMATS), 132), -1, np.int64)  # the bytes that tell a format, -1 where any byte will do
+for _row, (_, _start, _magic) in enumerate(_FORMATS):
+    _MAGIC[_row, _start : _start + len(_magic)] = list(_magic)
 _RATIOS = (1, 2, 4, 8)
 _FRAMES = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]
 
 
+@tf.autograph.experimental.do_not_convert  # its control flow is explicit
 def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = None) -> tf.Tensor:
     """Decodes a JPEG, PNG or BMP file, upright and in RGB.
 
@@ -53,14 +61,12 @@ def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = Non
         tf.errors.InvalidArgumentError: if the file is empty, damaged, of another format (which is named), or holds more than
             `MAX_PIXELS` pixels. In a batch, `decode_or_blank` keeps one such file from failing the others.
     """
-    image = tf.switch_case(
-        _branch(contents),
-        [
-            lambda: _decode_jpeg(contents, minimum_size),
-            lambda: _decode_png(contents),
-            lambda: _decode_bmp(contents),
-            lambda: _refuse(contents),
-        ],
+    image = _by_format(
+        contents,
+        jpeg=lambda: _decode_jpeg(contents, minimum_size),
+        png=lambda: _decode_png(contents),
+        bmp=lambda: _decode_bmp(contents),
+        other=lambda: tf.zeros((1, 1, 3), tf.uint8),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -130,6 +136,7 @@ def load_mask(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.
     return mask if size is None else resize_mask(mask, size)
 
 
+@tf.autograph.experimental.do_not_convert
 def decode_mask(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a mask: PNG, JPEG, or BMP of any depth.
 
@@ -144,18 +151,17 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
         values = tf.reduce_max(image, axis=-1, keepdims=True)
         return values >= tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
 
-    mask = tf.switch_case(
-        _branch(contents),
-        [
-            lambda: bright(_decode_jpeg(contents, None)),
-            lambda: bright(_decode_png(contents, channels=0)),
-            lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
-            lambda: _refuse(contents)[..., :1] > 0,
-        ],
+    mask = _by_format(
+        contents,
+        jpeg=lambda: bright(_decode_jpeg(contents, None)),
+        png=lambda: bright(_decode_png(contents, channels=0)),
+        bmp=lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
+        other=lambda: tf.zeros((1, 1, 1), tf.bool),
     )
     return tf.cast(tf.ensure_shape(mask, (None, None, 1)), tf.uint8)
 
 
+@tf.autograph.experimental.do_not_convert
 def image_shape(contents: tf.Tensor) -> tf.Tensor:
     """Height and width of the upright image, read from the header alone.
 
@@ -170,18 +176,14 @@ def image_shape(contents: tf.Tensor) -> tf.Tensor:
         height, width, orientation = _jpeg_header(contents)
         return tf.where(orientation >= 5, tf.stack([width, height]), tf.stack([height, width]))
 
-    return tf.ensure_shape(
-        tf.switch_case(
-            _branch(contents),
-            [
-                jpeg,
-                lambda: _png_header(contents),
-                lambda: _bmp_header(contents)[:2],
-                lambda: tf.shape(_refuse(contents), tf.int64)[:2],
-            ],
-        ),
-        (2,),
+    shape = _by_format(
+        contents,
+        jpeg=jpeg,
+        png=lambda: _png_header(contents),
+        bmp=lambda: _bmp_header(contents)[:2],
+        other=lambda: tf.zeros(2, tf.int64),
     )
+    return tf.ensure_shape(shape, (2,))
 
 
 # Formats
@@ -189,21 +191,23 @@ def image_shape(contents: tf.Tensor) -> tf.Tensor:
 
 def _format(contents: tf.Tensor) -> tf.Tensor:
     """Index in `_FORMATS` of a file, told by its first bytes."""
-    length = max(start + len(magic) for _, start, magic in _FORMATS)
-    patterns = [list(bytes(start) + magic.ljust(length - start, b"\0")) for _, start, magic in _FORMATS]
-    matters = [[start <= place < start + len(magic) for place in range(length)] for _, start, magic in _FORMATS]
-    equal = tf.logical_or(_bytes(contents, 0, length) == patterns, tf.logical_not(matters))
+    equal = (_bytes(contents, 0, _MAGIC.shape[1]) == tf.maximum(_MAGIC, 0)) | (_MAGIC < 0)
     return tf.argmax(tf.cast(tf.reduce_all(equal, axis=-1), tf.int32), output_type=tf.int32)
 
 
-def _branch(contents: tf.Tensor) -> tf.Tensor:
-    return tf.minimum(_format(contents), _OTHER)
+def _by_format(contents: tf.Tensor, jpeg: Branch, png: Branch, bmp: Branch, other: Branch) -> tf.Tensor:
+    """Takes the branch of a file's format.
 
+    Any other format is refused; `other` gives a value of the branches' type, which a graph wants even there.
+    """
+    form = _format(contents)
 
-def _refuse(contents: tf.Tensor) -> tf.Tensor:
-    name = tf.gather([name for name, _, _ in _FORMATS], _format(contents))
-    with tf.control_dependencies([_require(False, [name, " is not supported: expected a JPEG, PNG or BMP image."])]):
-        return tf.zeros((1, 1, 3), tf.uint8)
+    def refuse() -> tf.Tensor:
+        name = tf.gather([name for name, _, _ in _FORMATS], form)
+        with tf.control_dependencies([_require(False, [name, " is not supported: expected a JPEG, PNG or BMP image."])]):
+            return other()
+
+    return tf.switch_case(tf.minimum(form, _OTHER), [jpeg, png, bmp, refuse])
 
 
 def _decode_jpeg(contents: tf.Tensor, minimum_size: tuple[int, int] | None) -> tf.Tensor:
