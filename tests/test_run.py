@@ -174,7 +174,7 @@ def start(out: Path) -> subprocess.Popen:
 def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path:
     """Returns the run's folder once its first epoch is written and a later state was saved."""
     begun = time.monotonic()
-    while time.monotonic() - begun < 120 and process.poll() is None:
+    while time.monotonic() - begun < 400 and process.poll() is None:
         history = list(out.glob("*/history.csv"))
         states = list(out.glob("*/checkpoints/run_state.npz"))
         if history and states and states[0].stat().st_mtime > history[0].stat().st_mtime + 0.05:
@@ -185,7 +185,7 @@ def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path
 
 @pytest.mark.slow
 def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
-    assert start(tmp_path / "whole").wait(300) == 0
+    assert start(tmp_path / "whole").wait(600) == 0
     process = start(tmp_path / "killed")
     run = wait_for_state_within_an_epoch(tmp_path / "killed", process)
     process.kill()
@@ -208,7 +208,7 @@ def test_ctrl_c_saves_says_how_to_continue_and_exits_130(tmp_path):
     process = start(tmp_path)
     run = wait_for_state_within_an_epoch(tmp_path, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"--resume {run}" in errors
     assert "Traceback" not in errors
