@@ -185,11 +185,12 @@ def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path
 
 @pytest.mark.slow
 def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
-    assert start(tmp_path / "whole").wait(600) == 0
-    process = start(tmp_path / "killed")
-    run = wait_for_state_within_an_epoch(tmp_path / "killed", process)
-    process.kill()
-    process.communicate()
+    with start(tmp_path / "whole") as undisturbed:
+        undisturbed.communicate()
+    assert undisturbed.returncode == 0
+    with start(tmp_path / "killed") as process:
+        run = wait_for_state_within_an_epoch(tmp_path / "killed", process)
+        process.kill()
     assert not (run / "metrics.json").exists(), "it was killed too late to prove anything"
     result = subprocess.run(
         [sys.executable, "-m", "keras_skin.run", "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -205,10 +206,10 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_says_how_to_continue_and_exits_130(tmp_path):
-    process = start(tmp_path)
-    run = wait_for_state_within_an_epoch(tmp_path, process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    with start(tmp_path) as process:
+        run = wait_for_state_within_an_epoch(tmp_path, process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"--resume {run}" in errors
     assert "Traceback" not in errors

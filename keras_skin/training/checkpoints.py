@@ -101,11 +101,14 @@ class Checkpoints(keras.callbacks.Callback):
             self.save(0, 0)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Restores the metrics of an epoch that is taken up in its middle: Keras has just reset them."""
+        """Restores the metrics of an epoch that is taken up in its middle: Keras has just reset them.
+
+        Between two epochs a state holds the metrics of the validation, which the next epoch must not begin with.
+        """
         self.epoch = epoch
-        if self._to_restore is not None:
+        if self._to_restore is not None and self.step:
             self._to_restore.restore(self.model)
-            self._to_restore = None
+        self._to_restore = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Saves when it is time. The state after an epoch's last step is not saved: validation would be missing from it."""

@@ -342,7 +342,7 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
 def finished(small, tmp_path_factory):
     """The folder of a training of one epoch, begun with `resume` and beside the remains of a kill, and its result."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in (".run_state-0123abcd.npz", ".best.weights-0123abcd.h5"):
+    for name in (".0123abcd-run_state.npz", ".0123abcd-best.weights.h5"):
         (folder / name).write_text("half")
     keras.utils.set_random_seed(0)
     data = small.SmallData()
@@ -397,3 +397,17 @@ def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path
     shutil.copy(finished[0] / "run_state.npz", tmp_path)
     with pytest.raises(UserError, match=r"best\.weights\.h5 is missing: it held the weights of epoch 1"):
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
+
+
+def test_a_training_taken_up_between_two_epochs_has_the_history_of_an_undisturbed_one(small, tmp_path):
+    """The state saved there holds the validation's metrics, with which the next epoch must not begin."""
+
+    def train(folder, epochs, resume=False):
+        keras.utils.set_random_seed(7)
+        model = small.compiled_model(dropout=0.0)
+        result = fit(model, small.SmallData(), small.validation_data(), epochs=epochs, folder=tmp_path / folder, resume=resume)
+        return result.history.drop(columns="seconds")
+
+    whole = train("whole", 2)
+    train("parted", 1)
+    pd.testing.assert_frame_equal(train("parted", 2, resume=True), whole, rtol=1e-5)
