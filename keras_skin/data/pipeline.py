@@ -6,33 +6,40 @@ at any step and any sample can be shown again. Paths are shuffled, never images.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data import images
 from keras_skin.data.augment import NoAugmentation, Policy
+from keras_skin.data.balance import Draw, Sampler
+from keras_skin.data.cache import MemoryCache
 from keras_skin.data.numpy_calls import numpy_call
+from keras_skin.data.samples import Batch, Preprocessing, Samples, fit_mask, numpy_pair
 from keras_skin.registry import UserError
 
-MEMORY_CACHE_BYTES = 4 * 2**30
-"""The memory cache stops taking in images when it holds this much."""
-
-INPUTS = ("image", "metadata")
-AUXILIARY_MASKS = ("mask_aux_1", "mask_aux_2")
-OUTPUTS = ("mask", "label", *AUXILIARY_MASKS)
-
-Sampler = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-Preprocessing = Callable[[tf.Tensor], tf.Tensor]
-Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
-
 # Independent random streams of one (seed, epoch).
-_ORDER, _PLAN, _SAMPLE = range(3)
+_ORDER, _PLAN, _SAMPLE, _PARTNER = range(4)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The samples of an epoch: rows, what augmentation turns them into, and which rows are blended into them by what share."""
+
+    rows: np.ndarray
+    variants: np.ndarray
+    partners: np.ndarray
+    shares: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: np.ndarray | slice) -> _Plan:
+        return _Plan(self.rows[places], self.variants[places], self.partners[places], self.shares[places])
 
 
 class TrainingData:
@@ -51,13 +58,13 @@ class TrainingData:
 
     def __init__(
         self,
-        samples: _Samples,
+        samples: Samples,
         batch_size: int,
         seed: int,
         sampler: Sampler | None,
         augmentation: Policy,
         steps_per_epoch: int | None,
-        cache: _DecodedImages | None,
+        cache: MemoryCache | None,
     ) -> None:
         self._samples = samples
         self._batch_size = batch_size
@@ -67,7 +74,7 @@ class TrainingData:
         self._cap = steps_per_epoch
         self._cache = cache
         self._position = (0, 0)
-        self.steps = self._count_steps(len(self._plan(0)[0]))
+        self.steps = self._count_steps(len(self._plan(0)))
 
     @property
     def epoch(self) -> int:
@@ -87,7 +94,7 @@ class TrainingData:
         """Batches (inputs, targets) of `epoch` from `step` on, to its end; every iteration looks these two up when it begins."""
 
         def remaining(_: tf.Tensor) -> tf.data.Dataset:
-            columns = numpy_call(self._remaining, [], [tf.int64] * 4, stateful=True)
+            columns = numpy_call(self._remaining, [], [*[tf.int64] * 5, tf.float32], stateful=True)
             return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, (None,)) for column in columns))
 
         # Not from_generator: it calls Python once more when an iterator is destroyed, and a process that ends then hangs.
@@ -96,30 +103,36 @@ class TrainingData:
 
     def example(self, epoch: int, index: int) -> Batch:
         """One sample again, without a batch axis: the one at place `index` of an epoch (in batch `index // batch_size`)."""
-        rows, variants = self._order(epoch)
-        numbers = [tf.constant(number, tf.int64) for number in (epoch, index, rows[index], variants[index])]
-        return next(iter(tf.data.Dataset.from_tensors(tuple(numbers)).map(self._sample)))
+        one = self._order(epoch)[np.array([index])]
+        columns = (np.array([epoch]), np.array([index]), one.rows, one.variants, one.partners, one.shares)
+        return next(iter(tf.data.Dataset.from_tensor_slices(columns).map(self._sample)))
 
     def image_ids(self, epoch: int, step: int) -> list[str]:
         """Ids of the images of one batch, in its order."""
-        rows, _ = self._order(epoch)
-        return self._samples.image_ids[rows[step * self._batch_size : (step + 1) * self._batch_size]].tolist()
+        rows = self._order(epoch).rows[step * self._batch_size : (step + 1) * self._batch_size]
+        return self._samples.image_ids[rows].tolist()
 
     def images_seen(self, epoch: int) -> list[str]:
         """Ids of the different images that an epoch shows, sorted."""
-        return sorted(set(self._samples.image_ids[self._order(epoch)[0]]))
+        return sorted(set(self._samples.image_ids[self._order(epoch).rows]))
 
     def _random(self, epoch: int, stream: int, index: int = 0) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self._seed, epoch], spawn_key=(stream, index)))
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and variants of an epoch, before they are put in order."""
+    def _plan(self, epoch: int) -> _Plan:
+        """The samples of an epoch, before they are put in order."""
         rng, labels = self._random(epoch, _PLAN), self._samples.label_names
-        if self._sampler is None:
-            return self._augmentation.plan(labels, epoch, rng)
-        drawn = np.asarray(self._sampler(labels, epoch, rng), np.int64)
-        indices, variants = self._augmentation.plan(labels[drawn], epoch, rng)
-        return drawn[indices], variants
+        draw = Draw(np.arange(len(labels))) if self._sampler is None else self._sampler.draw(labels, epoch, rng)
+        if draw.shares is not None and "mask" in self._samples.outputs:
+            raise UserError(
+                "This balancing blends images of two lesions, whose masks cannot be blended, but the model has an output 'mask'. "
+                "Choose a balancing that repeats images instead ('oversample' or 'partial')."
+            )
+        rows = np.asarray(draw.rows, np.int64)
+        partners = rows if draw.partners is None else np.asarray(draw.partners, np.int64)
+        shares = np.zeros(len(rows), np.float32) if draw.shares is None else np.asarray(draw.shares, np.float32)
+        indices, variants = self._augmentation.plan(labels[rows], epoch, rng)
+        return _Plan(rows[indices], variants, partners[indices], shares[indices])
 
     def _count_steps(self, samples: int) -> int:
         steps = -(-samples // self._batch_size)
@@ -127,36 +140,52 @@ class TrainingData:
             steps -= 1
         return steps if self._cap is None else min(steps, self._cap)
 
-    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and variants in the order in which an epoch shows them."""
-        rows, variants = self._plan(epoch)
-        if self._count_steps(len(rows)) != self.steps:
+    def _order(self, epoch: int) -> _Plan:
+        """The samples of an epoch in the order in which it shows them."""
+        plan = self._plan(epoch)
+        if self._count_steps(len(plan)) != self.steps:
             raise ValueError(
-                f"Epoch {epoch} has {len(rows)} samples, which are not the {self.steps} steps of the first: "
+                f"Epoch {epoch} has {len(plan)} samples, which are not the {self.steps} steps of the first: "
                 "a sampler must draw the same number in every epoch."
             )
-        order = self._random(epoch, _ORDER).permutation(len(rows))[: self.steps * self._batch_size]
-        return rows[order], variants[order]
+        return plan[self._random(epoch, _ORDER).permutation(len(plan))[: self.steps * self._batch_size]]
 
-    def _remaining(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Epoch, index, row and variant of the samples from `step` on."""
+    def _remaining(self) -> tuple[np.ndarray, ...]:
+        """Epoch, index, row, variant, partner and share of the samples from `step` on."""
         epoch, step = self._position
-        rows, variants = self._order(epoch)
-        index = np.arange(step * self._batch_size, len(rows))
-        return np.full_like(index, epoch), index, rows[index], variants[index]
+        plan = self._order(epoch)
+        index = np.arange(step * self._batch_size, len(plan))
+        left = plan[index]
+        return np.full_like(index, epoch), index, left.rows, left.variants, left.partners, left.shares
 
-    def _sample(self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor) -> Batch:
-        samples = self._samples
-        image, mask = samples.decode(row) if self._cache is None else self._cache.decode(row)
+    def _sample(
+        self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor, partner: tf.Tensor, share: tf.Tensor
+    ) -> Batch:
+        inputs, targets = self._samples.finish(row, *self._changed(epoch, index, row, variant, _SAMPLE))
+        if self._sampler is None or "image" not in inputs:
+            return inputs, targets
+
+        def blend() -> tf.Tensor:
+            other, _ = self._samples.finish(partner, *self._changed(epoch, index, partner, variant, _PARTNER))
+            return (1.0 - share) * inputs["image"] + share * other["image"]
+
+        inputs["image"] = tf.cond(share > 0.0, blend, lambda: inputs["image"])
+        return inputs, targets
+
+    def _changed(
+        self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor, stream: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Image and mask of a row, decoded and augmented."""
+        image, mask = self._samples.decode(row) if self._cache is None else self._cache.decode(row)
         if self._augmentation.changes_images:
-            image, mask = _numpy_pair(self._augment, image, mask, epoch, index, variant)
-        return samples.finish(row, image, mask)
+            image, mask = numpy_pair(functools.partial(self._augment, stream), image, mask, epoch, index, variant)
+        return image, mask
 
     def _augment(
-        self, image: np.ndarray, mask: np.ndarray, epoch: int, index: int, variant: int
+        self, stream: int, image: np.ndarray, mask: np.ndarray, epoch: int, index: int, variant: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        rng = self._random(int(epoch), _SAMPLE, int(index))
-        image, mask = _fit_mask(image, mask)
+        rng = self._random(int(epoch), stream, int(index))
+        image, mask = fit_mask(image, mask)
         changed, changed_mask = self._augmentation(image, mask[..., 0] if mask.size else None, int(variant), rng)
         if changed.shape != image.shape or (changed_mask is not None and changed_mask.shape != mask.shape[:2]):
             raise ValueError(f"{type(self._augmentation).__name__} changed the shape of an image or a mask of {image.shape}.")
@@ -189,11 +218,11 @@ def training_data(
             what is not asked for is not loaded.
         batch_size: number of samples in a batch.
         seed: decides order and augmentation.
-        sampler: `sampler(labels, epoch, rng)` gives the rows that an epoch draws from, with repeats; None takes each once.
+        sampler: chooses the rows that an epoch draws from, with repeats, and blends; None takes each once.
         augmentation: a policy of `keras_skin.data.augment`; None for none.
         preprocessing: functions from a (height, width, 3) float32 image to another, applied in this order after the resize.
         steps_per_epoch: cuts epochs short.
-        cache: `"memory"` keeps decoded images (up to `MEMORY_CACHE_BYTES`), `"none"` decodes them each time.
+        cache: `"memory"` keeps decoded images (up to `cache.MEMORY_CACHE_BYTES`), `"none"` decodes them each time.
         metadata: (N, M) float, one row per row of `table`, if `inputs` has `"metadata"`.
 
     Returns:
@@ -208,7 +237,7 @@ def training_data(
     if table.empty:
         raise UserError("There are no training images.")
     augmentation = augmentation or NoAugmentation()
-    samples = _Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
+    samples = Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
     return TrainingData(
         samples,
         batch_size,
@@ -216,7 +245,7 @@ def training_data(
         sampler,
         augmentation,
         steps_per_epoch,
-        _DecodedImages(samples, fit=augmentation.changes_images) if cache == "memory" else None,
+        MemoryCache(samples, fit=augmentation.changes_images) if cache == "memory" else None,
     )
 
 
@@ -234,7 +263,7 @@ def evaluation_data(
 
     Arguments, elements and errors are those of `training_data`.
     """
-    samples = _Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
+    samples = Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
 
     def load(row: tf.Tensor) -> Batch:
         return samples.finish(row, *samples.decode(row))
@@ -243,140 +272,9 @@ def evaluation_data(
     return _batches(rows.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), batch_size)
 
 
-class _Samples:
-    """Rows of a table as tensors: where the files lie, and what a sample consists of. Masks of no size stand for no mask."""
-
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        classes: Sequence[str],
-        image_size: tuple[int, int],
-        inputs: Sequence[str],
-        outputs: Sequence[str],
-        preprocessing: Sequence[Preprocessing],
-        metadata: np.ndarray | None,
-    ) -> None:
-        _check_keys(inputs, outputs, metadata, len(table))
-        _check_rows(table, classes, outputs)
-        self.image_size = image_size
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.preprocessing = tuple(preprocessing)
-        self.image_ids = table["image_id"].to_numpy(dtype=object)
-        self.label_names = table["label"].to_numpy(dtype=object)
-        self._images = tf.constant(table["image"].tolist(), tf.string)
-        self._masks = tf.constant(table["mask"].tolist(), tf.string)
-        known = self.label_names[:, np.newaxis] == np.asarray(classes, dtype=object)[np.newaxis, :]
-        self._labels = tf.constant(known.astype(np.float32).reshape(len(table), len(classes)))
-        self._metadata = None if metadata is None else tf.constant(metadata, tf.float32)
-
-    def decode(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Image (H, W, 3) and mask (H', W', 1), both uint8: the mask at its own size, the image reduced if it is far larger."""
-        image = images.decode_image(tf.io.read_file(self._images[row]), minimum_size=self.image_size)
-        if "mask" not in self.outputs:
-            return image, tf.zeros((0, 0, 1), tf.uint8)
-        return image, images.decode_mask(tf.io.read_file(self._masks[row]))
-
-    def finish(self, row: tf.Tensor, image: tf.Tensor, mask: tf.Tensor) -> Batch:
-        """What the model takes of a decoded sample."""
-        inputs, targets = {}, {}
-        if "image" in self.inputs:
-            image = images.resize_image(image, self.image_size)
-            for function in self.preprocessing:
-                image = function(image)
-            inputs["image"] = tf.ensure_shape(image, (*self.image_size, 3))
-        if "metadata" in self.inputs and self._metadata is not None:
-            inputs["metadata"] = self._metadata[row]
-        if "mask" in self.outputs:
-            targets["mask"] = images.resize_mask(mask, self.image_size)
-            targets.update({key: targets["mask"] for key in self.outputs if key in AUXILIARY_MASKS})
-        if "label" in self.outputs:
-            targets["label"] = self._labels[row]
-        return inputs, targets
-
-
-class _DecodedImages:
-    """Decoded images of a table in memory, taken in as they are first asked for, until there is no room left.
-
-    Args:
-        samples: where they come from.
-        fit: keep masks at the size of their images; False where they are to reach the model's size in one step.
-    """
-
-    def __init__(self, samples: _Samples, fit: bool) -> None:
-        self._samples = samples
-        self._fit = fit
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def decode(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `_Samples.decode`."""
-        kept = tf.ensure_shape(numpy_call(lambda number: int(number) in self._kept, [row], tf.bool, stateful=True), ())
-        return tf.cond(
-            kept,
-            lambda: _numpy_pair(lambda number: self._kept[int(number)], row),
-            lambda: _numpy_pair(self._keep, *self._samples.decode(row), row),
-        )
-
-    def _keep(self, image: np.ndarray, mask: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._fit:
-            image, mask = _fit_mask(image, mask)
-        with self._lock:
-            if int(row) not in self._kept and self._bytes + image.nbytes + mask.nbytes <= MEMORY_CACHE_BYTES:
-                self._kept[int(row)] = (image.copy(), mask.copy())
-                self._bytes += image.nbytes + mask.nbytes
-        return image, mask
-
-
-def _numpy_pair(function: Callable[..., Any], *arguments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Image and mask from a NumPy function that depends on its arguments alone."""
-    image, mask = numpy_call(function, arguments, (tf.uint8, tf.uint8))
-    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None, 1))
-
-
-def _fit_mask(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brings a mask to the size of its image by majority of area, so that both can be moved together."""
-    height, width = image.shape[:2]
-    if mask.shape[:2] == (height, width) or not mask.size:
-        return image, mask
-    share = cv2.resize(mask[..., 0] * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
-    return image, (share >= 128).astype(np.uint8)[..., np.newaxis]
-
-
 def _batches(samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     """Batches, fetched ahead, and onto the GPU where there is exactly one."""
     batches = samples.batch(batch_size)
     if len(tf.config.list_logical_devices("GPU")) == 1:
         return batches.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.prefetch_to_device("/GPU:0", buffer_size=2))
     return batches.prefetch(tf.data.AUTOTUNE)
-
-
-def _check_keys(inputs: Sequence[str], outputs: Sequence[str], metadata: np.ndarray | None, rows: int) -> None:
-    """Refuses what no data can be made for: a mistake of the caller."""
-    unknown = [f"input '{key}'" for key in inputs if key not in INPUTS]
-    unknown += [f"output '{key}'" for key in outputs if key not in OUTPUTS]
-    if unknown:
-        raise ValueError(f"No data for the {', '.join(unknown)}: there are the inputs {INPUTS} and the outputs {OUTPUTS}.")
-    if "metadata" in inputs and (metadata is None or np.ndim(metadata) != 2 or len(metadata) != rows):
-        raise ValueError(
-            f"The input 'metadata' needs a matrix with {rows} rows, got "
-            f"{'none' if metadata is None else f'shape {np.shape(metadata)}'}."
-        )
-
-
-def _check_rows(table: pd.DataFrame, classes: Sequence[str], outputs: Sequence[str]) -> None:
-    problems = [_list("no image file", table.loc[table["image"] == "", "image_id"])]
-    if "mask" in outputs:
-        problems.append(_list("no mask, which the model's output 'mask' needs", table.loc[table["mask"] == "", "image_id"]))
-    if "label" in outputs:
-        problems.append(_list(f"no label of {', '.join(classes)}", table.loc[~table["label"].isin(list(classes)), "image_id"]))
-    problems = [problem for problem in problems if problem]
-    if problems:
-        raise UserError("\n".join(problems))
-
-
-def _list(problem: str, image_ids: pd.Series) -> str:
-    if image_ids.empty:
-        return ""
-    shown = ", ".join(image_ids.astype(str).head(5)) + (", ..." if len(image_ids) > 5 else "")
-    return f"{len(image_ids)} {'image has' if len(image_ids) == 1 else 'images have'} {problem}: {shown}."

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_skin.data import augment, images, pipeline
+from keras_skin.data import augment, cache, images, pipeline
+from keras_skin.data.balance import Draw
 from keras_skin.registry import UserError
 
 SIZE = (12, 16)
@@ -38,6 +39,14 @@ def data(table, augmentation="jrl_16", outputs=("mask", "label"), batch_size=4, 
     return pipeline.training_data(
         table, CLASSES, SIZE, ["image"], list(outputs), batch_size, augmentation=augment.get(augmentation).builder(), **options
     )
+
+
+class Drawn:
+    def __init__(self, rows, partners=None, shares=None):
+        self.rows, self.partners, self.shares = rows, partners, shares
+
+    def draw(self, labels, epoch, rng):
+        return Draw(self.rows(labels, epoch), self.partners, self.shares)
 
 
 def collect(dataset):
@@ -112,7 +121,7 @@ def test_augmentation_of_a_repeated_image_differs(table):
         ["mask"],
         8,
         augmentation=augment.FlipsRotations(),
-        sampler=lambda labels, epoch, rng: np.zeros(8, int),
+        sampler=Drawn(lambda labels, epoch: np.zeros(8, int)),
     )
     pictures = collect(training.dataset())[0][0]["image"]
     assert len(np.unique(pictures.round(3), axis=0)) == 8
@@ -178,7 +187,7 @@ def test_the_memory_cache_changes_no_number(table, augmentation, monkeypatch):
     moved = table.assign(image="gone", mask="gone")
     monkeypatch.setattr(cached._samples, "_images", tf.constant(moved["image"]))
     assert_same(collect(cached.dataset()), expected)  # from memory: the files are not opened again
-    monkeypatch.setattr(pipeline, "MEMORY_CACHE_BYTES", 30_000)
+    monkeypatch.setattr(cache, "MEMORY_CACHE_BYTES", 30_000)
     bounded = data(table, augmentation, cache="memory", steps_per_epoch=3)
     assert_same(collect(bounded.dataset()), expected)
     assert 0 < bounded._cache._bytes <= 30_000
@@ -222,13 +231,32 @@ def test_metadata_goes_with_its_row(table):
 
 
 def test_a_sampler_chooses_the_rows(table):
-    training = data(table, "none", sampler=lambda labels, epoch, rng: np.flatnonzero(labels == "malignant")[[0, 0, 1, epoch % 2]])
+    training = data(
+        table, "none", sampler=Drawn(lambda labels, epoch: np.flatnonzero(labels == "malignant")[[0, 0, 1, epoch % 2]])
+    )
     assert training.steps == 1
     assert sorted(training.image_ids(0, 0)) == ["00", "00", "00", "04"]
     assert sorted(training.image_ids(1, 0)) == ["00", "00", "04", "04"]
-    growing = data(table, "none", sampler=lambda labels, epoch, rng: np.zeros(4 + 4 * epoch, int))
+    growing = data(table, "none", sampler=Drawn(lambda labels, epoch: np.zeros(4 + 4 * epoch, int)))
     with pytest.raises(ValueError, match="a sampler must draw the same number"):
         growing.image_ids(1, 0)
+
+
+def test_a_sampler_blends_images_but_not_masks(table):
+    sampler = Drawn(lambda labels, epoch: np.arange(4), partners=np.array([4, 5, 6, 7]), shares=np.array([0.0, 0.25, 0.5, 0.9]))
+    training = data(table, "none", ["label"], sampler=sampler)
+    plain = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["label"], N))[0]
+    (inputs, targets), *_ = collect(training.dataset())
+    for image, label, image_id in zip(inputs["image"], targets["label"], training.image_ids(0, 0), strict=True):
+        row = int(image_id)
+        share = sampler.shares[row]
+        expected = (1 - share) * plain[0]["image"][row] + share * plain[0]["image"][row + 4]
+        np.testing.assert_allclose(image, expected, atol=1e-3)
+        np.testing.assert_array_equal(label, plain[1]["label"][row])
+    turned = data(table, "flips_rotations", ["label"], sampler=sampler)
+    assert_same(collect(turned.dataset()), collect(turned.dataset()))
+    with pytest.raises(UserError, match="blends images of two lesions, whose masks cannot be blended"):
+        data(table, "none", ["mask", "label"], sampler=sampler)
 
 
 def test_a_policy_that_changes_the_shape_is_caught(table):
