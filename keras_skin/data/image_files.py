@@ -68,13 +68,9 @@ def check_image(path: Path) -> ImageHeader:
     Raises:
         BadImage: if it is empty, truncated, damaged, too large, of another format than JPEG, PNG or BMP, or not 8-bit RGB.
     """
-    header, data = _read(path)
-    if header.bits != 8:
-        raise BadImage(f"{header.bits}-bit {header.kind} image, expected 8-bit RGB")
-    if header.kind != _RGB:
-        plural = "" if header.channels == 1 else "s"
-        raise BadImage(f"{header.kind} image with {header.channels} channel{plural}, expected 8-bit RGB")
-    _decode(data, header)
+    header, data = read_file(path)
+    require_rgb(header)
+    decode(data, header)
     return header
 
 
@@ -84,12 +80,35 @@ def check_mask(path: Path, image: ImageHeader | None) -> ImageHeader:
     Raises:
         BadImage: if the mask cannot be decoded or has another size than `image`.
     """
-    header, data = _read(path)
-    _decode(data, header)
-    if image is not None and header.size != image.size:
-        turned = " after its EXIF rotation" if image.orientation >= 5 else ""
-        raise BadImage(f"mask of {_size(header)}, but its image has {_size(image)}{turned}")
+    header, data = read_file(path)
+    decode(data, header)
+    if image is not None:
+        require_size_of(header, image)
     return header
+
+
+def require_rgb(header: ImageHeader) -> None:
+    """Refuses an image that is not 8-bit RGB.
+
+    Raises:
+        BadImage: with what it is.
+    """
+    if header.bits != 8:
+        raise BadImage(f"{header.bits}-bit {header.kind} image, expected 8-bit RGB")
+    if header.kind != _RGB:
+        plural = "" if header.channels == 1 else "s"
+        raise BadImage(f"{header.kind} image with {header.channels} channel{plural}, expected 8-bit RGB")
+
+
+def require_size_of(mask: ImageHeader, image: ImageHeader) -> None:
+    """Refuses a mask of another size than its image's, both after their EXIF turn.
+
+    Raises:
+        BadImage: with both sizes.
+    """
+    if mask.size != image.size:
+        turned = " after its EXIF rotation" if image.orientation >= 5 else ""
+        raise BadImage(f"mask of {_size(mask)}, but its image has {_size(image)}{turned}")
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -115,7 +134,12 @@ def read_header(data: bytes) -> ImageHeader:
     return header
 
 
-def _read(path: Path) -> tuple[ImageHeader, bytes]:
+def read_file(path: Path) -> tuple[ImageHeader, bytes]:
+    """Header and bytes of an image file.
+
+    Raises:
+        BadImage: if it cannot be read, or its header is wrong.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -123,15 +147,27 @@ def _read(path: Path) -> tuple[ImageHeader, bytes]:
     return read_header(data), data
 
 
-def _decode(data: bytes, header: ImageHeader) -> None:
-    """Decodes all pixels; the reduced reading of a JPEG still walks through every coefficient of the file."""
-    mode = cv2.IMREAD_REDUCED_GRAYSCALE_2 if header.format == "JPEG" else cv2.IMREAD_UNCHANGED
+def decode(data: bytes, header: ImageHeader, mode: int | None = None) -> np.ndarray:
+    """Decodes a whole file with OpenCV.
+
+    Args:
+        data: bytes of the file.
+        header: what its header says.
+        mode: how OpenCV shall read it; default: as cheaply as every pixel can be checked (the reduced reading of a JPEG still
+            walks through every coefficient of the file).
+
+    Raises:
+        BadImage: if it cannot be decoded.
+    """
+    if mode is None:
+        mode = cv2.IMREAD_REDUCED_GRAYSCALE_2 if header.format == "JPEG" else cv2.IMREAD_UNCHANGED
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error as error:
         raise BadImage(f"{header.format} file that cannot be decoded") from error
     if pixels is None:
         raise BadImage(f"{header.format} file that cannot be decoded")
+    return pixels
 
 
 def _size(header: ImageHeader) -> str:
