@@ -15,6 +15,7 @@ from keras_skin.registry import UserError, atomic_path, did_you_mean
 
 PARTS = ("train", "validation", "test")
 SCHEMES = ("official", "stratified", "kfold", "file")
+PROTOCOLS = ("grouped", "paper")
 SPLITS_COLUMNS = ("image_id", "group_id", "label", "split", "dataset")
 _TEST, _VALIDATION, _FOLDS = 0, 1, 2  # streams of randomness: the test part does not depend on the size of the validation part
 
@@ -29,6 +30,7 @@ def make_splits(
     seed: int = 0,
     classes: Sequence[str] = (),
     file: str | os.PathLike[str] | None = None,
+    protocol: str = "grouped",
 ) -> pd.Series:
     """Says for each row of a records table in which part it is.
 
@@ -45,6 +47,8 @@ def make_splits(
         seed: non-negative; the same seed, groups and labels give the same parts, whatever the order of the rows.
         classes: order of the labels; default: alphabetical.
         file: the `splits.csv`.
+        protocol: `"grouped"` keeps the images of a group together; `"paper"` parts single images, as most papers do, so that a
+            lesion can lie on both sides (`straddling_groups` counts them): to set a number beside a published one, no more.
 
     Returns:
         A series of `"train"`, `"validation"` and `"test"` with the table's index.
@@ -54,6 +58,11 @@ def make_splits(
     """
     if scheme not in SCHEMES:
         raise UserError(f"There is no split scheme {scheme!r}.{did_you_mean(scheme, SCHEMES)} Known: {', '.join(SCHEMES)}.")
+    if protocol not in PROTOCOLS:
+        raise UserError(
+            f"There is no split protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
+        )
+    whole, table = table, table if protocol == "grouped" else table.assign(group_id=table["image_id"])
     if scheme == "file":
         parts = _from_file(table, file)
     elif scheme == "official":
@@ -65,8 +74,20 @@ def make_splits(
         else:
             assigned = _kfold(groups, validation, folds, fold, seed)
         parts = table["group_id"].map(assigned)
-    _check_groups(table, parts)
+    torn = straddling_groups(whole, parts)
+    if torn and protocol == "grouped":
+        raise UserError(
+            f"{len(torn)} groups lie in more than one part: {', '.join(torn[:20])}{' ...' if len(torn) > 20 else ''}. "
+            "Images of one patient or lesion must stay together: use split.scheme 'stratified' or 'kfold', or ask for the leak "
+            "with split.protocol 'paper'."
+        )
     return parts.rename("split")
+
+
+def straddling_groups(table: pd.DataFrame, parts: pd.Series) -> list[str]:
+    """Ids of the groups with images in more than one part, sorted."""
+    parts_of_group = parts.groupby(table["group_id"]).nunique()
+    return sorted(parts_of_group[parts_of_group > 1].index)
 
 
 def _groups(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -91,18 +112,24 @@ def _by_class(groups: pd.DataFrame, stream: Sequence[int]) -> list[tuple[str, pd
     return shuffled
 
 
-def _carve(groups: pd.DataFrame, share: float, stream: Sequence[int], what: str) -> list[str]:
-    """Groups that hold `share` of each class's images, as near as whole groups allow; at least one group goes and one stays."""
-    if share == 0:
-        return []
+def _quotas(groups: pd.DataFrame, share: float) -> dict[str, int]:
+    """How many images of each class make up `share` of all: whole numbers by largest remainder, so that the sum is right."""
+    exact = groups.groupby("label")["size"].sum() * share
+    quotas = np.floor(exact + 1e-9)
+    remainders = (exact - quotas).sort_values(ascending=False, kind="stable")
+    quotas[remainders.index[: int(np.floor(exact.sum() + 0.5) - quotas.sum())]] += 1
+    return quotas.astype(int).to_dict()
+
+
+def _carve(groups: pd.DataFrame, quotas: dict[str, int], stream: Sequence[int], what: str) -> list[str]:
+    """Groups that hold so many images of each class, as near as whole groups allow; at least one group goes and one stays."""
     taken: list[str] = []
     short: list[str] = []
     for label, sizes in _by_class(groups, stream):
         if len(sizes) < 2:
             short.append(f"class '{label}' has {len(sizes)} group")
             continue
-        total = sizes.cumsum().to_numpy()
-        count = int(np.argmin(np.abs(total - share * total[-1]))) + 1
+        count = int(np.argmin(np.abs(sizes.cumsum().to_numpy() - quotas[label]))) + 1
         taken += list(sizes.index[: min(count, len(sizes) - 1)])
     if short:
         raise UserError(f"A {what} part cannot be carved out: {'; '.join(short)}, at least 2 are needed.")
@@ -120,9 +147,12 @@ def _stratified(groups: pd.DataFrame, validation: float, test: float, seed: int)
     if validation + test >= 1:
         raise UserError(f"split.validation {validation} and split.test {test} leave nothing for training.")
     assigned = dict.fromkeys(groups.index, "train")
-    assigned.update(dict.fromkeys(_carve(groups, test, [seed, _TEST], "test"), "test"))
-    rest = groups[[assigned[group] == "train" for group in groups.index]]
-    assigned.update(dict.fromkeys(_carve(rest, validation / (1 - test), [seed, _VALIDATION], "validation"), "validation"))
+    if test:
+        assigned.update(dict.fromkeys(_carve(groups, _quotas(groups, test), [seed, _TEST], "test"), "test"))
+    if validation:
+        rest = groups[[assigned[group] == "train" for group in groups.index]]
+        carved = _carve(rest, _quotas(groups, validation), [seed, _VALIDATION], "validation")
+        assigned.update(dict.fromkeys(carved, "validation"))
     return assigned
 
 
@@ -144,8 +174,10 @@ def _kfold(groups: pd.DataFrame, validation: float, folds: int, fold: int, seed:
             of_class[chosen] += size
             images[chosen] += size
     assigned = {group: "test" if number == fold else "train" for group, number in fold_of.items()}
-    rest = groups[[fold_of[group] != fold for group in groups.index]]
-    assigned.update(dict.fromkeys(_carve(rest, validation, [seed, _VALIDATION, fold], "validation"), "validation"))
+    if validation:
+        rest = groups[[fold_of[group] != fold for group in groups.index]]
+        carved = _carve(rest, _quotas(rest, validation), [seed, _VALIDATION, fold], "validation")
+        assigned.update(dict.fromkeys(carved, "validation"))
     return assigned
 
 
@@ -159,7 +191,8 @@ def _official(table: pd.DataFrame, validation: float, seed: int, classes: Sequen
         raise UserError("There is no image of the official training part.")
     if validation and not (parts == "validation").any():
         train = table[parts == "train"]
-        carved = _carve(_groups(train, classes), validation, [seed, _VALIDATION], "validation")
+        groups = _groups(train, classes)
+        carved = _carve(groups, _quotas(groups, validation), [seed, _VALIDATION], "validation")
         parts[(parts == "train") & table["group_id"].isin(carved)] = "validation"
     return parts
 
@@ -179,17 +212,6 @@ def _from_file(table: pd.DataFrame, file: str | os.PathLike[str] | None) -> pd.S
         if ids:
             raise UserError(f"{len(ids)} {what} {file}: {', '.join(ids[:20])}{' ...' if len(ids) > 20 else ''}.")
     return table["image_id"].map(told.set_index("image_id")["split"])
-
-
-def _check_groups(table: pd.DataFrame, parts: pd.Series) -> None:
-    """No group may lie in two parts, whoever made them."""
-    parts_of_group = parts.groupby(table["group_id"]).nunique()
-    straddling = sorted(parts_of_group[parts_of_group > 1].index)
-    if straddling:
-        raise UserError(
-            f"{len(straddling)} groups lie in more than one part: {', '.join(straddling[:20])}. "
-            "Images of one patient or lesion must stay together; use split.scheme 'stratified' or 'kfold'."
-        )
 
 
 def write_splits(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

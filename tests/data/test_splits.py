@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_skin.data.splits import make_splits, read_splits, write_splits
+from keras_skin.data.splits import make_splits, read_splits, straddling_groups, write_splits
 from keras_skin.registry import UserError
 
 CLASSES = ("benign", "malignant")
@@ -127,6 +127,7 @@ def test_the_official_test_part_stays():
     ("arguments", "reason"),
     [
         ({"scheme": "random"}, "no split scheme 'random'"),
+        ({"scheme": "kfold", "protocol": "papers"}, "no split protocol 'papers'. Did you mean 'paper'"),
         ({"scheme": "kfolds"}, "Did you mean 'kfold'"),
         ({"scheme": "official"}, "12 of 12 images are in no official part"),
         ({"scheme": "stratified", "validation": 1.0}, "split.validation is 1.0"),
@@ -142,6 +143,45 @@ def test_the_official_test_part_stays():
 def test_impossible_requests(arguments, reason):
     with pytest.raises(UserError, match=reason):
         make_splits(table_of(["benign"] * 10 + ["malignant"] * 2), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("counts", "request_", "expected"),
+    [  # systems.md: the parts that papers 000 and 004 print; HAM10000, complete cases of ISIC 2019, PAD-UFES-20
+        ([6705, 1113, 1099, 514, 327, 142, 115], {"validation": 0.2, "test": 0.2}, (6009, 2003, 2003)),
+        ([4346, 10632, 3245, 845, 2333, 235, 222, 622], {"validation": 0.08003, "test": 0.2}, (16185, 1799, 4496)),
+        ([845, 730, 244, 235, 192, 52], {"validation": 0.16667, "test": 0.16667}, (1532, 383, 383)),
+        ([6705, 1113, 1099, 514, 327, 142, 115], {"validation": 0.2, "test": 0.0}, (8012, 2003, 0)),
+    ],
+)
+def test_the_papers_own_numbers(counts, request_, expected):
+    table = table_of([label for label, count in zip("abcdefgh", counts, strict=False) for _ in range(count)])
+    parts = make_splits(table, "stratified", protocol="paper", **request_)
+    assert tuple(int((parts == part).sum()) for part in ("train", "validation", "test")) == expected
+    for label in table["label"].unique():
+        here = parts[table["label"] == label]
+        for part in ("validation", "test"):
+            assert abs((here == part).sum() - request_[part] * len(here)) < 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(table=tables(), request=REQUESTS, seed=st.integers(0, 99))
+def test_the_protocol_of_the_papers_parts_images(table, request, seed):
+    parts = make_splits(table, protocol="paper", seed=seed, classes=CLASSES, **request)
+    alone = table.assign(group_id=table["image_id"])
+    assert parts.equals(make_splits(alone, seed=seed, classes=CLASSES, **request))
+    torn = straddling_groups(table, parts)
+    assert torn == sorted(group for group, rows in table.groupby("group_id") if len(set(parts[rows.index])) > 1)
+
+
+def test_the_protocol_of_the_papers_takes_torn_groups_from_a_file_and_from_an_official_split(tmp_path):
+    table = table_of(["benign"] * 4, ["a", "a", "b", "c"], split=["train", "test", "train", "train"])
+    assert make_splits(table, "official", protocol="paper", validation=0).tolist() == table["split"].tolist()
+    write_splits(table, tmp_path / "splits.csv")
+    parts = make_splits(table, "file", protocol="paper", file=tmp_path / "splits.csv")
+    assert straddling_groups(table, parts) == ["a"]
+    with pytest.raises(UserError, match="or ask for the leak"):
+        make_splits(table, "file", file=tmp_path / "splits.csv")
 
 
 def test_a_class_of_one_group_cannot_be_shared_out():
