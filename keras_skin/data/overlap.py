@@ -1,21 +1,23 @@
-"""The same picture in two data sets: known by its id (less `_downsampled`), its group, or the bytes of its file.
+"""Images of several data sets in one experiment: what may be added to the training part, and what must leave it.
 
-305 of the 379 test images of ISIC 2016 are training images of ISIC 2017: whoever trains on one and tests on the other must look.
+What counts as the same image, and as the same group, is said in `leaks`. 305 of the 379 test images of ISIC 2016 are training
+images of ISIC 2017: whoever trains on one and tests on the other must look.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from keras_skin.data.records import Records, bare_id
+from keras_skin.data.leaks import DROPPED_COLUMNS as LEAK_COLUMNS
+from keras_skin.data.leaks import unite
+from keras_skin.data.records import Records
 from keras_skin.registry import UserError, did_you_mean
 
 DROPPED_COLUMNS = ("image_id", "dataset", "label", "reason")
+_KNOWN = ["image_id", "group_id", "image", "label", "dataset"]
 
 
 def add_training(
@@ -49,29 +51,19 @@ def add_training(
                 f"{extra.name} has no label {label!r}.{did_you_mean(label, extra.classes)} Known: {', '.join(extra.classes)}."
             )
     wanted = extra.table if only_labels is None else extra.table[extra.table["label"].isin(list(only_labels))]
-    kept_back = pd.concat([_known(base[base["split"] != "train"]), *(_known(table) for table in held_out)])
-    trained = _known(base[base["split"] == "train"])
-    sizes = {Path(file).stat().st_size for file in wanted["image"]}
-    away, here = _Seen(kept_back, sizes, groups=True), _Seen(trained, sizes, groups=False)
-    added, dropped = [], []
-    for row in wanted.sort_values("image_id").to_dict("records"):
-        reason = f"in the {row['split']} part of {extra.name}" if row["split"] not in (*parts, "") else ""
-        for seen, what in ((away, "held out for validation or test"), (here, "already in the training part")):
-            match = seen.find(row) if not reason else None
-            if match:
-                conflict = match["label"] and match["label"] != row["label"]
-                reason = what + (f", label conflict: {match['label']} there, {row['label']} here" if conflict else "")
-        if reason:
-            dropped.append({"image_id": row["image_id"], "dataset": extra.name, "label": row["label"], "reason": reason})
-        else:
-            added.append({**row, "split": "train"})
-            here.add(row)
-    left_out = pd.DataFrame(dropped, columns=list(DROPPED_COLUMNS), dtype=str)
+    wanted = wanted.sort_values("image_id", ignore_index=True)
+    elsewhere = ~wanted["split"].isin([*parts, ""])
+    kept_back = pd.concat([base[base["split"] != "train"], *held_out])
+    reasons = ("in the " + wanted["split"] + f" part of {extra.name}").where(elsewhere, "")
+    reasons.update(_repeats(kept_back, base[base["split"] == "train"], wanted[~elsewhere]))
+    added = wanted[reasons == ""].assign(split="train")
+    left_out = wanted[reasons != ""].assign(dataset=extra.name, reason=reasons[reasons != ""].to_list())
+    left_out = left_out[list(DROPPED_COLUMNS)].astype(str).reset_index(drop=True)
     columns = list(dict.fromkeys([*base.columns, *extra.table.columns]))
-    table = pd.concat([base, pd.DataFrame(added, columns=list(extra.table.columns), dtype=str)]).reindex(columns=columns)
+    table = pd.concat([base, added]).reindex(columns=columns)
     table = table.astype(object).where(table.notna(), "").astype(str)
     labelled = f" labelled {' or '.join(only_labels)}" if only_labels is not None else ""
-    notes = [f"{extra.name}: {len(wanted)} images{labelled}: {len(added)} added to the training part, {len(dropped)} left out."]
+    notes = [f"{extra.name}: {len(wanted)} images{labelled}: {len(added)} added to the training part, {len(left_out)} left out."]
     kinds = left_out["reason"].str.split(",").str[0].value_counts().sort_index()
     notes += [f"{extra.name}: {count} left out because {reason}." for reason, count in kinds.items()]
     conflicts = left_out[left_out["reason"].str.contains("label conflict")]
@@ -93,45 +85,35 @@ def without_tested(
     Returns:
         The rows that stay, and a table `image_id, dataset, label, split, reason` of those left out.
     """
-    sizes = {Path(file).stat().st_size for file in base["image"]}
-    known = _Seen(_known(tested), sizes, groups=True)
-    kept, dropped = [], []
-    for row in base.to_dict("records"):
-        match = known.find(row) if row["split"] in parts else None
-        kept.append(match is None)
-        if match:
-            dropped.append(
-                {
-                    **{key: row[key] for key in ("image_id", "dataset", "label", "split")},
-                    "reason": f"the same image or group is tested on in {match['dataset']}, as {match['image_id']}",
-                }
-            )
-    return base[kept], pd.DataFrame(dropped, columns=[*DROPPED_COLUMNS[:3], "split", "reason"], dtype=str)
+    whole = pd.concat([_known(base), _known(tested)], ignore_index=True)
+    unions = unite(whole)
+    mine, theirs = unions[: len(base)], unions[len(base) :]
+    match = {union: row for row, union in reversed(list(enumerate(theirs, len(base))))}
+    shared = base["split"].isin(list(parts)).to_numpy() & np.isin(mine, theirs)
+    reasons = [
+        f"the same image or group is tested on in {whole['dataset'][row]}, as {whole['image_id'][row]}"
+        for row in map(match.__getitem__, mine[shared])
+    ]
+    dropped = base.loc[shared, list(LEAK_COLUMNS[:-1])].assign(reason=reasons)
+    return base[~shared], dropped.reset_index(drop=True)
 
 
-class _Seen:
-    """Images by bare id, by content, and if asked by group; only files of one of `sizes` bytes are read: no others can equal."""
-
-    def __init__(self, table: pd.DataFrame, sizes: Iterable[int], groups: bool) -> None:
-        self._sizes, self._groups = set(sizes), groups
-        self._by_key: dict[str, dict[Any, str]] = {}
-        for row in table.to_dict("records"):
-            self.add(row)
-
-    def add(self, row: dict[Any, str]) -> None:
-        for key in self._keys(row):
-            self._by_key.setdefault(key, row)
-
-    def find(self, row: dict[Any, str]) -> dict[Any, str] | None:
-        return next((self._by_key[key] for key in self._keys(row) if key in self._by_key), None)
-
-    def _keys(self, row: dict[Any, str]) -> Iterable[str]:
-        yield f"id {bare_id(row['image_id'])}"
-        if self._groups and row["group_id"]:
-            yield f"group {row['group_id']}"
-        if row["image"] and Path(row["image"]).stat().st_size in self._sizes:
-            yield f"sha256 {hashlib.sha256(Path(row['image']).read_bytes()).hexdigest()}"
+def _repeats(held_out: pd.DataFrame, trained: pd.DataFrame, wanted: pd.DataFrame) -> pd.Series:
+    """Why rows of `wanted` may not be added: held out, trained on already, or wanted before under another name; else ""."""
+    whole = pd.concat([_known(held_out), _known(trained), _known(wanted)], ignore_index=True)
+    linked, same = unite(whole), unite(whole, groups=False)
+    held = set(linked[: len(held_out)])
+    first = {image: row for row, image in reversed(list(enumerate(same)))}
+    labels, reasons = whole["label"].to_list(), []
+    for row in range(len(held_out) + len(trained), len(whole)):
+        other = first[same[row]]
+        repeated = "already in the training part" if other < row else ""
+        reason = "held out for validation or test" if linked[row] in held else repeated
+        if reason and labels[other] not in ("", labels[row]):
+            reason += f", label conflict: {labels[other]} there, {labels[row]} here"
+        reasons.append(reason)
+    return pd.Series(reasons, index=wanted.index, dtype=object)
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:
-    return table.reindex(columns=["image_id", "group_id", "image", "label", "dataset"], fill_value="").fillna("")
+    return table.reindex(columns=_KNOWN, fill_value="").fillna("")

@@ -1,5 +1,6 @@
 """Nothing that validates or tests is trained on, under whatever name; all that is left out is counted."""
 
+import cv2
 import pandas as pd
 import pytest
 
@@ -150,3 +151,42 @@ def test_the_real_melanomas_of_2017(real_data):
     _, notes, dropped = add_training(base.table, extra, ["malignant"], [base.excluded[base.excluded["split"] == "test"]])
     assert notes[0] == "isic2017: 54 images labelled malignant: 0 added to the training part, 54 left out."
     assert dropped["reason"].str.startswith("held out").sum() == 38
+
+
+def test_pictures_are_known_again_under_other_names_and_codings(tmp_path):
+    """With ids and groups renamed and every file of the extra set re-encoded at half its size, the same images are left out."""
+    for name in ("isic2016", "isic2017"):
+        readers.get(name).info["render"](tmp_path / name, 0, None, (192, 256))
+    base, extra = (read_dataset(name, tmp_path, check_images=False) for name in ("isic2016", "isic2017"))
+    table = base.table.assign(split=make_splits(base.table, "official", validation=0.15))
+    _, _, expected = add_training(table, extra)
+    copies = extra.table.assign(image_id="x" + extra.table["image_id"], group_id="x" + extra.table["group_id"])
+    for row, file in enumerate(extra.table["image"]):
+        small = cv2.resize(cv2.imread(file), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        copies.loc[row, "image"] = str(tmp_path / f"{row}.jpg")
+        cv2.imwrite(copies["image"][row], small, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    renamed = make_records("isic2017", copies.to_dict("records"), CLASSES)
+    _, _, dropped = add_training(table, renamed)
+    assert dropped["image_id"].str.removeprefix("x").tolist() == expected["image_id"].tolist()
+    assert dropped["reason"].tolist() == expected["reason"].tolist()
+    assert len(dropped) == 5
+    kept, left_out = without_tested(renamed.table.assign(split="train"), table[table["split"] == "test"])
+    assert left_out["image_id"].tolist() == ["xISIC_0010001"]
+    assert len(kept) == len(renamed.table) - 1
+
+
+def test_a_group_is_held_out_over_a_picture_of_it(base, picture):
+    """`copy` shows what is tested on, and `b` the same lesion as `copy`."""
+    extra = extra_of(
+        {"image_id": "copy", "image": picture("test1", "copy"), "group_id": "lesion"},
+        {"image_id": "b", "image": picture("b"), "group_id": "lesion"},
+    )
+    _, _, dropped = add_training(base, extra)
+    assert dropped["image_id"].tolist() == ["b", "copy"]
+
+
+def test_numbers_are_no_names_outside_their_data_set(base, picture):
+    extra = extra_of({"image_id": "17", "image": picture("n"), "group_id": "3"})
+    base = base.assign(image_id=["17", *base["image_id"][1:]], group_id="3")
+    _, _, dropped = add_training(base, extra)
+    assert dropped.empty
