@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -355,6 +356,45 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images):
     inverted = 255 - resize_image(decode_image(tf.constant(UPLOADS["png"])), SIZE)
     np.testing.assert_allclose(served["mask"], tf.sigmoid(model({"image": inverted[None]})["mask"]), atol=1e-5)
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
+
+
+class AgeAndSex:
+    """An encoder for tests: what the export asks of the real one, and no more."""
+
+    width = 3
+    fields = MappingProxyType({"age": "numeric", "sex": "categorical"})
+
+    def graph(self, fields):
+        known = tf.where(fields["age"] < 0, 0.0, 1.0)
+        return tf.stack(
+            [tf.where(fields["age"] < 0, 0.0, fields["age"] / 50), known, tf.cast(fields["sex"] == "f", tf.float32)], 1
+        )
+
+
+def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
+    image, metadata = keras.Input((*SIZE, 3), name="image"), keras.Input((3,), name="metadata")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    label = keras.layers.Dense(2, dtype="float32")(keras.layers.Concatenate()([pooled, metadata]))
+    model = keras.Model({"image": image, "metadata": metadata}, {"label": label})
+    target = export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused", metadata=AgeAndSex())
+    about = json.loads((target / "assets" / "model.json").read_text())
+    assert set(about["signatures"]["serving_default"]["inputs"]) == {"image_bytes", "age", "sex"}
+    loaded = tf.saved_model.load(str(target))
+    uploads = [photograph("PNG", 24, 32, seed) for seed in (1, 2, 3)]
+    served = loaded.signatures["serving_default"](
+        image_bytes=tf.constant(uploads), age=tf.constant([55.0, -1.0, 30.0]), sex=tf.constant(["f", "", "m"])
+    )
+    images = tf.stack([tf.cast(decode_image(upload), tf.float32) for upload in uploads])
+    encoded = tf.constant([[1.1, 1, 1], [0, 0, 0], [0.6, 1, 0]])
+    expected = tf.nn.softmax(model({"image": images, "metadata": encoded})["label"])
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-6)
+    again = loaded.signatures["predict_images"](image=images, metadata=encoded)
+    np.testing.assert_allclose(again["probabilities"], expected, atol=1e-6)
+    with pytest.raises(UserError, match="inputs must be a dict with just 'image', got"):
+        export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused")
+    narrow = type("Narrow", (AgeAndSex,), {"width": 2})()
+    with pytest.raises(UserError, match="its input 'metadata' is 3 wide, but the encoder 2"):
+        export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused", metadata=narrow)
 
 
 def test_a_mixed_model_is_exported_with_float32_outputs(mixed_bfloat16, tmp_path, images):
