@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Evaluation:
     """What one split gave.
 
     Attributes:
-        metrics: `{task: {metric: {"value", "ci95", "n"}}}`, tasks `segmentation` and `classification`; a task without a truth or
+        metrics: `{task: {metric: {"value", "ci95", "n"}}}` (with `stamp`, see `stamped`), tasks `segmentation` and `classification`; a task without a truth or
             a model output is absent, and so is a metric that the images cannot tell (`notes` says which).
         predictions: one row per image, in the order of the table.
         classes: class names, in the order of the probabilities and of `confusion`.
@@ -240,6 +240,14 @@ def summarise(
             confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
         notes += _label_notes(truth, classes, metrics.get("classification", {}))
     return Evaluation(metrics, predictions, classes, confusion, tuple(notes))
+
+
+def stamped(evaluation: Evaluation, stamp: str, why: str) -> Evaluation:
+    """The evaluation with a few words of warning on every one of its metrics (key `stamp`), and the sentence behind them."""
+    metrics = {
+        task: {name: {**value, "stamp": stamp} for name, value in values.items()} for task, values in evaluation.metrics.items()
+    }
+    return replace(evaluation, metrics=metrics, notes=(why, *evaluation.notes))
 
 
 def _mask_notes(scored: pd.DataFrame, total: int) -> list[str]:

@@ -39,7 +39,8 @@ class ReportContext:
 
     Attributes:
         title: of the experiment.
-        metrics: `{split: {task: {metric: {"value", "ci95", "n"}}}}`.
+        metrics: `{split: {task: {metric: {"value", "ci95", "n"}}}}`; a metric's `stamp` is printed beside its value.
+        warnings: sentences for the head of the page.
         description: a paragraph below the title.
         synthetic: the images were drawn by a program; said in a banner.
         summary: facts of the run, name -> value: model, parameters, input size, epochs, seed, duration ...
@@ -58,6 +59,7 @@ class ReportContext:
 
     title: str
     metrics: Mapping[str, Any]
+    warnings: Sequence[str] = ()
     description: str = ""
     synthetic: bool = False
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class ComparisonRow:
     measured: float | None
     ci95: tuple[float, float] | None
     n: int | None
+    stamp: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -141,6 +144,7 @@ def _row(split: str, task: str, metric: str, published: float | None, measured: 
         measured.get("value"),
         (interval[0], interval[1]) if interval else None,
         measured.get("n"),
+        measured.get("stamp", ""),
     )
 
 
@@ -151,7 +155,8 @@ def format_table(rows: Iterable[ComparisonRow]) -> str:
     for row in rows:
         interval = f"{format_value(row.ci95[0])} .. {format_value(row.ci95[1])}" if row.ci95 else NOTHING
         split, count = "" if row.split == before else row.split, NOTHING if row.n is None else str(row.n)
-        lines.append((split, row.label, format_value(row.published), format_value(row.measured), interval, count))
+        label = f"{row.label} ({row.stamp})" if row.stamp else row.label
+        lines.append((split, label, format_value(row.published), format_value(row.measured), interval, count))
         before = row.split
     if len(lines) == 1:
         return "Nothing was measured."

@@ -134,7 +134,8 @@ class DataSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """How images are parted; always by group (patient, else lesion, else image), stratified by class.
+    """How images are parted, stratified by class: by group (patient, else lesion, else image), or, with `protocol` `paper`, image by
+    image as most papers do; groups may straddle then, and every number says so.
 
     `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws
     `validation` and
@@ -142,6 +143,7 @@ class SplitSettings(Settings):
     """
 
     scheme: Literal["official", "stratified", "kfold", "file"] = "official"
+    protocol: Literal["grouped", "paper"] = "grouped"
     validation: Fraction = 0.15
     test: Fraction = 0.2
     folds: int = Field(5, ge=2)

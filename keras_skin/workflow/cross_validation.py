@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import pandas as pd
 
-from keras_skin.evaluation.evaluate import summarise
+from keras_skin.evaluation.evaluate import stamped, summarise
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow.folder import RunFolder, environment
 from keras_skin.workflow.reporting import write_cross_validation_report
-from keras_skin.workflow.steps import RunOptions, execute
+from keras_skin.workflow.steps import STAMP, RunOptions, execute
 
 log = logging.getLogger("keras_skin")
 
@@ -46,6 +46,8 @@ def execute_folds(folder: RunFolder, experiment: Experiment, options: RunOptions
     pooled = pd.concat([_test_predictions(part, number) for number, part in enumerate(folds, start=1)], ignore_index=True)
     classes = tuple(folds[0].read_json("run.json")["classes"])
     evaluation = summarise(pooled, classes, groups=pooled["group_id"].tolist(), seed=experiment.train.seed)
+    if experiment.split.protocol == "paper":
+        evaluation = stamped(evaluation, STAMP, f"Of the first fold: {folds[0].read_json('run.json')['warning']}")
     metrics = {"test": evaluation.metrics}
     folder.write_json("metrics.json", metrics)
     folder.write_table("predictions.csv", evaluation.predictions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from keras_skin.data import readers
 from keras_skin.data.overlap import add_training, without_tested
 from keras_skin.data.records import MissingData, Records, read_dataset
-from keras_skin.data.splits import make_splits
+from keras_skin.data.splits import make_splits, straddling_groups
 from keras_skin.experiment import DatasetSettings, Experiment
 from keras_skin.registry import UserError
 
@@ -32,12 +32,14 @@ class PreparedData:
         classes: labels in the order of the model's outputs.
         excluded: what was left out: `dataset, image_id, file, reason, split`.
         notes: sentences for the log and the report.
+        warning: why the numbers of the validation and test parts are too good; "" if they are not.
     """
 
     table: pd.DataFrame
     classes: tuple[str, ...]
     excluded: pd.DataFrame
     notes: tuple[str, ...]
+    warning: str = ""
 
     def part(self, split: str) -> pd.DataFrame:
         """The rows of one part, in a stable order."""
@@ -80,6 +82,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
 
     base_table = base.table.assign(dataset=data.train.name)
     base_table["split"] = _split(experiment, base_table, base.classes, fold)
+    warning = _straddling(experiment, base_table)
     unused = base_table[base_table["split"] == "test"] if data.test else base_table[:0]
     if data.test and len(unused):
         notes.append(
@@ -114,7 +117,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     table, incomplete = _complete(table, set(experiment.losses))
     excluded.append(incomplete)
     _not_empty(table, experiment)
-    return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], tuple(dict.fromkeys(notes)))
+    return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], tuple(dict.fromkeys(notes)), warning)
 
 
 def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
@@ -132,12 +135,8 @@ def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
 def shorten(prepared: PreparedData, rows: int) -> PreparedData:
     """For a dry run: at most `rows` images of each part, spread over the part so that its classes are there."""
     kept = [_spread(prepared.part(split), rows) for split in dict.fromkeys(prepared.table["split"])]
-    return PreparedData(
-        pd.concat(kept, ignore_index=True),
-        prepared.classes,
-        prepared.excluded,
-        (*prepared.notes, f"Dry run: at most {rows} images of each part."),
-    )
+    notes = (*prepared.notes, f"Dry run: at most {rows} images of each part.")
+    return replace(prepared, table=pd.concat(kept, ignore_index=True), notes=notes)
 
 
 def _spread(part: pd.DataFrame, rows: int) -> pd.DataFrame:
@@ -180,6 +179,19 @@ def _split(experiment: Experiment, table: pd.DataFrame, classes: tuple[str, ...]
         seed=experiment.train.seed,
         classes=classes,
         file=settings.file,
+        protocol=settings.protocol,
+    )
+
+
+def _straddling(experiment: Experiment, table: pd.DataFrame) -> str:
+    """What the protocol of the papers does to the parts; "" under the grouped one."""
+    if experiment.split.protocol == "grouped":
+        return ""
+    torn, groups = len(straddling_groups(table, table["split"])), table["group_id"].nunique()
+    return (
+        f"Groups may straddle: split.protocol 'paper' parted {experiment.data.train.name} image by image, and {torn} of its {groups} "
+        "patients or lesions have images in more than one part. The numbers of these parts are too good; use the protocol 'grouped' "
+        "for anything but a comparison with the paper."
     )
 
 

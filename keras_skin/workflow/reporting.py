@@ -55,6 +55,7 @@ def write_figures_and_report(
     context = ReportContext(
         title=experiment.title,
         metrics={split: evaluation.metrics for split, evaluation in evaluations.items()},
+        warnings=[prepared.warning] if prepared.warning else [],
         description=experiment.description,
         synthetic=options.demo,
         summary=summary,
@@ -95,6 +96,7 @@ def write_cross_validation_report(
     context = ReportContext(
         title=experiment.title,
         metrics={"test": evaluation.metrics},
+        warnings=evaluation.notes[:1] if experiment.split.protocol == "paper" else [],
         description=experiment.description,
         synthetic=options.demo,
         summary={

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_skin import models
 from keras_skin.data import augment, images, pipeline, preprocess, splits
-from keras_skin.evaluation.evaluate import Evaluation, evaluate
+from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
 from keras_skin.export.saved_model import export_model
@@ -32,6 +32,7 @@ from keras_skin.workflow.reporting import write_figures_and_report
 log = logging.getLogger("keras_skin")
 
 DRY_RUN_BATCHES = 2
+STAMP = "groups may straddle"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fol
         _same_splits(folder / "splits.csv", prepared)
     splits.write_splits(prepared.table, folder / "splits.csv")
     folder.write_table("excluded.csv", prepared.excluded)
-    folder.write_json("run.json", {**folder.read_json("run.json"), "classes": list(prepared.classes)})
+    folder.write_json(
+        "run.json", {**folder.read_json("run.json"), "classes": list(prepared.classes), "warning": prepared.warning}
+    )
     for note in prepared.notes:
         log.info("%s", note)
     log.info("Images:\n%s", describe(prepared))
@@ -237,9 +240,16 @@ def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, pre
         groups=table["group_id"].tolist(),
         seed=experiment.train.seed,
     )
+    if prepared.warning and split in _parted_together(experiment):
+        evaluation = stamped(evaluation, STAMP, prepared.warning)
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
     return evaluation
+
+
+def _parted_together(experiment: Experiment) -> tuple[str, ...]:
+    """The parts that the training images' own data set was parted into; others are apart, whatever the protocol."""
+    return ("validation",) if experiment.data.test else ("validation", "test")
 
 
 def _explain(

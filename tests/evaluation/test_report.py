@@ -194,6 +194,19 @@ def test_terminal_table():
     assert format_table([]) == "Nothing was measured."
 
 
+def test_a_stamp_stands_on_every_number(tmp_path):
+    stamped = {"test": {"segmentation": {"dsc": measured(0.88) | {"stamp": "groups may straddle"}}}}
+    line = format_table(comparison_rows(PAPER, stamped)).splitlines()[2]
+    assert "DSC (groups may straddle)" in line
+    write_report(
+        tmp_path / "report.html",
+        ReportContext(title="t", metrics=stamped, paper=PAPER, warnings=["3 lesions lie on both sides <b>"]),
+    )
+    text = (tmp_path / "report.html").read_text()
+    assert text.count('<small class="stamp">groups may straddle</small>') == 2  # among the results and among all metrics
+    assert "3 lesions lie on both sides &lt;b&gt;" in text
+
+
 def test_labels():
     assert metric_label("segmentation", "dsc_model_size") == "DSC, model's size"
     assert metric_label("classification", "tpr/malignant") == "TPR (recall), malignant"
