@@ -1,4 +1,4 @@
-"""Pre-processing of a resized image, in pure TensorFlow: the same function in tf.data, eagerly and in the exported graph."""
+"""Shades of grey: colour constancy by the Minkowski mean."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_skin.registry import Registry, UserError
-
-registry = Registry("preprocessing", "keras_skin.data.preprocess")
-register, get, names = registry.register, registry.get, registry.names
+from keras_skin.data.preprocess import register
+from keras_skin.registry import UserError
 
 
 @register("shades_of_grey")
@@ -18,8 +16,7 @@ class ShadesOfGrey:
     """Colour constancy: takes away the colour of the light, estimated as the Minkowski mean of each channel.
 
     Reference: Finlayson and Trezzi, "Shades of Gray and Colour Constancy", 2004; power 6 as is usual for dermoscopy (Barata
-    et al.,
-    "Improving Dermoscopy Image Classification Using Color Constancy", 2015).
+    et al., "Improving Dermoscopy Image Classification Using Color Constancy", 2015).
 
     Args:
         power: of the Minkowski mean, from 1 (grey world) on; larger comes nearer to the brightest colour.
