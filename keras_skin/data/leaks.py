@@ -47,7 +47,8 @@ def guard(
         mode: `"error"` lists the pairs; `"exclude"` drops images of the training side: from each union of images that are linked,
             directly or over others, the training images where any is validated or tested on, the validation images where any
             is tested on. Whole groups go. Test and external images always stay.
-        groups: whether a group on two sides is a leak; `False` where images were parted one by one on purpose.
+        groups: whether a group on two sides is a leak; `False` where images were parted one by one on purpose: then two like
+            pictures of one group are none either, but one image or file on two sides still is.
         distance: bits in which the hashes of one picture may differ.
         prints: fingerprints of (at least) the files of `table`, if they are at hand; default: they are read.
         progress: called with (files done, files in all) while they are read.
@@ -103,7 +104,7 @@ def find_leaks(
     split = rows["split"].to_numpy(object)
     _check_parts(split)
     found = {kind: _across(keys, split) for kind, keys in _keys(rows, prints, groups).items()}
-    pictures = _picture_pairs(prints, distance)
+    pictures = _picture_pairs(rows, prints, distance, groups)
     found["picture"] = pictures[split[pictures[:, 0]] != split[pictures[:, 1]]]
     codes = {kind: pairs.min(axis=1) * len(rows) + pairs.max(axis=1) for kind, pairs in found.items()}
     every = np.unique(np.concatenate(list(codes.values())))
@@ -148,7 +149,7 @@ def unite(
     """
     rows = table.reset_index(drop=True)
     prints = _prints(rows, prints, progress)
-    links = [_picture_pairs(prints, distance)]
+    links = [_picture_pairs(rows, prints, distance, groups)]
     for keys in _keys(rows, prints, groups).values():
         known = np.flatnonzero(keys != "")
         codes, _ = pd.factorize(keys[known])
@@ -234,17 +235,22 @@ def _across(keys: np.ndarray, split: np.ndarray) -> np.ndarray:
 
 def _keys(rows: pd.DataFrame, prints: pd.DataFrame, groups: bool) -> dict[str, np.ndarray]:
     """What each row is known by, besides its picture: texts by kind, "" where not known."""
-
-    def anywhere(names: pd.Series) -> np.ndarray:
-        own = names.str.fullmatch(r"[\d.]+")
-        return names.where(~own, rows["dataset"] + "\n" + names).to_numpy(object)
-
-    keys = {"id": anywhere(rows["image_id"].map(bare_id)), "file": prints["sha256"].to_numpy(object)}
-    return keys | ({"group": anywhere(rows["group_id"])} if groups else {})
+    keys = {"id": _anywhere(rows["image_id"].map(bare_id), rows), "file": prints["sha256"].to_numpy(object)}
+    return keys | ({"group": _anywhere(rows["group_id"], rows)} if groups else {})
 
 
-def _picture_pairs(prints: pd.DataFrame, distance: int) -> np.ndarray:
-    return same_pictures(prints, distance)[:, :2]
+def _anywhere(names: pd.Series, rows: pd.DataFrame) -> np.ndarray:
+    """Names that mean the same in every data set: a mere number gets its data set's name before it."""
+    number = names.str.fullmatch(r"[\d.]+")
+    return names.where(~number, rows["dataset"] + "\n" + names).to_numpy(object)
+
+
+def _picture_pairs(rows: pd.DataFrame, prints: pd.DataFrame, distance: int, groups: bool) -> np.ndarray:
+    """(P, 2) pairs of rows of like pictures; within a group only where groups must not straddle."""
+    pairs = same_pictures(prints, distance)[:, :2]
+    names = _anywhere(rows["group_id"], rows)
+    one_group = (names[pairs[:, 0]] == names[pairs[:, 1]]) & (names[pairs[:, 0]] != "")
+    return pairs if groups else pairs[~one_group]
 
 
 def _prints(rows: pd.DataFrame, prints: pd.DataFrame | None, progress: Progress | None) -> pd.DataFrame:

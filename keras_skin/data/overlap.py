@@ -101,7 +101,7 @@ def without_tested(
 def _repeats(held_out: pd.DataFrame, trained: pd.DataFrame, wanted: pd.DataFrame) -> pd.Series:
     """Why rows of `wanted` may not be added: held out, trained on already, or wanted before under another name; else ""."""
     whole = pd.concat([_known(held_out), _known(trained), _known(wanted)], ignore_index=True)
-    linked, same = unite(whole), unite(whole, groups=False)
+    linked, same = unite(whole), unite(whole.assign(group_id=""))
     held = set(linked[: len(held_out)])
     first = {image: row for row, image in reversed(list(enumerate(same)))}
     labels, reasons = whole["label"].to_list(), []

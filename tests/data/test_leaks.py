@@ -63,12 +63,14 @@ def linked(table, sha256, phash, groups):
     rows, found = table.to_dict("records"), {}
     for i, j in combinations(range(len(rows)), 2):
         one, other = rows[i], rows[j]
-        same_group = one["group_id"] == other["group_id"] != ""
+        same_group = one["group_id"] == other["group_id"] != "" and (
+            not one["group_id"].isdigit() or one["dataset"] == other["dataset"]
+        )
         kinds = {
             "id": bare_id(one["image_id"]) == bare_id(other["image_id"]),
-            "group": groups and same_group and (not one["group_id"].isdigit() or one["dataset"] == other["dataset"]),
+            "group": groups and same_group,
             "file": sha256[i] == sha256[j],
-            "picture": phash[i] == phash[j],
+            "picture": phash[i] == phash[j] and (groups or not same_group),
         }
         kinds["group"] &= not kinds["id"]
         if any(kinds.values()):
@@ -198,6 +200,18 @@ def test_a_lesion_goes_whole_when_one_picture_of_it_is_tested_on():
     ]
     assert guard(table, "exclude", groups=False, prints=prints)[1]["image_id"].tolist() == ["a1"]
     assert find_leaks(table, prints=prints_of(table, ["1", "2", "3"], [1, 2, 1], blank=[0])).empty
+
+
+def test_like_pictures_of_one_lesion_may_part_where_groups_may():
+    table = table_of(
+        {"image_id": "a1", "group_id": "a", "split": "train", "image": "a1.jpg"},
+        {"image_id": "a2", "group_id": "a", "split": "test", "image": "a2.jpg"},
+        {"image_id": "b1", "group_id": "b", "split": "train", "image": "b1.jpg"},
+        {"image_id": "b2", "group_id": "b", "split": "test", "image": "b2.jpg"},
+    )
+    prints = prints_of(table, ["1", "2", "3", "3"], [1, 1, 2, 2])
+    assert find_leaks(table, prints=prints)["kind"].tolist() == ["group, picture", "group, file, picture"]
+    assert find_leaks(table, groups=False, prints=prints)["kind"].tolist() == ["file"]
 
 
 def test_groups_of_two_data_sets():
