@@ -119,7 +119,7 @@ class SignalAt(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if (self._epoch, batch) == self.at:
-            os.kill(os.getpid(), self.number)
+            signal.raise_signal(self.number)
 
 
 def main(folder: Path, settings: dict[str, Any]) -> int:

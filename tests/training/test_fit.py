@@ -1,6 +1,5 @@
 """The training: one undisturbed fit, best weights, early stop, interruptions, and what goes wrong."""
 
-import os
 import shutil
 import signal
 
@@ -203,7 +202,7 @@ def test_interrupted_in_each_precision_and_continued(small, seeded, precision, t
 def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_path):
     class InValidation(keras.callbacks.Callback):
         def on_test_batch_begin(self, batch, logs=None):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(TrainingInterrupted, match="SIGTERM") as interruption:
         fit(
@@ -223,10 +222,10 @@ def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_p
 
 def test_the_second_interrupt_acts_at_once(capfd):
     with HeldInterrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert interrupts.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert "once more stops at once" in capfd.readouterr().err
 
 
