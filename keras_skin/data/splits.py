@@ -35,7 +35,8 @@ def make_splits(
     """Says for each row of a records table in which part it is.
 
     Args:
-        table: columns `image_id, group_id, label, split`, in any order of rows.
+        table: columns `image_id, group_id, label, split`, in any order of rows; optionally `union_id`, wider groups of images that
+            must not be parted (`leaks.unite`): what is carved out is carved by them.
         scheme: `"official"` takes the data set's own split, and carves a validation part from the training part where there is
             none; `"stratified"` carves test and validation parts; `"kfold"` takes fold number `fold` of `folds` as test part and
             carves the validation part from the rest; `"file"` reads a `splits.csv`.
@@ -62,7 +63,8 @@ def make_splits(
         raise UserError(
             f"There is no split protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
         )
-    whole, table = table, table if protocol == "grouped" else table.assign(group_id=table["image_id"])
+    whole, carved_by = table, "image_id" if protocol == "paper" else "union_id" if "union_id" in table else "group_id"
+    table = table.assign(group_id=table[carved_by])
     if scheme == "file":
         parts = _from_file(table, file)
     elif scheme == "official":

@@ -116,13 +116,15 @@ class DatasetSettings(Component):
 
 class DataSettings(Settings):
     """Which images train, which test. `test` null means the test part of `train`'s own split; `external` data sets are only
-    ever tested on."""
+    ever tested on. `leak_guard` says what is done about images on two sides of training (same id, patient or lesion, file, or
+    picture): `error` lists them, `exclude` leaves out the training side."""
 
     train: DatasetSettings
     extra_train: list[DatasetSettings] = []
     test: DatasetSettings | None = None
     external: list[DatasetSettings] = []
     on_bad_image: Literal["exclude", "error"] = "exclude"
+    leak_guard: Literal["error", "exclude"] = "error"
 
     @model_validator(mode="after")
     def _distinct(self) -> DataSettings:
@@ -134,8 +136,8 @@ class DataSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """How images are parted, stratified by class: by group (patient, else lesion, else image), or, with `protocol` `paper`, image by
-    image as most papers do; groups may straddle then, and every number says so.
+    """How images are parted, stratified by class: by group (patient, else lesion, else image), or, with `protocol` `paper`,
+    image by image as most papers do; groups may straddle then, and every number says so.
 
     `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws
     `validation` and

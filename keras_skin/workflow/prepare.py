@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from keras_skin.data import readers
-from keras_skin.data.overlap import add_training, without_tested
+from keras_skin.data.leaks import guard, unite
+from keras_skin.data.overlap import add_training
 from keras_skin.data.records import MissingData, Records, read_dataset
 from keras_skin.data.splits import make_splits, straddling_groups
 from keras_skin.experiment import DatasetSettings, Experiment
@@ -81,7 +82,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     _same_classes({data.train.name: base, **others})
 
     base_table = base.table.assign(dataset=data.train.name)
-    base_table["split"] = _split(experiment, base_table, base.classes, fold)
+    base_table["split"] = _split(experiment, _united(base_table), base.classes, fold)
     warning = _straddling(experiment, base_table)
     unused = base_table[base_table["split"] == "test"] if data.test else base_table[:0]
     if data.test and len(unused):
@@ -90,11 +91,9 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
         )
         base_table = base_table.drop(unused.index)
     apart = [records.table.assign(dataset=records.name, split=name) for name, records in others.items()]
-    tested = pd.concat([base_table[base_table["split"] == "test"], *apart])
-    base_table, shared = without_tested(base_table, tested)
-    if len(shared):
-        excluded.append(shared)
-        notes.append(f"{len(shared)} images of the training and validation parts are also in a test part: left out of training.")
+    base_table, leaks, more = _guarded(experiment, base_table, apart)
+    excluded.append(leaks)
+    notes.extend(more)
 
     # the data set's own test part stays out of training even when it is not what this experiment tests on
     held_out = _stack(
@@ -183,15 +182,35 @@ def _split(experiment: Experiment, table: pd.DataFrame, classes: tuple[str, ...]
     )
 
 
+def _united(table: pd.DataFrame) -> pd.DataFrame:
+    """With `union_id`: groups that share a picture are one, named after the first of them."""
+    unions = pd.Series(unite(table), table.index)
+    return table.assign(union_id=table["group_id"].groupby(unions).transform("min"))
+
+
+def _guarded(
+    experiment: Experiment, base: pd.DataFrame, apart: list[pd.DataFrame]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """What of the base data set may stay beside its own test part and the sets `apart`, what not, and sentences.
+
+    The protocol of the papers parts one data set image by image on purpose, so only the others are guarded against then.
+    """
+    grouped = experiment.split.protocol == "grouped"
+    parts = base if grouped else base[base["split"] != "test"].assign(split="train")
+    _, dropped, notes = guard(_stack([parts, *apart]), experiment.data.leak_guard, groups=grouped)
+    kept = base[~base["image_id"].isin(dropped.loc[dropped["dataset"] == experiment.data.train.name, "image_id"])]
+    return kept, dropped.assign(file=""), notes
+
+
 def _straddling(experiment: Experiment, table: pd.DataFrame) -> str:
     """What the protocol of the papers does to the parts; "" under the grouped one."""
     if experiment.split.protocol == "grouped":
         return ""
     torn, groups = len(straddling_groups(table, table["split"])), table["group_id"].nunique()
     return (
-        f"Groups may straddle: split.protocol 'paper' parted {experiment.data.train.name} image by image, and {torn} of its {groups} "
-        "patients or lesions have images in more than one part. The numbers of these parts are too good; use the protocol 'grouped' "
-        "for anything but a comparison with the paper."
+        f"Groups may straddle: split.protocol 'paper' parted {experiment.data.train.name} image by image, and {torn} of its "
+        f"{groups} patients or lesions have images in more than one part. The numbers of these parts are too good; use the "
+        "protocol 'grouped' for anything but a comparison with the paper."
     )
 
 

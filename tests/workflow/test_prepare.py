@@ -2,9 +2,12 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 
+from keras_skin.data import readers
 from keras_skin.data.records import MissingData
+from keras_skin.data.splits import straddling_groups
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow.prepare import describe, prepare_data, render_demo, shorten
@@ -60,11 +63,58 @@ def test_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path):
         assert part in str(error.value)
 
 
-def test_training_images_that_are_tested_on_are_left_out_of_training(demo):
-    experiment = load_experiment("jrl_isic2016", ['data.external=[{"name": "isic2017"}]', "data.extra_train=[]"])
+def test_training_images_that_are_tested_on_are_an_error_or_left_out_of_training(demo):
+    overrides = ['data.external=[{"name": "isic2017"}]', "data.extra_train=[]"]
+    with pytest.raises(UserError, match=r"Leak: .*external/isic2017") as error:
+        prepare_data(load_experiment("jrl_isic2016", overrides), demo)
+    assert 'Set leak_guard to "exclude"' in str(error.value)
+    experiment = load_experiment("jrl_isic2016", [*overrides, "data.leak_guard=exclude"])
     prepared = prepare_data(experiment, demo)
+    assert any("Leak guard" in note and "Left out" in note for note in prepared.notes)
     assert not keys(prepared, "external/isic2017") & (keys(prepared, "train") | keys(prepared, "validation"))
-    assert prepared.excluded["reason"].str.contains("tested on in isic2017").any()
+    assert prepared.excluded["reason"].str.contains("leak: .*external/isic2017").any()
+
+
+HAM10000 = [
+    "data.train.name=ham10000",
+    "data.test=null",
+    "data.external=[]",
+    "data.extra_train=[]",
+    "split.scheme=stratified",
+    "split.validation=0.2",
+    "split.test=0.2",
+    'augmentation={"name": "none"}',
+]
+
+
+def test_the_protocol_of_the_papers_tears_lesions_apart_and_says_so(tmp_path):
+    grouped = load_experiment("resnet50_isic2016", HAM10000)
+    paper = load_experiment("resnet50_isic2016", [*HAM10000, "split.protocol=paper"])
+    counts = {"MEL": 12, "NV": 40, "BCC": 12, "AKIEC": 10, "BKL": 12, "DF": 10, "VASC": 10}
+    readers.get("ham10000").info["render"](tmp_path / "ham10000", counts=counts, size=(30, 40))
+    kept = prepare_data(grouped, tmp_path)
+    assert kept.warning == ""
+    assert straddling_groups(kept.table, kept.table["split"]) == []
+    torn = prepare_data(paper, tmp_path)
+    straddling = len(straddling_groups(torn.table, torn.table["split"]))
+    assert straddling > 0
+    assert f"{straddling} of its" in torn.warning
+    assert len(torn.table) == len(kept.table) == sum(counts.values())
+    assert [len(torn.part(part)) for part in ("validation", "test")] == [21, 21]
+
+
+def test_pictures_that_two_groups_share_stay_together(tmp_path):
+    experiment = load_experiment("resnet50_isic2016", HAM10000)
+    counts = dict.fromkeys(("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"), 10)
+    root = tmp_path / "ham10000"
+    readers.get("ham10000").info["render"](root, counts=counts, size=(30, 40))
+    images = {path.stem: path for path in root.glob("HAM10000_images_part_*/*.jpg")}
+    table = pd.read_csv(root / "HAM10000_metadata")
+    naevi = table[table["dx"] == "nv"].drop_duplicates("lesion_id")["image_id"].tolist()[:4]
+    for image_id in naevi[1:]:
+        shutil.copyfile(images[naevi[0]], images[image_id])
+    prepared = prepare_data(experiment, tmp_path)
+    assert len(set(prepared.table[prepared.table["image_id"].isin(naevi)]["split"])) == 1
 
 
 def test_parts_of_an_external_set(demo):
