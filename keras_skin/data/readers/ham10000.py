@@ -97,6 +97,11 @@ def render(
     recognises=recognises,
     metadata=METADATA,
     never_inputs=("dx_type",),
+    published={
+        "images": {"": 10015},
+        "classes": {"": {"MEL": 1113, "NV": 6705, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}},
+        "groups": 7470,
+    },
 )
 def read(folder: Path) -> Records:
     """Reads the layout of the Harvard Dataverse, or one of two Kaggle copies; there is no official split.

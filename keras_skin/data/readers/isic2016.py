@@ -68,6 +68,10 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     terms="CC-0 (public domain)",
     render=render,
     recognises=recognises,
+    published={
+        "images": {"train": 900, "test": 379},
+        "classes": {"train": {"benign": 727, "malignant": 173}, "test": {"benign": 304, "malignant": 75}},
+    },
 )
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train` or `test`.

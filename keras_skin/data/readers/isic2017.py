@@ -72,6 +72,16 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     terms="CC-0 (public domain)",
     render=render,
     recognises=recognises,
+    metadata={"age_approximate": "numeric", "sex": "categorical"},
+    never_inputs=("diagnosis",),
+    published={
+        "images": {"train": 2000, "validation": 150, "test": 600},
+        "classes": {
+            "train": {"benign": 1626, "malignant": 374},
+            "validation": {"benign": 120, "malignant": 30},
+            "test": {"benign": 483, "malignant": 117},
+        },
+    },
 )
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.

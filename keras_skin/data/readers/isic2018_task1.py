@@ -75,6 +75,7 @@ def render(
     render=render,
     recognises=recognises,
     metadata={},
+    published={"images": {"train": 2594, "validation": 100, "test": 1000}},
 )
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.

@@ -81,6 +81,11 @@ def render(
     recognises=recognises,
     metadata={},
     never_inputs=("diagnosis_confirm_type",),
+    published={
+        "images": {"train": 10015, "validation": 193, "test": 1512},
+        "classes": {"train": {"MEL": 1113, "NV": 6705, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}},
+        "without_image": ("ISIC_0035068",),
+    },
 )
 def read(folder: Path) -> Records:
     """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.

@@ -70,6 +70,12 @@ def render(
     render=render,
     recognises=recognises,
     metadata=METADATA,
+    published={
+        "images": {"": 25331},
+        "classes": {
+            "": {"MEL": 4522, "NV": 12875, "BCC": 3323, "AK": 867, "BKL": 2624, "DF": 239, "VASC": 253, "SCC": 628},
+        },
+    },
 )
 def read(folder: Path) -> Records:
     """Reads the training part; there is no official split of it.

@@ -126,6 +126,17 @@ def _write_tables(root: Path, rows: list[list[Any]]) -> None:
     terms="research and education only, no redistribution",
     render=render,
     recognises=recognises,
+    metadata={
+        "asymmetry": "categorical",
+        "pigment_network": "categorical",
+        "dots_globules": "categorical",
+        "streaks": "categorical",
+        "regression": "categorical",
+        "blue_whitish_veil": "categorical",
+        "colors": "categorical",
+    },
+    never_inputs=("subtype", "histology"),
+    published={"images": {"": 200}, "classes": {"": {"benign": 160, "malignant": 40}}},
 )
 def read(folder: Path) -> Records:
     """Reads images, masks and whichever of the two tables is there; if both are, they must agree.

@@ -1,0 +1,108 @@
+"""`python -m keras_skin.check DATASET --data DIR`: what is wrong with a data set on disk.
+
+Exit codes: 0 nothing is wrong; 1 something is (an error was found); 2 the check could not be made (message, no traceback); 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+_EPILOG = """\
+what counts as what:
+  error     the data contradict themselves or are not whole: rows without an image, files that cannot be read, masks that are
+            empty or of another size, labels in conflict, an official split that leaks. Exit code 1.
+  warning   usable, but a result may be misread: coarse, full or full-frame masks, masks that are not binary, near-duplicates,
+            pictures that another data set has too, a part without images, shortcuts to the class. Exit code 0.
+  info      good to know: parts that are not there, blank metadata, specks and holes in masks.
+exit codes: 0 no error, 1 an error, 2 the check could not be made, 130 interrupted
+
+examples:  python -m keras_skin.check isic2016 --data ~/skin
+           python -m keras_skin.check ph2_sample --data ~/skin --html ph2.html
+           python -m keras_skin.check ISIC2018 --as isic2018_task1 --data ~/skin --against ham10000"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.check",
+        description="Find out what is wrong with a data set: files, masks, duplicates, labels, metadata, and how well the class "
+        "is told without looking at the lesion. Reads only. Research software, not a medical device.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="name of a known data set, or of a folder that has the layout of one")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("KERAS_SKIN_DATA"),
+        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)",
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page with pictures of the offenders (one file, nothing is loaded)"
+    )
+    parser.add_argument("--as", metavar="NAME", dest="reader", help="read the folder DATASET as this known data set")
+    parser.add_argument(
+        "--against",
+        metavar="NAME",
+        action="append",
+        help="look for the same pictures in this data set or folder (may be repeated; default: all data sets in DIR; "
+        "'none': in no other)",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    if options.html and Path(options.html).is_dir():
+        print(
+            f"--html {options.html} is a folder, expected a file to write.\nTry: python -m keras_skin.check --help",
+            file=sys.stderr,
+        )
+        return 2
+    from keras_skin.registry import UserError
+
+    try:
+        return _check(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _check(options: argparse.Namespace) -> int:
+    from keras_skin.checking.places import Place, resolve, siblings
+
+    place = resolve(options.dataset, options.data, options.reader)
+    others: list[Place]
+    if options.against is None:
+        others = siblings(place, options.data)
+    else:
+        others = [resolve(word, options.data) for word in options.against if word != "none"]
+
+    from keras_skin.checking.audit import check_dataset
+    from keras_skin.checking.progress import ProgressBar
+    from keras_skin.checking.text import summary
+
+    progress = ProgressBar()
+    try:
+        check = check_dataset(place, others, progress)
+    finally:
+        progress.clear()
+    print(summary(check))
+    if options.html:
+        from keras_skin.checking.page import write_page
+
+        write_page(Path(options.html), check)
+        print(f"Page with pictures: {options.html}")
+    return 0 if check.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""A check as one HTML page that loads nothing from anywhere, with pictures of the offenders."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from keras_skin.checking.audit import Check
+from keras_skin.checking.findings import Finding, Item, counted
+from keras_skin.checking.masks import foreground
+from keras_skin.checking.text import describe, verdict
+from keras_skin.data.image_files import BadImage, decode, read_file
+from keras_skin.registry import atomic_path
+
+PICTURED, NAMED = 12, 60
+"""Offenders shown with pictures, and named without, per finding."""
+
+SIDE = 240
+_OUTLINE = (255, 255, 0)  # BGR: cyan, which skin never is
+_PART_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A caption and one or two small pictures as data: addresses."""
+
+    name: str
+    text: str
+    addresses: tuple[str, ...]
+
+
+def write_page(path: Path, check: Check) -> None:
+    """Writes the page.
+
+    Args:
+        path: file to write.
+        check: what to tell; the pictures are read from the data set's files.
+    """
+    environment = Environment(
+        loader=PackageLoader("keras_skin.checking", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html.j2").render(
+        check=check,
+        verdict=verdict(check),
+        describe=describe,
+        counted=counted,
+        parts=_PART_NAMES,
+        sections=[(finding, *_shown(finding)) for finding in check.findings],
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _shown(finding: Finding) -> tuple[list[Picture], list[Item], int]:
+    """Offenders with pictures, offenders without, and how many more there are."""
+    pictured = [item for item in finding.items if item.images][:PICTURED]
+    pictures = [Picture(item.name, item.text, tuple(_pictures(item))) for item in pictured]
+    named = [] if pictured else list(finding.items[:NAMED])
+    return pictures, named, len(finding.items) - len(pictures) - len(named)
+
+
+def _pictures(item: Item) -> Sequence[str]:
+    return [address for image in item.images if (address := thumbnail(image, item.mask))]
+
+
+def thumbnail(image: str, mask: str = "") -> str:
+    """A small JPEG as data: address, with the mask's outline on it; "" for a file that does not decode."""
+    try:
+        header, data = read_file(Path(image))
+        large = header.format == "JPEG" and min(header.height, header.width) > 4 * SIDE
+        picture = decode(data, header, cv2.IMREAD_REDUCED_COLOR_4 if large else cv2.IMREAD_COLOR)
+    except BadImage:
+        return ""
+    height, width = picture.shape[:2]
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    if mask:
+        _draw_outline(picture, mask)
+    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
+
+
+def _draw_outline(picture: np.ndarray, mask: str) -> None:
+    try:
+        header, data = read_file(Path(mask))
+        pixels = foreground(decode(data, header, cv2.IMREAD_UNCHANGED), header.format == "BMP")
+    except BadImage:
+        return
+    small = cv2.resize(pixels, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, _OUTLINE, 2)
