@@ -1,4 +1,4 @@
-"""Images of several data sets in one experiment: what may be added to the training part, and what must leave it.
+"""Images of several data sets in one experiment: what may be added to the training part.
 
 What counts as the same image, and as the same group, is said in `leaks`. 305 of the 379 test images of ISIC 2016 are training
 images of ISIC 2017: whoever trains on one and tests on the other must look.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from keras_skin.data.leaks import DROPPED_COLUMNS as LEAK_COLUMNS
 from keras_skin.data.leaks import unite
 from keras_skin.data.records import Records
 from keras_skin.registry import UserError, did_you_mean
@@ -70,32 +68,6 @@ def add_training(
     if len(conflicts):
         notes.append(f"{extra.name}: {len(conflicts)} of those have another label there: {', '.join(conflicts['image_id'])}.")
     return table.sort_values("image_id", kind="stable", ignore_index=True), notes, left_out
-
-
-def without_tested(
-    base: pd.DataFrame, tested: pd.DataFrame, parts: Sequence[str] = ("train", "validation")
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leaves out of the fitted parts what a test set holds, too; the test set stays whole.
-
-    Args:
-        base: table with `split` and `dataset`.
-        tested: table of all test images, with `split` and `dataset`.
-        parts: the fitted parts.
-
-    Returns:
-        The rows that stay, and a table `image_id, dataset, label, split, reason` of those left out.
-    """
-    whole = pd.concat([_known(base), _known(tested)], ignore_index=True)
-    unions = unite(whole)
-    mine, theirs = unions[: len(base)], unions[len(base) :]
-    match = {union: row for row, union in reversed(list(enumerate(theirs, len(base))))}
-    shared = base["split"].isin(list(parts)).to_numpy() & np.isin(mine, theirs)
-    reasons = [
-        f"the same image or group is tested on in {whole['dataset'][row]}, as {whole['image_id'][row]}"
-        for row in map(match.__getitem__, mine[shared])
-    ]
-    dropped = base.loc[shared, list(LEAK_COLUMNS[:-1])].assign(reason=reasons)
-    return base[~shared], dropped.reset_index(drop=True)
 
 
 def _repeats(held_out: pd.DataFrame, trained: pd.DataFrame, wanted: pd.DataFrame) -> pd.Series:

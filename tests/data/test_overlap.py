@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from keras_skin.data import readers
-from keras_skin.data.overlap import add_training, without_tested
+from keras_skin.data.overlap import add_training
 from keras_skin.data.records import make_records, read_dataset
 from keras_skin.data.splits import make_splits
 from keras_skin.registry import UserError
@@ -114,21 +114,6 @@ def test_an_unknown_label(base):
         add_training(base, make_records("extra", [], CLASSES), ["melanom"])
 
 
-def test_the_fitted_parts_lose_what_is_tested_under_any_name(base, picture):
-    external = extra_of(
-        {"image_id": "train1", "image": picture("x")},
-        {"image_id": "copy", "image": picture("valid1", "y")},
-        {"image_id": "test1", "image": picture("z")},
-    ).table.assign(split="external/extra", dataset="extra")
-    kept, dropped = without_tested(base, external)
-    assert sorted(dropped["image_id"]) == ["train1", "valid1"]
-    assert dropped["reason"].str.startswith("the same image or group is tested on in extra, as ").all()
-    assert set(kept["image_id"]) == set(base["image_id"]) - {"train1", "valid1"}
-    again, none = without_tested(kept, external)
-    assert again.equals(kept)
-    assert none.empty
-
-
 def test_the_stand_ins_have_something_to_find(tmp_path):
     for name in ("isic2016", "isic2017"):
         readers.get(name).info["render"](tmp_path / name, 0, None, (48, 64))
@@ -170,9 +155,6 @@ def test_pictures_are_known_again_under_other_names_and_codings(tmp_path):
     assert dropped["image_id"].str.removeprefix("x").tolist() == expected["image_id"].tolist()
     assert dropped["reason"].tolist() == expected["reason"].tolist()
     assert len(dropped) == 5
-    kept, left_out = without_tested(renamed.table.assign(split="train"), table[table["split"] == "test"])
-    assert left_out["image_id"].tolist() == ["xISIC_0010001"]
-    assert len(kept) == len(renamed.table) - 1
 
 
 def test_a_group_is_held_out_over_a_picture_of_it(base, picture):
