@@ -41,9 +41,12 @@ class Curriculum:
     with equal probability; the others show every admitted image equally often, up to one. Once everything is admitted and
     without replay, that is an ordinary epoch.
 
-    An image that proves hard can lose its place to easier ones until the pacing admits all; the buffer may bring it back. A class
-    without an admitted image is absent from the epoch, as on HAM10000 all but nevi were with `start_share` below their 0.67:
-    losses stay finite, the other classes' logits are only pushed down. (Defaults admit some of three classes at first.)
+    An image that proves hard can lose its place to easier ones until the pacing admits all; the buffer may bring it back.
+
+    A class without an admitted image is absent from the epoch. Losses stay finite: the logit of that class is only pushed down.
+    Where the commonest class fills `start_share`, the first epochs show nothing else and the class is learned from the pacing's
+    later epochs alone. So it is on two classes of 80 and 20 per cent; on HAM10000, with 67 per cent of nevi, the default begins
+    with nevi and most of the melanomas.
 
     An epoch is a function of the generator it is given and of what the losses before it decided; that is kept for every epoch,
     two bits per image, so that past epochs can be drawn again, also after a resume. Future epochs cannot.
@@ -52,8 +55,8 @@ class Curriculum:
     samples and then ... more complex and less common situations", "combined with stochastic hard-example replay".
 
     **Deviations from the paper:** none that can be told. It gives neither a measure of difficulty nor pacing, buffer or
-    probability; all of these, and the defaults, are this package's. The `root` pacing is equation 8 of Platanios et al.,
-    Competence-based Curriculum Learning for Neural Machine Translation, NAACL 2019.
+    probability; all of these, and the defaults, are this package's. The `root` pacing is the square-root competence of Platanios
+    et al., Competence-based Curriculum Learning for Neural Machine Translation, NAACL 2019.
 
     Args:
         labels: (N,) class names of the training images.

@@ -76,8 +76,8 @@ class SampleLossFeedback(keras.callbacks.Callback):
     """Tells a sampler after each epoch what the loss of every image was: the weighted sum over the model's outputs.
 
     The losses are those of the training itself, of the augmented images and under the weights of their step; no image is shown
-    for the sake of its loss. They are read at the end of the last training step, since validation uses the metrics next.
-    The receiver's state becomes part of the run state.
+    for the sake of its loss. Where batches are mixed, the loss of a mixture counts for the first of its images. They are read at
+    the end of the last training step, since validation uses the metrics next. The receiver's state becomes part of the run state.
 
     Use: make it before compiling, add `metric(loss, weight)` to the metrics of every output that has a loss, and give it to `fit`
     as a callback. An epoch must show its samples on one device.
