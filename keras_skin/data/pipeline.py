@@ -17,13 +17,15 @@ import tensorflow as tf
 
 from keras_skin.data.augment import NoAugmentation, Policy
 from keras_skin.data.balance import Draw, Sampler
+from keras_skin.data.batch_augment import BatchAugmentation
+from keras_skin.data.batches import augmented, batched, parallel_map
 from keras_skin.data.cache import MemoryCache
 from keras_skin.data.numpy_calls import numpy_call
 from keras_skin.data.samples import Batch, Preprocessing, Samples, fit_mask, numpy_pair
 from keras_skin.registry import UserError
 
 # Independent random streams of one (seed, epoch).
-_ORDER, _PLAN, _SAMPLE, _PARTNER = range(4)
+_ORDER, _PLAN, _SAMPLE, _PARTNER, _BATCH = range(5)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class TrainingData:
         augmentation: Policy,
         steps_per_epoch: int | None,
         cache: MemoryCache | None,
+        batch_augmentation: BatchAugmentation | None,
     ) -> None:
         self._samples = samples
         self._batch_size = batch_size
@@ -73,6 +76,7 @@ class TrainingData:
         self._augmentation = augmentation
         self._cap = steps_per_epoch
         self._cache = cache
+        self._batch_augmentation = batch_augmentation
         self._position = (0, 0)
         self.steps = self._count_steps(len(self._plan(0)))
 
@@ -99,10 +103,14 @@ class TrainingData:
 
         # Not from_generator: it calls Python once more when an iterator is destroyed, and a process that ends then hangs.
         samples = tf.data.Dataset.from_tensors(0).flat_map(remaining)
-        return _batches(samples.map(self._sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), self._batch_size)
+        if self._batch_augmentation is None:
+            return batched(parallel_map(samples, self._sample), self._batch_size)
+        placed = parallel_map(samples, lambda epoch, index, *others: (*self._sample(epoch, index, *others), epoch, index))
+        return batched(placed, self._batch_size, augmented(self._batch_augmentation, self._draw_batch))
 
     def example(self, epoch: int, index: int) -> Batch:
-        """One sample again, without a batch axis: the one at place `index` of an epoch (in batch `index // batch_size`)."""
+        """One sample again, without a batch axis: the one at place `index` of an epoch (in batch `index // batch_size`), as it
+        is before any batch augmentation."""
         one = self._order(epoch)[np.array([index])]
         columns = (np.array([epoch]), np.array([index]), one.rows, one.variants, one.partners, one.shares)
         return next(iter(tf.data.Dataset.from_tensor_slices(columns).map(self._sample)))
@@ -132,6 +140,12 @@ class TrainingData:
         partners = rows if draw.partners is None else np.asarray(draw.partners, np.int64)
         shares = np.zeros(len(rows), np.float32) if draw.shares is None else np.asarray(draw.shares, np.float32)
         indices, variants = self._augmentation.plan(labels[rows], epoch, rng)
+        if self._sampler is not None and len(indices) != len(rows):
+            raise UserError(
+                f"The augmentation {type(self._augmentation).__name__} decides itself how often images of each class are shown, "
+                f"and so does the balancing {type(self._sampler).__name__}. Choose one of them: another augmentation (such as "
+                "'flips_rotations'), or no balancing."
+            )
         return _Plan(rows[indices], variants, partners[indices], shares[indices])
 
     def _count_steps(self, samples: int) -> int:
@@ -172,6 +186,12 @@ class TrainingData:
         inputs["image"] = tf.cond(share > 0.0, blend, lambda: inputs["image"])
         return inputs, targets
 
+    def _draw_batch(self, epoch: int, index: int, size: int) -> np.ndarray:
+        """What is random of the batch that begins with the sample at place `index`."""
+        assert self._batch_augmentation is not None
+        rng = self._random(int(epoch), _BATCH, int(index) // self._batch_size)
+        return self._batch_augmentation.draw(int(size), self._samples.image_size, rng)
+
     def _changed(
         self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor, stream: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -206,6 +226,7 @@ def training_data(
     steps_per_epoch: int | None = None,
     cache: Literal["none", "memory"] = "none",
     metadata: np.ndarray | None = None,
+    batch_augmentation: BatchAugmentation | None = None,
 ) -> TrainingData:
     """Batches of shuffled, augmented training images.
 
@@ -224,19 +245,24 @@ def training_data(
         steps_per_epoch: cuts epochs short.
         cache: `"memory"` keeps decoded images (up to `cache.MEMORY_CACHE_BYTES`), `"none"` decodes them each time.
         metadata: (N, M) float, one row per row of `table`, if `inputs` has `"metadata"`.
+        batch_augmentation: mixes or changes whole batches; one of `keras_skin.data.batch_augment`.
 
     Returns:
         The training data; its elements are (inputs, targets), two dicts with exactly the keys asked for: `image` (B, H, W, 3)
-        float32 in 0..255, `metadata` (B, M) float32; `mask` (B, H, W, 1) float32 in {0, 1}, `label` (B, K) float32 one-hot.
+        float32 in 0..255, `metadata` (B, M) float32; `mask` (B, H, W, 1) float32 in {0, 1}, `label` (B, K) float32 one-hot
+        (shares of classes after a batch augmentation that mixes images).
 
     Raises:
-        UserError: if there is no image, or some have no mask or no known label although the model needs them.
+        UserError: if there is no image, or some have no mask or no known label although the model needs them; or if sampler,
+            augmentation, batch augmentation and outputs do not go together.
     """
     if cache not in ("none", "memory"):
         raise UserError(f"train.cache is {cache!r}, expected 'none' or 'memory'.")
     if table.empty:
         raise UserError("There are no training images.")
     augmentation = augmentation or NoAugmentation()
+    if batch_augmentation is not None:
+        batch_augmentation.check(inputs, outputs)
     samples = Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
     return TrainingData(
         samples,
@@ -246,6 +272,7 @@ def training_data(
         augmentation,
         steps_per_epoch,
         MemoryCache(samples, fit=augmentation.changes_images) if cache == "memory" else None,
+        batch_augmentation,
     )
 
 
@@ -268,13 +295,4 @@ def evaluation_data(
     def load(row: tf.Tensor) -> Batch:
         return samples.finish(row, *samples.decode(row))
 
-    rows = tf.data.Dataset.range(len(table))
-    return _batches(rows.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True), batch_size)
-
-
-def _batches(samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Batches, fetched ahead, and onto the GPU where there is exactly one."""
-    batches = samples.batch(batch_size)
-    if len(tf.config.list_logical_devices("GPU")) == 1:
-        return batches.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.prefetch_to_device("/GPU:0", buffer_size=2))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batched(parallel_map(tf.data.Dataset.range(len(table)), load), batch_size)

@@ -26,7 +26,8 @@ class CategoricalCrossentropy(keras.losses.Loss):
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: one-hot classes (B, K).
+        y_true: one-hot classes (B, K), or shares of classes that sum to 1: their loss is the mean, by these shares, of the losses
+            (with their weights) of the classes, as mixup has it.
         y_pred: logits (B, K).
 
     Returns:
@@ -53,11 +54,14 @@ class CategoricalCrossentropy(keras.losses.Loss):
         classes = y_true.shape[-1]
         if self.class_weights is not None and len(self.class_weights) != classes:
             raise ValueError(f"class_weights has {len(self.class_weights)} numbers for {classes} classes.")
-        target = y_true * (1.0 - self.label_smoothing) + self.label_smoothing / classes
-        loss = ops.categorical_crossentropy(target, ops.cast(y_pred, "float32"), from_logits=True)
+        y_pred = ops.cast(y_pred, "float32")
+        smoothing = self.label_smoothing
         if self.class_weights is None:
-            return loss
-        return loss * ops.sum(y_true * ops.convert_to_tensor(self.class_weights, "float32"), axis=-1)
+            return ops.categorical_crossentropy(y_true * (1.0 - smoothing) + smoothing / classes, y_pred, from_logits=True)
+        weighted = y_true * ops.convert_to_tensor(self.class_weights, "float32")
+        target = weighted * (1.0 - smoothing) + ops.sum(weighted, axis=-1, keepdims=True) * (smoothing / classes)
+        # Not ops.categorical_crossentropy, whose gradient takes targets to sum to 1.
+        return -ops.sum(target * ops.log_softmax(y_pred, axis=-1), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {

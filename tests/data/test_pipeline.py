@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_skin.data import augment, cache, images, pipeline
-from keras_skin.data.balance import Draw
+from keras_skin.data.balance import Draw, Oversample
 from keras_skin.registry import UserError
 
 SIZE = (12, 16)
@@ -257,6 +257,15 @@ def test_a_sampler_blends_images_but_not_masks(table):
     assert_same(collect(turned.dataset()), collect(turned.dataset()))
     with pytest.raises(UserError, match="blends images of two lesions, whose masks cannot be blended"):
         data(table, "none", ["mask", "label"], sampler=sampler)
+
+
+def test_only_one_may_decide_how_often_images_are_shown(table):
+    with pytest.raises(UserError, match=r"The augmentation JRL16 decides itself how often .* so does the balancing Oversample"):
+        data(table, "jrl_16", sampler=Oversample())
+    training = data(table, "flips_rotations", ["label"], sampler=Oversample())
+    targets = np.concatenate([targets["label"] for _, targets in collect(training.dataset())])
+    assert targets.sum(axis=0).tolist() == [8, 8]  # eight benign and three malignant images
+    assert training.images_seen(0) == table["image_id"].tolist()
 
 
 def test_a_policy_that_changes_the_shape_is_caught(table):

@@ -1,5 +1,6 @@
 """Cross-entropy of classes, worked by hand."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -30,6 +31,29 @@ def test_label_smoothing() -> None:
     loss = CategoricalCrossentropy(label_smoothing=0.1, reduction=None)(TRUTH, LOGITS)
     opposite = np.log(1 + np.exp([0.0, 1.0, -2.0]))
     np.testing.assert_allclose(loss, 0.95 * PLAIN + 0.05 * opposite, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"class_weights": (0.5, 3.0)}, {"class_weights": (0.5, 3.0), "label_smoothing": 0.1}])
+def test_soft_labels_blend_the_losses_of_their_classes(arguments: dict) -> None:
+    loss = CategoricalCrossentropy(reduction=None, **arguments)
+    first, second = (loss(np.tile(np.eye(2, dtype="float32")[place], (3, 1)), LOGITS) for place in (0, 1))
+    share = np.array([0.0, 0.3, 0.75], "float32")
+    np.testing.assert_allclose(
+        loss(np.stack([share, 1 - share], axis=1), LOGITS), share * first + (1 - share) * second, rtol=1e-5
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="differentiates with TensorFlow's tape")
+def test_gradient_with_class_weights_and_soft_labels() -> None:
+    import tensorflow as tf
+
+    loss, labels = CategoricalCrossentropy(class_weights=(0.5, 3.0)), np.array([[0.25, 0.75]], "float32")
+    logits = keras.Variable(np.array([[0.2, -0.4]], "float32"))
+    step = np.array([[1e-2, 0.0]], "float32")
+    with tf.GradientTape() as tape:
+        value = loss(labels, logits)
+    slope = (loss(labels, logits.numpy() + step) - loss(labels, logits.numpy() - step)) / 2e-2
+    np.testing.assert_allclose(tape.gradient(value, logits.value)[0, 0], slope, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
