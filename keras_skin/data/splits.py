@@ -35,8 +35,8 @@ def make_splits(
     """Says for each row of a records table in which part it is.
 
     Args:
-        table: columns `image_id, group_id, label, split`, in any order of rows; optionally `union_id`, wider groups of images that
-            must not be parted (`leaks.unite`): what is carved out is carved by them.
+        table: columns `image_id, group_id, label, split`, in any order of rows; optionally `union_id`, wider groups of images
+            that must not be parted (`leaks.unite`): what is carved out is carved by them.
         scheme: `"official"` takes the data set's own split, and carves a validation part from the training part where there is
             none; `"stratified"` carves test and validation parts; `"kfold"` takes fold number `fold` of `folds` as test part and
             carves the validation part from the rest; `"file"` reads a `splits.csv`.

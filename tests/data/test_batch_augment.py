@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from keras_skin.data import augment, batch_augment, pipeline
-from keras_skin.data.balance import Oversample
+from keras_skin.data.balance.repeats import Oversample
 from keras_skin.registry import UserError
 
 SIZE = (16, 24)

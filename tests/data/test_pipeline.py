@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_skin.data import augment, cache, images, pipeline
-from keras_skin.data.balance import Draw, Oversample
+from keras_skin.data.balance import Draw
+from keras_skin.data.balance.repeats import Oversample
 from keras_skin.registry import UserError
 
 SIZE = (12, 16)

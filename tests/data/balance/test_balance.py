@@ -6,6 +6,8 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from keras_skin.data import balance, thumbnails
+from keras_skin.data.balance.repeats import Oversample, Partial
+from keras_skin.data.balance.smote import Smote
 from keras_skin.registry import UserError
 
 HAM10000 = {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "nv": 6705, "vasc": 142}
@@ -22,9 +24,9 @@ def features(labels, seed=0):
 
 def samplers(labels, target, strength):
     return [
-        balance.Oversample(target),
-        balance.Partial(strength),
-        balance.Smote(target, neighbours=3).fit(features(labels), labels),
+        Oversample(target),
+        Partial(strength),
+        Smote(target, neighbours=3).fit(features(labels), labels),
     ]
 
 
@@ -63,7 +65,7 @@ def test_every_sampler_keeps_its_promises(labels, target, strength, epoch):
 @settings(max_examples=60, deadline=None)
 @given(LABELS, st.floats(0, 1), st.floats(0, 1))
 def test_partial_balancing_grows_with_its_strength_and_keeps_the_order_of_the_classes(labels, one, other):
-    weaker, stronger = (balance.Partial(value).counts(labels) for value in sorted((one, other)))
+    weaker, stronger = (Partial(value).counts(labels) for value in sorted((one, other)))
     natural = counted(labels)
     largest = max(natural.values())
     for name in natural:
@@ -71,21 +73,21 @@ def test_partial_balancing_grows_with_its_strength_and_keeps_the_order_of_the_cl
         for second in natural:
             if natural[name] <= natural[second]:
                 assert stronger[name] <= stronger[second]
-    assert balance.Partial(0).counts(labels) == natural
-    assert balance.Partial(1).counts(labels) == dict.fromkeys(natural, largest) == balance.Oversample().counts(labels)
+    assert Partial(0).counts(labels) == natural
+    assert Partial(1).counts(labels) == dict.fromkeys(natural, largest) == Oversample().counts(labels)
 
 
 def test_partial_balancing_of_ham10000():
     labels = np.repeat(np.array(list(HAM10000), object), list(HAM10000.values()))
-    counts = balance.Partial().counts(labels)
+    counts = Partial().counts(labels)
     # The geometric mean of a class and the largest: sqrt(327 * 6705) = 1480.7 and so on.
     assert counts == {"akiec": 1481, "bcc": 1856, "bkl": 2715, "df": 878, "mel": 2732, "nv": 6705, "vasc": 976}
-    assert balance.Oversample(1000).counts(labels) == {name: max(1000, number) for name, number in HAM10000.items()}
+    assert Oversample(1000).counts(labels) == {name: max(1000, number) for name, number in HAM10000.items()}
 
 
 def test_which_images_are_repeated_changes_with_the_epoch():
     labels = np.array(["a"] * 10 + ["b"] * 15, object)
-    sampler = balance.Oversample()
+    sampler = Oversample()
     repeated = [np.flatnonzero(np.bincount(sampler.draw(labels, epoch, random(0, epoch)).rows) == 2) for epoch in range(40)]
     assert all(len(rows) == 5 and rows.max() < 10 for rows in repeated)
     assert set().union(*map(set, repeated)) == set(range(10))
@@ -94,7 +96,7 @@ def test_which_images_are_repeated_changes_with_the_epoch():
 def test_smote_blends_with_the_nearest_of_its_class():
     labels = np.array(list("aaaaaaaabbbbbbbbbbbbbbbbbbbbccccd"), object)
     vectors = features(labels, 4)
-    sampler = balance.Smote(neighbours=5).fit(vectors, labels)
+    sampler = Smote(neighbours=5).fit(vectors, labels)
     seen = {row: set() for row in range(len(labels))}
     for epoch in range(60):
         drawn = sampler.draw(labels, epoch, random(0, epoch))
@@ -110,7 +112,7 @@ def test_smote_blends_with_the_nearest_of_its_class():
 
 def test_smote_shares_are_even():
     labels = np.array(["a"] * 10 + ["b"] * 4000, object)
-    drawn = balance.Smote().fit(features(labels), labels).draw(labels, 0, random())
+    drawn = Smote().fit(features(labels), labels).draw(labels, 0, random())
     shares = np.sort(drawn.shares[drawn.partners != drawn.rows])
     assert len(shares) == 3990
     assert np.abs(shares - np.linspace(0, 1, len(shares))).max() < 1.63 / np.sqrt(len(shares))  # Kolmogorov-Smirnov at 1 %
@@ -119,12 +121,12 @@ def test_smote_shares_are_even():
 def test_smote_draws_only_from_what_it_was_fitted_with():
     labels = np.array(list("aab"), object)
     with pytest.raises(ValueError, match="fit it with features of the training part"):
-        balance.Smote().draw(labels, 0, random())
+        Smote().draw(labels, 0, random())
     with pytest.raises(ValueError, match="fit it with features of the training part"):
-        balance.Smote().fit(features(labels), labels).draw(labels[::-1], 0, random())
+        Smote().fit(features(labels), labels).draw(labels[::-1], 0, random())
     for wrong in (np.zeros((2, 3)), np.zeros(3), np.full((3, 2), np.nan)):
         with pytest.raises(ValueError, match="a matrix of finite features with 3 rows"):
-            balance.Smote().fit(wrong, labels)
+            Smote().fit(wrong, labels)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_arguments_out_of_range_are_refused(name, arguments, message):
 
 
 def test_names_and_arguments_are_read_from_the_source():
-    assert balance.names() == ["oversample", "partial", "smote"]
+    assert balance.names() == ["curriculum", "none", "oversample", "partial", "smote"]
     assert set(balance.registry.parameters("smote")) == {"target", "neighbours"}
     assert [name for name in balance.names() if balance.get(name).info.get("needs_features")] == ["smote"]
 

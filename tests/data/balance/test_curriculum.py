@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_skin.data.curriculum import Curriculum, class_rarity, curriculum_tables
+from keras_skin.data.balance.curriculum import Curriculum, class_rarity, curriculum_tables
 from keras_skin.registry import UserError
 
 # HAM10000's class counts, a tenth of them

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from keras_skin.data.balance import Draw
+from keras_skin.data.balance import Draw, register
 from keras_skin.registry import UserError, did_you_mean
 
 Pacing = Literal["linear", "root"]
@@ -31,6 +31,7 @@ class CurriculumDraw(Draw):
     replayed: np.ndarray
 
 
+@register("curriculum", paper="000, sections 2.1 and 3")
 class Curriculum:
     """A sampler that admits the images in the order of their difficulty and shows the hardest ones again.
 
