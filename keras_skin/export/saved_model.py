@@ -18,9 +18,12 @@ from keras_skin.registry import UserError, atomic_path
 class Metadata(Protocol):
     """What the export needs of a fitted metadata encoder."""
 
-    width: int
-    fields: Mapping[str, str]
-    """Field -> `"numeric"` or `"categorical"`."""
+    fields: Sequence[Any]
+    """Each has a `name` and a `kind`, `"numeric"` or `"categorical"`."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
 
     def graph(self, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """(B, width) float32 from one (B,) tensor per field: strings ("" is missing) or float32 (-1 is missing)."""
@@ -92,7 +95,7 @@ def export_model(
     image = {"image": tf.TensorSpec((None, *image_size, 3), tf.float32, name="image")}
     if metadata is not None:
         kinds = {"numeric": tf.float32, "categorical": tf.string}
-        upload |= {field: tf.TensorSpec((None,), kinds[kind], name=field) for field, kind in metadata.fields.items()}
+        upload |= {field.name: tf.TensorSpec((None,), kinds[field.kind], name=field.name) for field in metadata.fields}
         image["metadata"] = tf.TensorSpec((None, metadata.width), tf.float32, name="metadata")
     signatures = {}
     for endpoint, specs, function in (
@@ -145,7 +148,7 @@ def _bytes_endpoint(
         )
         seen = {"image": _preprocessed(images, preprocessing)}
         if metadata is not None:
-            seen["metadata"] = metadata.graph({field: inputs[field] for field in metadata.fields})
+            seen["metadata"] = metadata.graph({field.name: inputs[field.name] for field in metadata.fields})
         outputs = _served_outputs(model, seen, classes)
         outputs = {key: _blank_where_invalid(value, valid) for key, value in outputs.items()}
         if "mask" in outputs:

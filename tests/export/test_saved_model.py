@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import MappingProxyType
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -362,7 +362,7 @@ class AgeAndSex:
     """An encoder for tests: what the export asks of the real one, and no more."""
 
     width = 3
-    fields = MappingProxyType({"age": "numeric", "sex": "categorical"})
+    fields = (SimpleNamespace(name="age", kind="numeric"), SimpleNamespace(name="sex", kind="categorical"))
 
     def graph(self, fields):
         known = tf.where(fields["age"] < 0, 0.0, 1.0)
