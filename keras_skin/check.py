@@ -18,7 +18,7 @@ what counts as what:
   warning   usable, but a result may be misread: coarse, full or full-frame masks, masks that are not binary, near-duplicates,
             pictures that another data set has too, a part without images, shortcuts to the class. Exit code 0.
   info      good to know: parts that are not there, blank metadata, specks and holes in masks.
-exit codes: 0 no error, 1 an error, 2 the check could not be made, 130 interrupted
+exit codes: 0 no error; 1 an error; 2 the check could not be made (no such data set, a table that cannot be read); 130 interrupted
 
 examples:  python -m keras_skin.check isic2016 --data ~/skin
            python -m keras_skin.check ph2_sample --data ~/skin --html ph2.html
@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from keras_skin.checking.places import Place, resolve, siblings
+    from keras_skin.checking.places import Place, resolve, same, siblings
+    from keras_skin.registry import UserError
 
     place = resolve(options.dataset, options.data, options.reader)
     others: list[Place]
@@ -85,6 +86,8 @@ def _check(options: argparse.Namespace) -> int:
         others = siblings(place, options.data)
     else:
         others = [resolve(word, options.data) for word in options.against if word != "none"]
+        if any(same(other, place) for other in others):
+            raise UserError(f"--against {place.reader.name}: a data set is always compared with itself; name another one.")
 
     from keras_skin.checking.audit import check_dataset
     from keras_skin.checking.progress import ProgressBar
@@ -99,7 +102,10 @@ def _check(options: argparse.Namespace) -> int:
     if options.html:
         from keras_skin.checking.page import write_page
 
-        write_page(Path(options.html), check)
+        try:
+            write_page(Path(options.html), check)
+        except OSError as error:
+            raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
         print(f"Page with pictures: {options.html}")
     return 0 if check.passed else 1
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from keras_skin.checking.findings import Finding, counted
+from keras_skin.checking.findings import Finding, counted, rows_of
 from keras_skin.data.records import Records
 
 UNKNOWN = ("unk", "unknown")
+ORDER = ("", "train", "validation", "test")
 
 
 def class_table(records: Records, published: Mapping[str, Any]) -> pd.DataFrame:
@@ -44,8 +45,9 @@ def _named_without_image(records: Records) -> pd.DataFrame:
 
 
 def _parts(records: Records, published: Mapping[str, Any]) -> list[str]:
-    here = [*published.get("images", {}), *sorted({*records.table["split"], *records.excluded["split"]})]
-    return list(dict.fromkeys(part for part in here if part or not published.get("images") or "" in published["images"]))
+    official = published.get("images", {})
+    here = {*records.table["split"], *records.excluded["split"]} - ({""} if official and "" not in official else set())
+    return [*official, *sorted(here - set(official), key=lambda part: (ORDER.index(part) if part in ORDER else 9, part))]
 
 
 def against_published(classes: pd.DataFrame, records: Records, published: Mapping[str, Any]) -> list[Finding]:
@@ -70,7 +72,9 @@ def against_published(classes: pd.DataFrame, records: Records, published: Mappin
             found.append(Finding("warning", title, "A part of the data set, another edition, or an altered table."))
         altered = rows[(rows["class"] != "all") & (rows["published"] >= 0) & (rows["in_tables"] != rows["published"])]
         if len(altered) and whole["in_tables"] == whole["published"]:
-            told = ", ".join(f"{row[2]} {row[5]:,} published, {row[4]:,} here" for row in altered.itertuples(name=None))
+            told = ", ".join(
+                f"{row['class']} {row['published']:,} published, {row['in_tables']:,} here" for row in rows_of(altered)
+            )
             title = f"The labels of {of_part} are not the published ones: {told}."
             found.append(Finding("error", title, "As many rows, but other labels: an altered copy of the table."))
     groups, wanted = records.table["group_id"].nunique(), published.get("groups", -1)
@@ -97,7 +101,7 @@ def in_metadata(complete: pd.DataFrame, images: int) -> list[Finding]:
     lacking = complete[complete["known"] < 0.9 * images]
     found = []
     if len(lacking):
-        told = ", ".join(f"{row['field']} known of {row['known'] / images:.0%}" for row in lacking.to_dict("records"))
+        told = ", ".join(f"{row['field']} known of {row['known'] / images:.0%}" for row in rows_of(lacking))
         title = f"{counted(len(lacking), 'metadata field')} not known of more than one image in ten: {told}."
         found.append(Finding("info", title, "Whether a field is blank may itself tell the class: keep it apart from its value."))
     constant = complete[(complete["values"] == 1) & (complete["known"] > 0)]

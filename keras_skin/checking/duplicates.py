@@ -112,7 +112,8 @@ def found_between(pairs: pd.DataFrame, own: Records, other: Records, name: str) 
         name: what the other one is called.
     """
     found = []
-    both = tuple(own.classes) == tuple(other.classes) and bool(own.classes)
+    if own.classes != other.classes:
+        pairs = pairs.assign(a_label="", b_label="")  # labels of other names (benign, NV) cannot be compared
     if len(pairs):
         images = pairs["a_image_id"].nunique()
         ways = [
@@ -123,7 +124,7 @@ def found_between(pairs: pd.DataFrame, own: Records, other: Records, name: str) 
         advice = f"Harmless alone; training on one set and testing on the other must leave them out. {_parts(pairs, name)}"
         found.append(Finding("warning", title, advice.strip(), _items(pairs, name)))
         differ = pairs[(pairs["a_label"] != pairs["b_label"]) & (pairs["a_label"] != "") & (pairs["b_label"] != "")]
-        if both and len(differ):
+        if len(differ):
             title = f"{counted(differ['a_image_id'].nunique(), 'image')} with another label in {name}."
             found.append(Finding("warning", title, "One of the two labels is out of date or wrong.", _items(differ, name)))
     told = _ids(own) & _ids(other) - {bare_id(image_id) for image_id in pairs["a_image_id"]}
@@ -159,8 +160,7 @@ def _ways(row: dict) -> Iterable[str]:
         yield f"look the same ({row['distance']} of 64 bits differ)"
     elif row["same_id"]:
         yield "same id, but the pictures differ"
-    labels = [label or "no label" for label in (row["a_label"], row["b_label"])]
-    if labels[0] != labels[1]:
-        yield f"{labels[0]} and {labels[1]}"
+    if row["a_label"] and row["b_label"] and row["a_label"] != row["b_label"]:
+        yield f"{row['a_label']} and {row['b_label']}"
     if row["a_split"] and row["b_split"]:
         yield f"{row['a_split']} and {row['b_split']}"

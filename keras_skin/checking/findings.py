@@ -167,7 +167,7 @@ def in_masks(table: pd.DataFrame, scan: pd.DataFrame) -> list[Finding]:
     tell("error", bad & ~size, "that cannot be read", "Left out of training and test.", "{mask_problem}")
     tell("error", scan["mask_empty"], "without a single set pixel", "A model would learn that there is no lesion.")
     advice = "Either the lesion fills the picture or nobody drew it; such a mask teaches nothing."
-    tell("warning", scan["mask_full"], "that cover the whole image", advice)
+    tell("warning", scan["mask_full"], "{be} full: set all over the image", advice)
     advice = "They tell little of where a lesion ends."
     words = "{be} full-frame: drawn along all four sides of the image"
     tell("warning", scan["mask_full_frame"], words, advice, "{mask_area:.0%} of the image", worst="mask_area")

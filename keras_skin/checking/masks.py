@@ -136,7 +136,7 @@ def _sides(outline: np.ndarray, shape: tuple[int, ...]) -> tuple[int, float]:
     ragged outline needs far more, a hand-drawn polygon its own few.
     """
     height, width = shape
-    tolerance = max(1.0, 0.0012 * float(np.hypot(height, width)))
+    tolerance = max(1.5, 0.0012 * float(np.hypot(height, width)))
     corners = cv2.approxPolyDP(outline, tolerance, True)[:, 0, :].astype(np.float64)
     following = np.roll(corners, -1, axis=0)
     lengths = np.hypot(*(following - corners).T)

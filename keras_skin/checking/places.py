@@ -80,10 +80,10 @@ def siblings(place: Place, data_dir: str | None) -> list[Place]:
         for entry in map(readers.get, readers.names())
         if entry.info["recognises"](folder)
     ]
-    return [other for other in found if not _same(other, place)]
+    return [other for other in found if not same(other, place)]
 
 
-def _same(one: Place, other: Place) -> bool:
+def same(one: Place, other: Place) -> bool:
     """Whether both are one data set, be it that a folder lies in the other (PH2Dataset/ in ph2/)."""
     nested = one.folder == other.folder or one.folder in other.folder.parents or other.folder in one.folder.parents
     return nested and one.reader.name == other.reader.name

@@ -108,7 +108,7 @@ def _read(image: str, mask: str) -> FileFacts:
         facts["image_problem"] = str(error)
     if mask:
         try:
-            facts["mask"] = _mask_facts(Path(mask), header)
+            facts["mask"] = _mask_facts(Path(mask), None if "image_problem" in facts else header)
         except BadImage as error:
             reason = str(error)
             facts["mask_problem"] = reason if reason.startswith("mask") else f"mask: {reason}"
