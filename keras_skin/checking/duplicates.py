@@ -121,7 +121,7 @@ def found_between(pairs: pd.DataFrame, own: Records, other: Records, name: str) 
         ]
         ways.append(f"{int((pairs['distance'] >= 0).sum()):,} by sight")
         title = f"{counted(images, 'image')} also in {name} ({', '.join(ways)})."
-        advice = f"Harmless alone; training on one set and testing on the other must leave them out. {_parts(pairs, name)}"
+        advice = f"Harmless alone; training on one set and testing on the other must leave them out. {_parts(pairs)}"
         found.append(Finding("warning", title, advice.strip(), _items(pairs, name)))
         differ = pairs[(pairs["a_label"] != pairs["b_label"]) & (pairs["a_label"] != "") & (pairs["b_label"] != "")]
         if len(differ):
@@ -138,7 +138,7 @@ def _ids(records: Records) -> set[str]:
     return {bare_id(image_id) for image_id in [*records.table["image_id"], *records.excluded["image_id"]]}
 
 
-def _parts(pairs: pd.DataFrame, name: str) -> str:
+def _parts(pairs: pd.DataFrame) -> str:
     counts = Counter(zip(pairs["a_split"], pairs["b_split"], strict=True))
     told = [f"{count:,} of {here} here and {there} there" for (here, there), count in sorted(counts.items()) if here and there]
     return f"By part: {', '.join(told)}." if told else ""

@@ -18,7 +18,7 @@ from keras_skin.checking.text import describe, verdict
 from keras_skin.data.image_files import BadImage, decode, read_file
 from keras_skin.registry import atomic_path
 
-PICTURED, NAMED = 12, 60
+PICTURED, NAMED = 12, 36
 """Offenders shown with pictures, and named without, per finding."""
 
 SIDE = 240
