@@ -98,7 +98,7 @@ def _check(options: argparse.Namespace) -> int:
         check = check_dataset(place, others, progress)
     finally:
         progress.clear()
-    print(summary(check))
+    told = summary(check)
     if options.html:
         from keras_skin.checking.page import write_page
 
@@ -106,7 +106,11 @@ def _check(options: argparse.Namespace) -> int:
             write_page(Path(options.html), check)
         except OSError as error:
             raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
-        print(f"Page with pictures: {options.html}")
+        told += f"\nPage with pictures: {options.html}"
+    try:
+        print(told, flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if check.passed else 1
 
 
