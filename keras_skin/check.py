@@ -98,7 +98,7 @@ def _check(options: argparse.Namespace) -> int:
         check = check_dataset(place, others, progress)
     finally:
         progress.clear()
-    told = summary(check)
+    _say(summary(check))
     if options.html:
         from keras_skin.checking.page import write_page
 
@@ -106,12 +106,15 @@ def _check(options: argparse.Namespace) -> int:
             write_page(Path(options.html), check)
         except OSError as error:
             raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
-        told += f"\nPage with pictures: {options.html}"
-    try:
-        print(told, flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(f"Page with pictures: {options.html}")
     return 0 if check.passed else 1
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough; the page is still to be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
