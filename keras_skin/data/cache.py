@@ -100,6 +100,9 @@ def disk_cache(
 ) -> DiskCache | None:
     """The images of a table from the disk cache, which takes them in first where it does not have them.
 
+    On two cores an ISIC image of 1024x768 takes 15 ms to decode, resize to 224x224 and equalise by CLAHE, 10 ms of which follow
+    the decoding; it is read in 0.9 ms decoded (2.7 MiB) and in 0.6 ms finished (0.6 MiB).
+
     An entry is found again by the contents of the files and by what is done to them, whatever the files are called and in
     whatever order the rows are. It is used only when it is complete and every checksum is right, else made anew. Where two
     processes need the same entry at the same time, one makes it and the other waits.
@@ -107,7 +110,7 @@ def disk_cache(
     Args:
         samples: what the rows of `table` are turned into.
         table: records, with columns `image` and `mask`: those that `samples` was made of.
-        title: what `python -m keras_skin.cache` calls the entry, for example the data set's name.
+        title: the data set's name, for the list that `python -m keras_skin.cache` shows.
         fit: keep masks at the size of their images, as an augmentation wants them.
         finished: keep what the model takes, resized and pre-processed, in float32, instead of decoded images; only for what is
             not augmented. The operations of the pre-processing must be dataclasses, whose `repr` tells their arguments.
@@ -133,6 +136,8 @@ def disk_cache(
             folder = folder or CacheFolder()
             lease, index = _open(folder, key, len(kept), threads, note, progress)
             if index is None:
+                height, width = samples.image_size
+                title = f"{title}, {'finished at' if finished else 'decoded for'} {height}x{width}"
                 try:
                     index = _build(folder, lease, _keeper(samples, kept, masks), fit and masks, finished, title, progress)
                 finally:

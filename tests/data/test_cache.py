@@ -90,7 +90,8 @@ def test_bit_identical_when_made_and_when_found_again(table, expected, folder, o
         assert_same(read_all(cache, len(table)), expected)
         assert not notes
         assert not cache.finished
-    assert len(folder.entries()) == 1
+    (entry,) = folder.entries()
+    assert (entry.title, entry.images) == ("pictures, decoded for 16x24", len(table))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
