@@ -62,7 +62,7 @@ class BatchAugmentation(Protocol):
         """
 
 
-@register("mixup", paper="Zhang et al., ICLR 2018, arXiv:1710.09412")
+@register("mixup", paper="Zhang et al., ICLR 2018, arXiv:1710.09412", mixes_images=True)
 @dataclass(frozen=True)
 class MixUp:
     """Blends each image of a batch with another one, and their labels by the same shares.
@@ -101,7 +101,7 @@ class MixUp:
         )
 
 
-@register("cutmix", paper="Yun et al., ICCV 2019, arXiv:1905.04899")
+@register("cutmix", paper="Yun et al., ICCV 2019, arXiv:1905.04899", mixes_images=True)
 @dataclass(frozen=True)
 class CutMix:
     """Replaces a rectangle of each image of a batch by the same place of another one, and blends their labels by area.

@@ -7,9 +7,10 @@ at any step and any sample can be shown again. Paths are shuffled, never images.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,14 @@ from keras_skin.data.augment import NoAugmentation, Policy
 from keras_skin.data.balance import Draw, Sampler
 from keras_skin.data.batch_augment import BatchAugmentation
 from keras_skin.data.batches import augmented, batched, parallel_map
-from keras_skin.data.cache import MemoryCache
+from keras_skin.data.cache import DiskCache, MemoryCache, disk_cache
 from keras_skin.data.numpy_calls import numpy_call
 from keras_skin.data.samples import Batch, Preprocessing, Samples, fit_mask, numpy_pair
 from keras_skin.registry import UserError
+
+log = logging.getLogger("keras_skin")
+
+Cache = Literal["none", "memory", "disk"]
 
 # Independent random streams of one (seed, epoch).
 _ORDER, _PLAN, _SAMPLE, _PARTNER, _BATCH = range(5)
@@ -66,7 +71,7 @@ class TrainingData:
         sampler: Sampler | None,
         augmentation: Policy,
         steps_per_epoch: int | None,
-        cache: MemoryCache | None,
+        cache: MemoryCache | DiskCache | None,
         batch_augmentation: BatchAugmentation | None,
     ) -> None:
         self._samples = samples
@@ -122,7 +127,21 @@ class TrainingData:
 
     def images_seen(self, epoch: int) -> list[str]:
         """Ids of the different images that an epoch shows, sorted."""
-        return sorted(set(self._samples.image_ids[self._order(epoch).rows]))
+        return sorted(set(self._samples.image_ids[self.rows(epoch)]))
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """(M,) rows of the training table that an epoch shows, in its order."""
+        return self._order(epoch).rows
+
+    def draw(self, epoch: int) -> Draw:
+        """What the sampler drew for an epoch."""
+        assert self._sampler is not None
+        return self._sampler.draw(self._samples.label_names, epoch, self._random(epoch, _PLAN))
+
+    def class_counts(self) -> dict[str, int]:
+        """Samples of each class in the first epoch, before `steps_per_epoch` cuts it short."""
+        names, counts = np.unique(self._samples.label_names[self._plan(0).rows].astype(str), return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def _random(self, epoch: int, stream: int, index: int = 0) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self._seed, epoch], spawn_key=(stream, index)))
@@ -130,7 +149,7 @@ class TrainingData:
     def _plan(self, epoch: int) -> _Plan:
         """The samples of an epoch, before they are put in order."""
         rng, labels = self._random(epoch, _PLAN), self._samples.label_names
-        draw = Draw(np.arange(len(labels))) if self._sampler is None else self._sampler.draw(labels, epoch, rng)
+        draw = self._sampler.draw(labels, epoch, rng) if self._sampler else Draw(np.arange(len(labels)))
         if draw.shares is not None and "mask" in self._samples.outputs:
             raise UserError(
                 "This balancing blends images of two lesions, whose masks cannot be blended, but the model has an output 'mask'. "
@@ -224,7 +243,7 @@ def training_data(
     augmentation: Policy | None = None,
     preprocessing: Sequence[Preprocessing] = (),
     steps_per_epoch: int | None = None,
-    cache: Literal["none", "memory"] = "none",
+    cache: Cache = "none",
     metadata: np.ndarray | None = None,
     batch_augmentation: BatchAugmentation | None = None,
 ) -> TrainingData:
@@ -243,7 +262,8 @@ def training_data(
         augmentation: a policy of `keras_skin.data.augment`; None for none.
         preprocessing: functions from a (height, width, 3) float32 image to another, applied in this order after the resize.
         steps_per_epoch: cuts epochs short.
-        cache: `"memory"` keeps decoded images (up to `cache.MEMORY_CACHE_BYTES`), `"none"` decodes them each time.
+        cache: `"memory"` keeps decoded images (up to `cache.MEMORY_CACHE_BYTES`), `"disk"` keeps them for all runs (see
+            `cache.disk_cache`), `"none"` decodes them each time.
         metadata: (N, M) float, one row per row of `table`, if `inputs` has `"metadata"`.
         batch_augmentation: mixes or changes whole batches; one of `keras_skin.data.batch_augment`.
 
@@ -256,8 +276,6 @@ def training_data(
         UserError: if there is no image, or some have no mask or no known label although the model needs them; or if sampler,
             augmentation, batch augmentation and outputs do not go together.
     """
-    if cache not in ("none", "memory"):
-        raise UserError(f"train.cache is {cache!r}, expected 'none' or 'memory'.")
     if table.empty:
         raise UserError("There are no training images.")
     augmentation = augmentation or NoAugmentation()
@@ -271,7 +289,7 @@ def training_data(
         sampler,
         augmentation,
         steps_per_epoch,
-        MemoryCache(samples, fit=augmentation.changes_images) if cache == "memory" else None,
+        _cached(samples, table, cache, fit=augmentation.changes_images),
         batch_augmentation,
     )
 
@@ -285,14 +303,28 @@ def evaluation_data(
     batch_size: int,
     preprocessing: Sequence[Preprocessing] = (),
     metadata: np.ndarray | None = None,
+    cache: Cache = "none",
 ) -> tf.data.Dataset:
     """Batches of all images of a table, in its order and unchanged; the last one may be partial.
 
     Arguments, elements and errors are those of `training_data`.
     """
     samples = Samples(table, classes, image_size, inputs, outputs, preprocessing, metadata)
+    source = _cached(samples, table, cache, fit=False) or samples
 
     def load(row: tf.Tensor) -> Batch:
-        return samples.finish(row, *samples.decode(row))
+        return samples.finish(row, *source.decode(row))
 
     return batched(parallel_map(tf.data.Dataset.range(len(table)), load), batch_size)
+
+
+def _cached(samples: Samples, table: pd.DataFrame, cache: Cache, fit: bool) -> MemoryCache | DiskCache | None:
+    """Where decoded images are kept; masks at the size of their images if `fit`."""
+    if cache not in get_args(Cache):
+        raise UserError(f"train.cache is {cache!r}, expected one of {', '.join(get_args(Cache))}.")
+    if cache == "memory":
+        return MemoryCache(samples, fit=fit)
+    if cache == "disk":
+        title = ", ".join(sorted(set(table["dataset"]))) if "dataset" in table else "images"
+        return disk_cache(samples, table, title=title, fit=fit, note=log.info)
+    return None

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, 
 from keras_skin.registry import Registry, did_you_mean
 
 REGISTRIES = {
-    "model": (Registry("model", "keras_skin.models"), ("image_size", "classes")),
+    "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", "metadata_width")),
     "data set": (Registry("data set", "keras_skin.data.readers"), ("folder",)),
     "loss": (Registry("loss", "keras_skin.losses"), ("class_weights", "reduction", "name", "dtype")),
     "augmentation": (Registry("augmentation", "keras_skin.data.augment"), ()),
+    "batch augmentation": (Registry("batch augmentation", "keras_skin.data.batch_augment"), ()),
+    "balancing": (Registry("balancing", "keras_skin.data.balance"), ("labels", "seed")),
     "preprocessing": (Registry("preprocessing", "keras_skin.data.preprocess"), ()),
 }
 """For each kind of component its registry, and the arguments that the program itself passes."""
@@ -96,6 +98,37 @@ class AugmentationSettings(Component):
     def _check(self) -> AugmentationSettings:
         self.check("augmentation", {"name": self.name, **self.arguments})
         return self
+
+
+class BatchAugmentationSettings(Component):
+    """How whole batches are changed after that, by the device that trains."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchAugmentationSettings:
+        self.check("batch augmentation", {"name": self.name, **self.arguments})
+        return self
+
+
+class BalancingSettings(Component):
+    """What an epoch draws from: the training part resampled, and nothing else. `class_weights` weighs the label loss by inverse
+    class frequency of the training part, beside that or instead. (The augmentation `jrl_16` balances by itself.)"""
+
+    name: str = "none"
+    class_weights: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> BalancingSettings:
+        self.check("balancing", {"name": self.name, **self.arguments})
+        return self
+
+
+class MetadataSettings(Settings):
+    """Clinical metadata for models that take them. `inputs`: fields of the data set (null takes all but those that give the
+    label away); `missing`: what becomes of blank cells; `preset`: a published encoding."""
+
+    inputs: list[str] | None = None
+    missing: Literal["own_column", "mask", "drop", "impute"] = "own_column"
+    preset: Literal["pad_ufes_20_81"] | None = None
 
 
 class DatasetSettings(Component):
@@ -229,7 +262,7 @@ class TrainSettings(Settings):
     deterministic: bool = False
     monitor: str | list[str] = "val_loss"
     early_stopping: EarlyStoppingSettings | None = None
-    cache: Literal["none", "memory"] = "none"
+    cache: Literal["none", "memory", "disk"] = "none"
     save_every_seconds: float = Field(60.0, gt=0)
 
 
@@ -246,13 +279,6 @@ class ExportSettings(Settings):
     """Whether the trained model is written as a SavedModel."""
 
     enabled: bool = True
-
-
-class BalancingSettings(Settings):
-    """`class_weights` weighs the label loss by inverse class frequency of the training part. (Augmentation policies may
-    balance, too.)"""
-
-    name: Literal["none", "class_weights"] = "none"
 
 
 class PaperSettings(Settings):
@@ -277,7 +303,9 @@ class Experiment(Settings):
     split: SplitSettings = SplitSettings()
     image: ImageSettings = ImageSettings()
     augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings(name="none"))
+    batch_augmentation: BatchAugmentationSettings | None = None
     balancing: BalancingSettings = BalancingSettings()
+    metadata: MetadataSettings | None = None
     model: ModelSettings
     losses: dict[str, LossSettings | None] = Field(
         min_length=1, description="The loss of each output of the model; null takes away what a parent file set."
@@ -287,6 +315,13 @@ class Experiment(Settings):
     export: ExportSettings = ExportSettings()
     paper: PaperSettings | None = None
     demo: dict[str, Any] = Field({}, description="Overrides (dotted key: value) that --demo applies.")
+
+    @model_validator(mode="after")
+    def _metadata_fit_the_model(self) -> Experiment:
+        taken = "metadata_width" in REGISTRIES["model"][0].parameters(self.model.name)
+        if self.metadata is not None and not taken:
+            raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: leave it out")
+        return self
 
     @field_validator("demo")
     @classmethod

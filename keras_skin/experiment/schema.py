@@ -17,6 +17,8 @@ def json_schema() -> dict[str, Any]:
         ("loss", "LossSettings"),
         ("data set", "DatasetSettings"),
         ("augmentation", "AugmentationSettings"),
+        ("batch augmentation", "BatchAugmentationSettings"),
+        ("balancing", "BalancingSettings"),
         ("preprocessing", "PreprocessingSettings"),
     ):
         _describe_components(schema["$defs"][block], kind)

@@ -18,8 +18,9 @@ from keras_skin.registry import UserError, atomic_path
 class Metadata(Protocol):
     """What the export needs of a fitted metadata encoder."""
 
-    fields: Sequence[Any]
-    """Each has a `name` and a `kind`, `"numeric"` or `"categorical"`."""
+    @property
+    def fields(self) -> Sequence[Any]:
+        """Each has a `name` and a `kind`, `"numeric"` or `"categorical"`."""
 
     @property
     def width(self) -> int:

@@ -22,6 +22,7 @@ def compile_model(
     losses: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Sequence[Any]] | None = None,
     optimizer: Any = None,
+    sample_losses: Callable[[keras.losses.Loss, float], keras.metrics.Metric] | None = None,
     **compile_arguments: Any,
 ) -> keras.Model:
     """Compiles a functional model whose outputs are a dictionary.
@@ -35,6 +36,8 @@ def compile_model(
         metrics: for each output a list of names, of `{"name": ..., ...arguments}` or of `keras.metrics.Metric`; None takes
             `DEFAULT_METRICS`, and so does an output that is not listed. An empty list means none.
         optimizer: a `keras.optimizers.Optimizer`, as `make_optimizer` returns it.
+        sample_losses: makes one more metric from the loss and the weight of each output, which records the losses of single
+            images (`SampleLossFeedback.metric`).
         compile_arguments: further arguments of `model.compile`.
 
     Returns:
@@ -64,6 +67,8 @@ def compile_model(
             built_losses[output] = _build(loss_registry.registry, arguments, classes, problems)
         wanted = (metrics or {}).get(output, DEFAULT_METRICS.get(output, ()))
         built_metrics[output] = [_metric(item, classes, problems) for item in wanted]
+        if sample_losses is not None and built_losses.get(output) is not None:
+            built_metrics[output].append(sample_losses(built_losses[output], weights[output]))
     if problems:
         raise UserError("\n".join(problems))
     if len(outputs) == 1:  # Keras puts the output's name before its metrics only where there are several outputs

@@ -162,7 +162,8 @@ def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
 
     y_true, y_pred = keras.tree.map_structure(blank, targets), keras.tree.map_structure(blank, predicted)
     model.compute_loss(x=None, y=y_true, y_pred=y_pred)
-    names = list(model.compute_metrics(None, y_true, y_pred))
+    logged = model.compute_metrics(None, y_true, y_pred)
+    names = [name for name, value in logged.items() if not isinstance(value, dict)]  # an empty result is not logged
     model.reset_metrics()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)

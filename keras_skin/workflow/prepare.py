@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from keras_skin.data import readers
 from keras_skin.data.leaks import guard, unite
+from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.overlap import add_training
 from keras_skin.data.records import MissingData, Records, read_dataset
 from keras_skin.data.splits import make_splits, straddling_groups
 from keras_skin.experiment import DatasetSettings, Experiment
 from keras_skin.registry import UserError
+from keras_skin.workflow.clinical import complete_cases, fit_encoder
 
 log = logging.getLogger("keras_skin")
 
@@ -33,6 +36,7 @@ class PreparedData:
         classes: labels in the order of the model's outputs.
         excluded: what was left out: `dataset, image_id, file, reason, split`.
         notes: sentences for the log and the report.
+        metadata: the encoder of clinical metadata, fitted on the training part; None if the experiment uses none.
         warning: why the numbers of the validation and test parts are too good; "" if they are not.
     """
 
@@ -40,7 +44,17 @@ class PreparedData:
     classes: tuple[str, ...]
     excluded: pd.DataFrame
     notes: tuple[str, ...]
+    metadata: MetadataEncoder | None = None
     warning: str = ""
+
+    @property
+    def metadata_width(self) -> int | None:
+        """Number of columns of the encoded metadata; None without."""
+        return self.metadata.width if self.metadata else None
+
+    def encoded(self, table: pd.DataFrame) -> np.ndarray | None:
+        """The metadata of some of the rows, (N, M) float32."""
+        return self.metadata.transform(table) if self.metadata else None
 
     def part(self, split: str) -> pd.DataFrame:
         """The rows of one part, in a stable order."""
@@ -55,13 +69,16 @@ class PreparedData:
         ]
 
 
-def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -> PreparedData:
+def prepare_data(
+    experiment: Experiment, data_dir: Path | None, fold: int = 0, metadata: MetadataEncoder | None = None
+) -> PreparedData:
     """Reads every data set that the experiment names and parts the images.
 
     Args:
         experiment: the experiment.
         data_dir: folder of the data sets.
         fold: for cross-validation, which fold (from 0) is the test part.
+        metadata: the encoder that a resumed run began with; default: one is fitted.
 
     Raises:
         UserError: missing data, impossible splits, parts that share an image, parts that are empty.
@@ -71,7 +88,7 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     excluded: list[pd.DataFrame] = []
 
     def read(settings: DatasetSettings) -> Records:
-        records = _read(settings, data_dir, data.on_bad_image)
+        records = complete_cases(experiment, _read(settings, data_dir, data.on_bad_image))
         notes.extend(note if note.startswith(settings.name) else f"{settings.name}: {note}" for note in records.notes)
         excluded.append(records.excluded.assign(dataset=settings.name))
         return records
@@ -116,7 +133,12 @@ def prepare_data(experiment: Experiment, data_dir: Path | None, fold: int = 0) -
     table, incomplete = _complete(table, set(experiment.losses))
     excluded.append(incomplete)
     _not_empty(table, experiment)
-    return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], tuple(dict.fromkeys(notes)), warning)
+    if experiment.metadata is not None and metadata is None:
+        metadata = fit_encoder(experiment, table[table["split"] == "train"])
+    if metadata is not None:
+        notes.extend(metadata.notes)
+    told = tuple(dict.fromkeys(notes))
+    return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], told, metadata, warning)
 
 
 def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:

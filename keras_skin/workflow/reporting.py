@@ -12,16 +12,18 @@ import pandas as pd
 
 from keras_skin.data import images
 from keras_skin.evaluation import figures
+from keras_skin.evaluation.balance_figure import class_balance
+from keras_skin.evaluation.curriculum_figure import curriculum_figure
 from keras_skin.evaluation.evaluate import Evaluation
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import Sheet
-from keras_skin.training.fit import TrainingResult
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 
 if TYPE_CHECKING:
     from keras_skin.workflow.steps import RunOptions
+    from keras_skin.workflow.training import Trained
 
 log = logging.getLogger("keras_skin")
 
@@ -31,14 +33,15 @@ def write_figures_and_report(
     experiment: Experiment,
     options: RunOptions,
     prepared: PreparedData,
-    result: TrainingResult,
+    trained: Trained,
     evaluations: dict[str, Evaluation],
     sheets: Sequence[Sheet],
     facts: dict[str, str],
 ) -> None:
     """Draws every figure of a run and writes report.html; `facts` of the training go into its summary."""
     log.info("Drawing figures and writing the report")
-    drawn = _training_figures(folder, prepared, result, options.demo) + _measured_figures(
+    result = trained.result
+    drawn = _training_figures(folder, prepared, trained, options.demo) + _measured_figures(
         folder, prepared, evaluations, options.demo
     )
     summary = {
@@ -116,15 +119,27 @@ def write_cross_validation_report(
     write_report(folder / "report.html", context)
 
 
-def _training_figures(folder: RunFolder, prepared: PreparedData, result: TrainingResult, synthetic: bool) -> list[Picture]:
+def _training_figures(folder: RunFolder, prepared: PreparedData, trained: Trained, synthetic: bool) -> list[Picture]:
+    result = trained.result
     curves = figures.learning_curves(result.history, folder / "figures" / "learning_curves.png", result.best_epoch, synthetic)
     counts = prepared.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(prepared.classes), columns=["train", *prepared.tested], fill_value=0)
     bars = figures.class_counts(counts, folder / "figures" / "class_counts.png", synthetic)
-    return [
+    drawn = [
         Picture(curves, "Learning curves; the dotted line marks the epoch whose weights were kept."),
         Picture(bars, "Images of each class in each part, before augmentation."),
     ]
+    before = {str(name): int(count) for name, count in prepared.part("train")["label"].value_counts().items()}
+    if set(before) == set(trained.samples) and before != trained.samples:
+        file = class_balance(before, trained.samples, folder / "figures" / "class_balance.png", synthetic)
+        drawn.append(Picture(file, "Training images of each class, and samples that an epoch shows of it."))
+    if trained.curriculum is not None:
+        admitted, replayed = trained.curriculum
+        images = {name: before.get(name, 0) for name in prepared.classes}
+        sheet = curriculum_figure(admitted, replayed, images, folder / "figures" / "curriculum.png", synthetic)
+        if sheet:
+            drawn.append(Picture(sheet, "When images of each class were admitted, and what was replayed."))
+    return drawn
 
 
 def _measured_figures(

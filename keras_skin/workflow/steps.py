@@ -15,23 +15,25 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_skin import models
-from keras_skin.data import augment, images, pipeline, preprocess, splits
+from keras_skin.data import images, splits
+from keras_skin.data.metadata import MetadataEncoder
+from keras_skin.data.preprocess import refuse_export
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
-from keras_skin.training.compile import compile_model
-from keras_skin.training.fit import BEST_WEIGHTS, TrainingResult, fit
-from keras_skin.training.optimizers import make_optimizer
+from keras_skin.training.fit import BEST_WEIGHTS
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.folder import RunFolder, environment
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.reporting import write_figures_and_report
+from keras_skin.workflow.training import evaluation_batches, preprocessing, train
 
 log = logging.getLogger("keras_skin")
 
 DRY_RUN_BATCHES = 2
+METADATA = "metadata.json"
 STAMP = "groups may straddle"
 
 
@@ -52,15 +54,17 @@ def execute(
     Returns:
         The metrics, as written to metrics.json.
     """
+    if experiment.export.enabled:
+        refuse_export(preprocessing(experiment))
     set_determinism(experiment.train.seed, experiment.train.deterministic)
     folder.write_json("environment.json", environment())
     prepared = _prepare(folder, experiment, options, fold, resume)
     classes = prepared.classes
 
     precision = choose_precision(experiment.train.precision)
-    model = build_model(experiment, len(classes), precision)
-    result, seen = _train(folder, experiment, model, prepared, resume)
-    model = _as_float32(experiment, model, len(classes), precision)
+    model = build_model(experiment, len(classes), precision, prepared.metadata_width)
+    trained = train(folder, experiment, model, prepared, resume)
+    model = _as_float32(experiment, model, prepared, precision)
 
     evaluations = {split: _evaluate(folder, experiment, model, prepared, split) for split in prepared.tested}
     metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
@@ -76,16 +80,24 @@ def execute(
         experiment,
         options,
         prepared,
-        result,
+        trained,
         evaluations,
         sheets,
-        {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": seen},
+        {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": trained.seen},
     )
     return metrics
 
 
-def build_model(experiment: Experiment, classes: int, precision: str = "float32") -> keras.Model:
+def build_model(
+    experiment: Experiment, classes: int, precision: str = "float32", metadata_width: int | None = None
+) -> keras.Model:
     """The experiment's model under a precision policy; its builder's complaints become a user's message.
+
+    Args:
+        experiment: names the model.
+        classes: number of classes.
+        precision: Keras' name of the policy.
+        metadata_width: number of columns of the encoded metadata; None without.
 
     Raises:
         UserError: naming the argument, if the builder refuses one.
@@ -94,7 +106,8 @@ def build_model(experiment: Experiment, classes: int, precision: str = "float32"
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        return entry.builder(image_size=experiment.image_size, classes=classes, **experiment.model.arguments)
+        width = {} if metadata_width is None else {"metadata_width": metadata_width}
+        return entry.builder(image_size=experiment.image_size, classes=classes, **width, **experiment.model.arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
@@ -110,13 +123,17 @@ def load_mask(path: str) -> np.ndarray:
 
 
 def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int, resume: bool) -> PreparedData:
-    prepared = prepare_data(experiment, Path(options.data_dir) if options.data_dir else None, fold)
+    saved = folder / METADATA
+    metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
+    prepared = prepare_data(experiment, Path(options.data_dir) if options.data_dir else None, fold, metadata)
     if options.dry_run:
         prepared = shorten(prepared, DRY_RUN_BATCHES * experiment.train.batch_size)
     if resume and (folder / "splits.csv").is_file():
         _same_splits(folder / "splits.csv", prepared)
     splits.write_splits(prepared.table, folder / "splits.csv")
     folder.write_table("excluded.csv", prepared.excluded)
+    if prepared.metadata is not None:
+        folder.write_text(METADATA, prepared.metadata.to_json())
     folder.write_json(
         "run.json", {**folder.read_json("run.json"), "classes": list(prepared.classes), "warning": prepared.warning}
     )
@@ -140,84 +157,11 @@ def _same_splits(path: Path, prepared: PreparedData) -> None:
         )
 
 
-def _train(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, resume: bool
-) -> tuple[TrainingResult, str]:
-    """Trains the model; returns the result and how many of the training images were seen."""
-    settings = experiment.train
-    train = prepared.part("train")
-    data = pipeline.training_data(
-        train,
-        prepared.classes,
-        experiment.image_size,
-        list(model.input),
-        list(model.output),
-        settings.batch_size,
-        seed=settings.seed,
-        augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments),
-        preprocessing=preprocessing(experiment),
-        steps_per_epoch=settings.steps_per_epoch,
-        cache=settings.cache,
-    )
-    losses = experiment.loss_settings
-    if experiment.balancing.name == "class_weights" and "label" in losses:
-        losses["label"]["class_weights"] = class_weights(train, prepared.classes)
-    optimizer = make_optimizer(
-        settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs, steps=data.steps
-    )
-    compile_model(model, losses, optimizer=optimizer)
-    result = fit(
-        model,
-        data,
-        _batches(experiment, model, prepared.part("validation"), prepared.classes),
-        epochs=settings.epochs,
-        folder=folder / "checkpoints",
-        monitor=settings.monitor,
-        patience=settings.early_stopping.patience if settings.early_stopping else None,
-        resume=resume,
-        history_file=folder / "history.csv",
-        save_every_seconds=settings.save_every_seconds,
-    )
-    different = set().union(*(data.images_seen(epoch) for epoch in range(len(result.history))))
-    seen = f"{len(different)} of {len(train)}"
-    log.info("Training images seen: %s", seen)
-    return result, seen
-
-
-def class_weights(train: pd.DataFrame, classes: tuple[str, ...]) -> list[float]:
-    """Inverse class frequencies of the training part, with mean 1 over its images.
-
-    Raises:
-        UserError: if a class has no training image.
-    """
-    counts = train["label"].value_counts().reindex(list(classes), fill_value=0)
-    if (counts == 0).any():
-        raise UserError(f"balancing 'class_weights': no training image of {', '.join(counts.index[counts == 0])}.")
-    return [float(len(train) / (len(classes) * count)) for count in counts]
-
-
-def _batches(experiment: Experiment, model: keras.Model, table: pd.DataFrame, classes: tuple[str, ...]) -> tf.data.Dataset:
-    return pipeline.evaluation_data(
-        table,
-        classes,
-        experiment.image_size,
-        list(model.input),
-        list(model.output),
-        experiment.train.batch_size,
-        preprocessing=preprocessing(experiment),
-    )
-
-
-def preprocessing(experiment: Experiment) -> list[Callable[[tf.Tensor], tf.Tensor]]:
-    """The operations that the experiment puts between resizing and the model."""
-    return [preprocess.get(item.name).builder(**item.arguments) for item in experiment.image.preprocessing]
-
-
-def _as_float32(experiment: Experiment, model: keras.Model, classes: int, precision: str) -> keras.Model:
+def _as_float32(experiment: Experiment, model: keras.Model, prepared: PreparedData, precision: str) -> keras.Model:
     """The trained weights in a float32 model: measured, explained and exported are one and the same function."""
     if precision == "float32":
         return model
-    exact = build_model(experiment, classes)
+    exact = build_model(experiment, len(prepared.classes), metadata_width=prepared.metadata_width)
     exact.set_weights(model.get_weights())
     return exact
 
@@ -232,7 +176,7 @@ def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, pre
     table = prepared.part(split)
     evaluation = evaluate(
         _predictor(model),
-        _batches(experiment, model, table, prepared.classes),
+        evaluation_batches(experiment, model, prepared, table),
         table,
         prepared.classes,
         load_mask,
@@ -262,7 +206,7 @@ def _explain(
     table = table.iloc[stratified_sample(table["label"].tolist(), experiment.explain.images, experiment.train.seed)].reset_index(
         drop=True
     )
-    inputs = _batches(experiment, model, table, prepared.classes).unbatch().as_numpy_iterator()
+    inputs = evaluation_batches(experiment, model, prepared, table).unbatch().as_numpy_iterator()
     samples = [
         ExplainSample(
             row["image_id"],
@@ -296,6 +240,7 @@ def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepa
         image_size=experiment.image_size,
         name=experiment.model.name,
         preprocessing=preprocessing(experiment),
+        metadata=prepared.metadata,
         synthetic=synthetic,
         extra={"title": experiment.title, "trained_on": trained_on},
         version=1,
@@ -312,6 +257,7 @@ class Run:
         classes: labels in the order of the model's outputs.
         model: the model with its best weights, in float32.
         metrics: the content of metrics.json.
+        metadata: the fitted encoder of the clinical metadata; None if the model takes none.
     """
 
     folder: Path
@@ -319,6 +265,7 @@ class Run:
     classes: tuple[str, ...]
     model: keras.Model
     metrics: dict[str, Any]
+    metadata: MetadataEncoder | None = None
 
 
 def load_run(folder: str | Path) -> Run:
@@ -332,6 +279,9 @@ def load_run(folder: str | Path) -> Run:
     if not weights.is_file() or not (opened / "metrics.json").is_file():
         raise UserError(f"The run in '{folder}' has not finished. Continue it: python -m keras_skin.run --resume {folder}")
     experiment, classes = opened.experiment(), tuple(opened.read_json("run.json")["classes"])
-    model = build_model(experiment, len(classes))
+    metadata = None
+    if (opened / METADATA).is_file():
+        metadata = MetadataEncoder.from_json((opened / METADATA).read_text(encoding="utf-8"))
+    model = build_model(experiment, len(classes), metadata_width=metadata.width if metadata else None)
     model.load_weights(weights)
-    return Run(opened.path, experiment, classes, model, opened.read_json("metrics.json"))
+    return Run(opened.path, experiment, classes, model, opened.read_json("metrics.json"), metadata)

@@ -31,7 +31,7 @@ class CurriculumDraw(Draw):
     replayed: np.ndarray
 
 
-@register("curriculum", paper="000, sections 2.1 and 3")
+@register("curriculum", paper="000, sections 2.1 and 3", needs_losses=True)
 class Curriculum:
     """A sampler that admits the images in the order of their difficulty and shows the hardest ones again.
 

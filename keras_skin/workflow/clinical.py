@@ -1,0 +1,68 @@
+"""Clinical metadata of an experiment: which fields, of which data sets, and the encoder that the training part is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from keras_skin.data import readers
+from keras_skin.data.metadata import MetadataEncoder, fit_metadata
+from keras_skin.data.records import Records
+from keras_skin.experiment import Experiment
+from keras_skin.registry import UserError
+
+
+def complete_cases(experiment: Experiment, records: Records) -> Records:
+    """With `metadata.missing` `drop`: the records without rows that lack a field; what a blank is depends on no fit.
+
+    Raises:
+        UserError: if the data set has no such metadata.
+    """
+    settings = experiment.metadata
+    if settings is None:
+        return records
+    fields = _fields(experiment, records.name)
+    if settings.missing != "drop":
+        return records
+    blank = (records.table[fields] == "").any(axis=1)
+    lacking = records.table.loc[blank, ["image_id", "split", "label"]].assign(file="", reason="metadata are not complete")
+    return replace(
+        records,
+        table=records.table[~blank].reset_index(drop=True),
+        excluded=pd.concat([records.excluded, lacking[records.excluded.columns]], ignore_index=True),
+        notes=(*records.notes, f"{int(blank.sum())} of {len(blank)} images lack one of {', '.join(fields)} and are left out."),
+    )
+
+
+def fit_encoder(experiment: Experiment, train: pd.DataFrame) -> MetadataEncoder:
+    """The encoder that the experiment asks for, fitted on the training part."""
+    settings, info = experiment.metadata, readers.get(experiment.data.train.name).info
+    assert settings is not None
+    return fit_metadata(
+        train,
+        info.get("metadata", {}),
+        missing=settings.missing,
+        preset=settings.preset,
+        never_inputs=info.get("never_inputs", ()),
+        inputs=settings.inputs,
+        seed=experiment.train.seed,
+    )
+
+
+def _fields(experiment: Experiment, dataset: str) -> list[str]:
+    """The metadata that the model is to have, all of which the data set must know."""
+    assert experiment.metadata is not None
+    trained = readers.get(experiment.data.train.name).info
+    default = [name for name in trained.get("metadata", {}) if name not in trained.get("never_inputs", ())]
+    wanted = experiment.metadata.inputs or default
+    info = readers.get(dataset).info
+    known = [*info.get("metadata", {}), *info.get("never_inputs", ())]
+    lacking = [name for name in wanted if name not in known]
+    if lacking or not wanted:
+        raise UserError(
+            f"The experiment uses clinical metadata, but the data set '{dataset}' has no {', '.join(lacking) or 'metadata'}. "
+            f"It has: {', '.join(known) or 'none'}. Name fields that every data set of the experiment has as metadata.inputs, or "
+            "leave metadata out."
+        )
+    return wanted
