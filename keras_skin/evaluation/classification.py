@@ -25,6 +25,10 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "kappa": ("Kappa", "Cohen's kappa of true and predicted classes"),
     "precision_weighted": ("Precision, weighted", "precision averaged over classes by their number of images"),
     "tnr_weighted": ("TNR, weighted", "specificity averaged over classes by their number of images"),
+    "f1_macro": ("F1, macro", "plain mean of the classes' F1, with two classes too"),
+    "precision_macro": ("Precision, macro", "plain mean of the classes' precisions, with two classes too"),
+    "npv": ("NPV", "negative predictive value: with two classes that of the second (malignant), otherwise the mean over classes"),
+    "npv_weighted": ("NPV, weighted", "negative predictive value averaged over classes by their number of images"),
 }
 PER_CLASS: Mapping[str, str] = {
     "tpr": "TPR (recall)",
@@ -166,9 +170,11 @@ def _named(
     """Names the metrics and averages over classes; every array has the classes on its last axis."""
     share = support / support.sum(axis=-1, keepdims=True)
     named = {name: np.asarray(value) for name, value in overall.items()}
-    for metric in ("tpr", "tnr", "precision", "f1"):
+    for metric in ("tpr", "tnr", "precision", "f1", "npv"):
         named[f"{metric}_weighted"] = np.where(support > 0, share * per_class[metric], 0.0).sum(axis=-1)
-    for metric in ("tpr", "tnr", "precision", "f1", "auc", "average_precision"):
+    for metric in ("precision", "f1"):
+        named[f"{metric}_macro"] = per_class[metric][..., present].mean(axis=-1)
+    for metric in ("tpr", "tnr", "precision", "f1", "npv", "auc", "average_precision"):
         values = per_class[metric]
         # A class without images in the sample has no say; one that only the resample lacks makes the mean NaN: it is skipped.
         named[metric] = values[..., 1] if len(classes) == 2 else values[..., present].mean(axis=-1)

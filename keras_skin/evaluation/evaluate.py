@@ -25,8 +25,9 @@ class Evaluation:
     """What one split gave.
 
     Attributes:
-        metrics: `{task: {metric: {"value", "ci95", "n"}}}` (with `stamp`, see `stamped`), tasks `segmentation` and `classification`; a task without a truth or
-            a model output is absent, and so is a metric that the images cannot tell (`notes` says which).
+        metrics: `{task: {metric: {"value", "ci95", "n"}}}` (with `stamp`, see `stamped`), tasks `segmentation` and
+            `classification`, `<metric>/<class>` for one class (masks: the images truly of it); a task without a truth or a model
+            output is absent, and so is a metric that the images cannot tell (`notes` says which).
         predictions: one row per image, in the order of the table.
         classes: class names, in the order of the probabilities and of `confusion`.
         confusion: (K, K) counts, true class by row; None without classification.
@@ -217,6 +218,7 @@ def summarise(
     confusion, notes = None, []
     if "dsc" in predictions:
         columns = {name: predictions[name].to_numpy(np.float64) for name in segmentation.metric_names()}
+        columns |= _by_true_class(columns, truth, classes)
         scored = predictions["tp"].notna().to_numpy()
         if scored.any():
             counts = {name: int(np.count_nonzero(~np.isnan(column))) for name, column in columns.items()}
@@ -240,6 +242,18 @@ def summarise(
             confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
         notes += _label_notes(truth, classes, metrics.get("classification", {}))
     return Evaluation(metrics, predictions, classes, confusion, tuple(notes))
+
+
+def _by_true_class(columns: Mapping[str, np.ndarray], truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`<metric>/<class>` -> the metric where the image is truly of that class, NaN elsewhere; nothing if there is but one."""
+    present = [index for index in range(len(classes)) if (truth == index).any()]
+    if len(present) < 2:
+        return {}
+    return {
+        f"{name}/{classes[index]}": np.where(truth == index, columns[name], np.nan)
+        for name in segmentation.PER_CLASS
+        for index in present
+    }
 
 
 def stamped(evaluation: Evaluation, stamp: str, why: str) -> Evaluation:

@@ -230,7 +230,8 @@ def roc_and_precision_recall(
     shown = [name for name in shown if 0 < (known["label"] == name).sum() < len(known)]
     if not shown:
         return None
-    with _figure(path, (10.4, 4.9 + 0.12 * max(0, len(shown) - 4)), synthetic) as figure:
+    many = len(shown) > 3  # a legend of many lines would lie on the curves: it goes below them
+    with _figure(path, (10.4, 5.5 + (0.25 * (len(shown) + 1) if many else 0)), synthetic) as figure:
         roc, recall = figure.subplots(1, 2)
         for index, name in enumerate(shown):
             truth, score = known["label"] == name, known[f"probability_{name}"]
@@ -239,17 +240,19 @@ def roc_and_precision_recall(
             roc.plot(false_positives, true_positives, label=f"{name}, AUC {roc_auc_score(truth, score):.3f}", **line)
             precision, found, _ = precision_recall_curve(truth, score)
             area = average_precision_score(truth, score)
-            recall.plot(found, precision, drawstyle="steps-post", label=f"{name}, AP {area:.3f}", **line)
+            recall.plot(found, precision, drawstyle="steps-post", label=f"{name}, AP {area:.3f} (n = {truth.sum():,})", **line)
         roc.plot([0, 1], [0, 1], color="#9AA3AE", linewidth=1, linestyle=":", label="chance")
         if len(shown) == 1:
             share = (known["label"] == shown[0]).mean()
             recall.axhline(share, color="#9AA3AE", linewidth=1, linestyle=":", label=f"chance ({share:.2f})")
         roc.set(xlabel="false positive rate (1 - specificity)", ylabel="true positive rate (sensitivity)")
         recall.set(xlabel="recall (sensitivity)", ylabel="precision")
-        for axes, name in ((roc, "ROC"), (recall, "Precision and recall")):
-            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), aspect="equal")
+        for axes, name, corner in ((roc, "ROC", "lower right"), (recall, "Precision and recall", "lower left")):
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+            axes.set_box_aspect(1)  # the layout takes it into account, as it does not an equal aspect
+            axes.set_anchor("N")
             axes.set_title(name, loc="left", weight="bold")
-            axes.legend(loc="lower right" if axes is roc else "lower left")
+            axes.legend(**({"loc": "upper left", "bbox_to_anchor": (0.0, -0.13)} if many else {"loc": corner}))
         figure.suptitle(f"{title} (n = {len(known):,})" if title else f"n = {len(known):,}", x=0.01, ha="left")
     return path
 

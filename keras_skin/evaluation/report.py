@@ -100,7 +100,8 @@ def metric_label(task: str, metric: str) -> str:
     """How a metric is called in tables, for example `TPR (recall), malignant` for `tpr/malignant`."""
     name, _, of_class = metric.partition("/")
     if of_class:
-        return f"{classification.PER_CLASS.get(name, name)}, {of_class}"
+        alone = segmentation.METRICS.get(name, (name,))[0] if task == "segmentation" else classification.PER_CLASS.get(name, name)
+        return f"{alone}, {of_class}"
     plain = name.removesuffix(segmentation.MODEL_SIZE)
     label = TASKS.get(task, {}).get(plain, (plain, ""))[0]
     return label if plain == name else f"{label}, model's size"
@@ -235,14 +236,10 @@ class _Scale(NamedTuple):
 
 
 def _metric_tables(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """For each split: masks at both sizes, classes together, and each class for itself."""
+    """For each split: masks at both sizes and by true class, classes together, and each class for itself."""
     for split, tasks in metrics.items():
         masks, labels = tasks.get("segmentation", {}), tasks.get("classification", {})
-        per_class: dict[str, dict[str, Any]] = {}
-        for metric, value in labels.items():
-            name, _, of_class = metric.partition("/")
-            if of_class:
-                per_class.setdefault(of_class, {})[name] = value
+        per_class = _by_class(labels)
         columns = [name for name in classification.PER_CLASS if any(name in values for values in per_class.values())]
         yield {
             "split": split,
@@ -252,9 +249,21 @@ def _metric_tables(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if any(both := [masks.get(name), masks.get(name + segmentation.MODEL_SIZE)])
             ],
             "labels": [(*naming, labels[name]) for name, naming in classification.METRICS.items() if name in labels],
+            "masks_per_class": _by_class(masks),
+            "mask_columns": {name: segmentation.METRICS[name][0] for name in segmentation.PER_CLASS},
             "per_class": per_class,
             "columns": {name: classification.PER_CLASS[name] for name in columns},
         }
+
+
+def _by_class(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`{class: {metric: value}}` of those metrics that belong to one class."""
+    found: dict[str, dict[str, Any]] = {}
+    for metric, value in metrics.items():
+        name, _, of_class = metric.partition("/")
+        if of_class:
+            found.setdefault(of_class, {})[name] = value
+    return found
 
 
 def _embedded(path: Path) -> str:

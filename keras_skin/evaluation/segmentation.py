@@ -22,6 +22,9 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "diagonal; a missed lesion counts as the whole diagonal",
     ),
 }
+PER_CLASS = ("dsc", "iou")
+"""Metrics that are also averaged over the images of each true class."""
+
 COUNTS = ("tp", "fp", "fn", "tn")
 MODEL_SIZE = "_model_size"
 

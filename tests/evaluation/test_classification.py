@@ -36,7 +36,10 @@ def test_binary_values_by_hand():
     assert scores["mcc"] == pytest.approx((6 * 3 - 2 * 1) / math.sqrt(5 * 4 * 8 * 7))
     assert scores["kappa"] == pytest.approx((9 / 12 - (8 * 7 + 4 * 5) / 144) / (1 - (8 * 7 + 4 * 5) / 144))
     assert scores["auc"] == pytest.approx((6 * 3 + 0.5 * (6 * 1 + 2 * 3)) / 32)
-    assert scores["npv/malignant"] == pytest.approx(6 / 7)
+    assert scores["npv/malignant"] == scores["npv"] == pytest.approx(6 / 7)
+    assert scores["npv_weighted"] == pytest.approx((8 * 3 / 5 + 4 * 6 / 7) / 12)
+    assert scores["f1_macro"] == pytest.approx((12 / 15 + 6 / 9) / 2)
+    assert scores["precision_macro"] == pytest.approx((6 / 7 + 3 / 5) / 2)
     assert scores["tnr_weighted"] == pytest.approx((8 * 3 / 4 + 4 * 6 / 8) / 12)
     assert "top2_accuracy" not in scores
 
@@ -63,6 +66,35 @@ def test_multi_class_against_scikit_learn(sample):
     assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(truth, predicted))
     assert scores["tnr/b"] == pytest.approx(sk.recall_score(truth != 1, predicted != 1))
     assert scores["accuracy/c"] == pytest.approx(np.mean((truth == 2) == (predicted == 2)))
+
+
+def test_eight_classes_against_scikit_learn():
+    random = np.random.default_rng(5)
+    truth = np.concatenate([np.arange(8), random.choice(8, p=[0.5, 0.2, 0.1, 0.08, 0.06, 0.03, 0.02, 0.01], size=392)])
+    logits = random.normal(size=(400, 8)) + 1.5 * np.eye(8)[truth]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predicted, classes = probabilities.argmax(axis=1), tuple("abcdefgh")
+    scores = classification_scores(truth, probabilities, classes)
+    report = sk.classification_report(truth, predicted, labels=range(8), target_names=classes, output_dict=True, zero_division=0)
+    for average, suffix in (("macro avg", "macro"), ("weighted avg", "weighted")):
+        assert scores[f"f1_{suffix}"] == pytest.approx(report[average]["f1-score"])
+        assert scores[f"precision_{suffix}"] == pytest.approx(report[average]["precision"])
+    assert scores["f1"] == scores["f1_macro"]
+    assert scores["kappa"] == pytest.approx(sk.cohen_kappa_score(truth, predicted))
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(truth, predicted))
+    assert scores["top2_accuracy"] == pytest.approx(sk.top_k_accuracy_score(truth, probabilities, k=2))
+    counts = image_counts(truth, classes)
+    for index, name in enumerate(classes):
+        own, guessed = truth == index, predicted == index
+        assert counts[f"tpr/{name}"] == report[name]["support"]
+        assert scores[f"tpr/{name}"] == pytest.approx(report[name]["recall"])
+        assert scores[f"precision/{name}"] == pytest.approx(report[name]["precision"])
+        assert scores[f"f1/{name}"] == pytest.approx(report[name]["f1-score"])
+        assert scores[f"tnr/{name}"] == pytest.approx(sk.recall_score(~own, ~guessed))
+        assert scores[f"npv/{name}"] == pytest.approx(sk.precision_score(~own, ~guessed))
+        assert scores[f"auc/{name}"] == pytest.approx(sk.roc_auc_score(own, probabilities[:, index]))
+        assert scores[f"average_precision/{name}"] == pytest.approx(sk.average_precision_score(own, probabilities[:, index]))
+    assert scores["npv"] == pytest.approx(np.mean([scores[f"npv/{name}"] for name in classes]))
 
 
 def test_top_two_accuracy():

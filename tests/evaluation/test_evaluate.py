@@ -150,6 +150,21 @@ def test_one_class_test_set_says_what_is_missing():
     assert any("No image of class malignant" in note and "auc" in note for note in result.notes)
 
 
+def test_masks_are_averaged_over_the_images_of_each_true_class():
+    result = Case().run()
+    rows, metrics = result.predictions, result.metrics["segmentation"]
+    for name in CLASSES:
+        own = rows[rows["label"] == name]
+        assert metrics[f"dsc/{name}"]["value"] == pytest.approx(own["dsc"].mean())
+        assert metrics[f"iou/{name}"]["value"] == pytest.approx(own["iou"].mean())
+        assert metrics[f"dsc/{name}"]["n"] == len(own)
+        assert len(metrics[f"dsc/{name}"]["ci95"]) == 2
+    assert metrics["dsc/malignant"]["resamples_skipped"] > 0  # resamples without a malignant image
+    case = Case()
+    case.table["label"] = "benign"
+    assert not [name for name in case.run().metrics["segmentation"] if "/" in name]  # it would repeat the mean over all
+
+
 def test_mistakes_are_named():
     case = Case()
     case.table = case.table.iloc[:5]

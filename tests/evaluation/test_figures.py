@@ -72,6 +72,17 @@ def test_figures_are_written_and_synthetic_ones_are_marked(tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
 
 
+def test_curves_of_eight_classes_have_a_legend_below_them_that_is_not_cut(tmp_path):
+    def rows_of_ink(count):
+        classes = tuple(f"class {index} with a long name" for index in range(count))
+        path = figures.roc_and_precision_recall(predictions(200, classes), classes, tmp_path / f"{count}.png", "test")
+        ink = (pixels(path) < 200).all(axis=2).any(axis=1)
+        assert not ink[-2:].any(), "something touches the lower border"
+        return len(ink)
+
+    assert rows_of_ink(8) > rows_of_ink(3) + 9 * 15
+
+
 def test_nothing_to_draw_writes_nothing(tmp_path):
     path = tmp_path / "figure.png"
     assert figures.roc_and_precision_recall(predictions().assign(label="benign"), CLASSES, path) is None

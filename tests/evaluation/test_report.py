@@ -207,7 +207,16 @@ def test_a_stamp_stands_on_every_number(tmp_path):
     assert "3 lesions lie on both sides &lt;b&gt;" in text
 
 
+def test_masks_stand_by_true_class(tmp_path):
+    metrics = {"test": {"segmentation": {"dsc": measured(0.88), "dsc/nv": measured(0.91, 7), "dsc/mel": measured(0.71, 3)}}}
+    page = Page(written(tmp_path / "report.html", ReportContext(title="t", metrics=metrics)))
+    text = " ".join(" ".join(page.text).split())
+    assert "Segmentation by true class true class images DSC IoU nv 7 0.9100" in text
+    assert "mel 3 0.7100 0.5000 to 0.9000 -" in text
+
+
 def test_labels():
+    assert metric_label("segmentation", "dsc/mel") == "DSC, mel"
     assert metric_label("segmentation", "dsc_model_size") == "DSC, model's size"
     assert metric_label("classification", "tpr/malignant") == "TPR (recall), malignant"
     assert metric_label("classification", "something_new") == "something_new"
