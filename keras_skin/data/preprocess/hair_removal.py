@@ -87,15 +87,22 @@ class HairRemoval:
         reach = max(round(_AROUND * shorter), 1)
         share = cv2.blur(dark.astype(np.float32), (reach, reach), borderType=cv2.BORDER_REFLECT_101)
         dark[share > _CROWDED] = 0  # a network or globules
+        dark = _long_pieces(dark, _LONG * shorter)
         hairs = np.zeros_like(dark)
+        if not dark.any():  # as in most images; what follows takes the most time
+            return hairs > 0
         for line in _lines(_STRAIGHT * shorter, _DIRECTIONS):
             filled = cv2.filter2D(dark, cv2.CV_32F, line / line.sum(dtype=np.float32), borderType=cv2.BORDER_REPLICATE)
             hairs |= cv2.dilate((filled >= _FILLED).astype(np.uint8), line) & dark
-        _, pieces, stats, _ = cv2.connectedComponentsWithStats(hairs, connectivity=8)
-        extent = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-        kept = extent >= _LONG * shorter
-        kept[0] = False  # the background
-        return cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        return cv2.dilate(_long_pieces(hairs, _LONG * shorter), np.ones((3, 3), np.uint8)) > 0
+
+
+def _long_pieces(mask: np.ndarray, length: float) -> np.ndarray:
+    """The connected pieces of a mask (H, W) uint8 whose boxes' diagonals have at least a length."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    kept = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= length
+    kept[0] = False  # the background
+    return kept[pieces].astype(np.uint8)
 
 
 def _lines(length: float, directions: int) -> list[np.ndarray]:
