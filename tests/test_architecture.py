@@ -29,8 +29,9 @@ ALLOWED = {
     "evaluation": {"registry"},
     "explain": {"registry"},
     "export": {"registry", "data.images"},
+    "checking": {"registry", "data", "evaluation.bootstrap", "evaluation.classification"},
 }
-NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "registry", "experiment"}
+NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "checking", "registry", "experiment"}
 TENSORFLOW_EXCEPTION = "layers.batch_normalization"
 ONE_SITE = ("keras_cv", "tf_explain", "albumentations")
 
@@ -65,6 +66,7 @@ def test_imports_follow_the_arrows(path):
         target = imported.removeprefix("keras_skin.")
         first = target.split(".")[0]
         assert first not in COMMANDS or first == part, f"{name}:{line} imports a command module: {imported}"
+        assert first != "checking" or part in {"check", "checking"}, f"{name}:{line} imports the check of data sets"
         assert first != "workflow" or part in COMMANDS | {"__init__", "workflow"}, f"{name}:{line} imports the workflow"
         if part in ALLOWED and name not in COMMANDS:
             allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[part] | {part})

@@ -158,7 +158,8 @@ def fingerprints(paths: Iterable[str | os.PathLike[str]], progress: Callable[[in
         except OSError as error:
             return f"  {name}: {error.strerror or error}"
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
         for done, result in enumerate(pool.map(one, names), 1):
             if isinstance(result, str):
                 wrong.append(result)
@@ -166,6 +167,8 @@ def fingerprints(paths: Iterable[str | os.PathLike[str]], progress: Callable[[in
                 found.append(result)
             if progress is not None:
                 progress(done, len(names))
+    finally:  # Ctrl-C must not wait for the files that are still in the queue
+        pool.shutdown(cancel_futures=True)
     if wrong:
         more = [f"  ... and {len(wrong) - 20} more"] if len(wrong) > 20 else []
         raise UserError("\n".join([f"{len(wrong)} files cannot be read:", *wrong[:20], *more]))

@@ -1,3 +1,4 @@
+import functools
 import io
 import subprocess
 import sys
@@ -195,6 +196,18 @@ def test_the_memory_cache_changes_no_number(table, augmentation, monkeypatch):
     assert 0 < len(bounded._cache._kept) < N
 
 
+def test_the_disk_cache_changes_no_number(table, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path))
+    expected = collect(data(table, steps_per_epoch=3).dataset())
+    evaluation = functools.partial(pipeline.evaluation_data, table, CLASSES, SIZE, ["image"], ["mask", "label"], 4)
+    measured = collect(evaluation())
+    data(table, cache="disk")
+    evaluation(cache="disk")
+    monkeypatch.setattr(tf.io, "read_file", None)  # a graph traced from here on cannot open an image
+    assert_same(collect(data(table, cache="disk", steps_per_epoch=3).dataset()), expected)
+    assert_same(collect(evaluation(cache="disk")), measured)
+
+
 def test_evaluation_is_in_table_order_and_whole(table):
     batches = collect(pipeline.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], 4))
     assert [len(batch[0]["image"]) for batch in batches] == [4, 4, 3]
@@ -290,8 +303,8 @@ def test_users_mistakes_are_all_named(table):
     ]
     with pytest.raises(UserError, match="There are no training images"):
         data(table.iloc[:0])
-    with pytest.raises(UserError, match=r"train\.cache is 'disk'"):
-        data(table, cache="disk")
+    with pytest.raises(UserError, match=r"train\.cache is 'disc', expected one of none, memory, disk"):
+        data(table, cache="disc")
 
 
 def test_what_no_data_can_be_made_for_is_refused(table):
