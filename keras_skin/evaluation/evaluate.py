@@ -13,7 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from keras_skin.evaluation import classification, segmentation
-from keras_skin.evaluation.bootstrap import bootstrap, weighted_means
+from keras_skin.evaluation.bootstrap import bootstrap
+from keras_skin.evaluation.measures import class_indices, class_probabilities, task_measures
 from keras_skin.registry import atomic_path
 
 Predict = Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]]
@@ -91,7 +92,7 @@ def evaluate(
     """
     classes = tuple(classes)
     table = table.reset_index(drop=True)
-    _class_indices(table, classes)  # a strange label is told before the work, not after it
+    class_indices(table, classes)  # a strange label is told before the work, not after it
     rows: list[dict[str, Any]] = []
     _group_codes(table, groups)
     scorer = _MaskScorer(load_mask, mask_folder, threshold)
@@ -106,15 +107,6 @@ def evaluate(
     if len(rows) < len(table):
         raise ValueError(f"The batches hold {len(rows)} images, the table has {len(table)} rows.")
     return summarise(pd.DataFrame(rows, index=table.index), classes, groups, resamples, seed)
-
-
-def _class_indices(table: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
-    """(N,) class of each row, -1 where it has none."""
-    labels = table["label"].fillna("").astype(str) if "label" in table else pd.Series("", index=table.index)
-    strange = sorted(set(labels) - {"", *classes})
-    if strange:
-        raise ValueError(f"Labels {strange} are not among the model's classes {list(classes)}.")
-    return np.array([classes.index(label) if label else -1 for label in labels], dtype=int)
 
 
 def _group_codes(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarray:
@@ -213,47 +205,21 @@ def summarise(
     Raises:
         ValueError: if a label is not a class, or the number of groups is not that of the rows.
     """
-    classes, truth, codes = tuple(classes), _class_indices(predictions, tuple(classes)), _group_codes(predictions, groups)
-    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    classes, truth, codes = tuple(classes), class_indices(predictions, tuple(classes)), _group_codes(predictions, groups)
+    measures = task_measures(predictions, classes)
+    metrics = {
+        task: bootstrap(item.statistics, item.values, item.counts, codes[item.rows], resamples, seed)
+        for task, item in measures.items()
+    }
     confusion, notes = None, []
     if "dsc" in predictions:
-        columns = {name: predictions[name].to_numpy(np.float64) for name in segmentation.metric_names()}
-        columns |= _by_true_class(columns, truth, classes)
-        scored = predictions["tp"].notna().to_numpy()
-        if scored.any():
-            counts = {name: int(np.count_nonzero(~np.isnan(column))) for name, column in columns.items()}
-            values = {name: np.nanmean(column) if counts[name] else np.nan for name, column in columns.items()}
-            metrics["segmentation"] = bootstrap(weighted_means(columns), values, counts, codes, resamples, seed)
-        notes += _mask_notes(predictions[scored], len(predictions))
-    labelled = truth >= 0
+        notes += _mask_notes(predictions[predictions["tp"].notna()], len(predictions))
     if "predicted" in predictions:
-        if labelled.any():
-            known = truth[labelled]
-            probabilities = predictions.loc[labelled, [f"probability_{name}" for name in classes]].to_numpy(np.float64)
-            values = classification.classification_scores(known, probabilities, classes)
-            metrics["classification"] = bootstrap(
-                classification.resampled_scores(known, probabilities, classes),
-                values,
-                classification.image_counts(known, classes),
-                codes[labelled],
-                resamples,
-                seed,
-            )
-            confusion = classification.confusion_counts(known, probabilities.argmax(axis=1), classes)
+        if "classification" in measures:
+            probabilities = class_probabilities(predictions, classes)[truth >= 0]
+            confusion = classification.confusion_counts(truth[truth >= 0], probabilities.argmax(axis=1), classes)
         notes += _label_notes(truth, classes, metrics.get("classification", {}))
     return Evaluation(metrics, predictions, classes, confusion, tuple(notes))
-
-
-def _by_true_class(columns: Mapping[str, np.ndarray], truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """`<metric>/<class>` -> the metric where the image is truly of that class, NaN elsewhere; nothing if there is but one."""
-    present = [index for index in range(len(classes)) if (truth == index).any()]
-    if len(present) < 2:
-        return {}
-    return {
-        f"{name}/{classes[index]}": np.where(truth == index, columns[name], np.nan)
-        for name in segmentation.PER_CLASS
-        for index in present
-    }
 
 
 def stamped(evaluation: Evaluation, stamp: str, why: str) -> Evaluation:

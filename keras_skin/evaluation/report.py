@@ -177,16 +177,8 @@ def format_value(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def write_report(path: Path, context: ReportContext) -> None:
-    """Writes the report as one HTML file that loads nothing from anywhere.
-
-    Args:
-        path: file to write.
-        context: what to tell.
-
-    Raises:
-        ValueError: if a picture is neither PNG nor JPEG.
-    """
+def page_templates() -> Environment:
+    """The templates of the pages, with their filters; what they print is escaped."""
     environment = Environment(
         loader=PackageLoader("keras_skin.evaluation", ""),
         autoescape=True,
@@ -201,15 +193,32 @@ def write_report(path: Path, context: ReportContext) -> None:
         "cell": _cell,
         "column_kinds": _column_kinds,
     }
+    return environment
+
+
+def write_report(path: Path, context: ReportContext) -> None:
+    """Writes the report as one HTML file that loads nothing from anywhere.
+
+    Args:
+        path: file to write.
+        context: what to tell.
+
+    Raises:
+        ValueError: if a picture is neither PNG nor JPEG.
+    """
     rows = comparison_rows(context.paper, context.metrics)
-    text = environment.get_template("report.html.j2").render(
-        context=context,
-        paper=context.paper or {},
-        groups=_by_split(rows),
-        scale=_Scale.around(rows),
-        tables=list(_metric_tables(context.metrics)),
-        nothing=NOTHING,
-        experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "",
+    text = (
+        page_templates()
+        .get_template("report.html.j2")
+        .render(
+            context=context,
+            paper=context.paper or {},
+            groups=_by_split(rows),
+            scale=_Scale.around(rows),
+            tables=list(_metric_tables(context.metrics)),
+            nothing=NOTHING,
+            experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "",
+        )
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
