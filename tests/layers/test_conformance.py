@@ -14,6 +14,7 @@ import pytest
 import keras_skin.layers
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.layers.cbam import CBAM
+from keras_skin.layers.class_token import ClassToken
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
 
 
@@ -27,6 +28,7 @@ CASES = [
     (BatchNormalization, {}, normal(5, 3)),
     (CBAM, {"hidden_units": 4}, normal(2, 8, 6, 5)),
     (CBAM, {"hidden_units": 1, "kernel_size": 3}, normal(1, 3, 3, 2)),
+    (ClassToken, {}, normal(2, 5, 8)),
     (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
 ]

@@ -1,0 +1,218 @@
+"""Where backbones and their ImageNet weights come from: keras.applications and KerasHub.
+
+A source builds a network with random weights (`build`), offline, and again with the weights that were asked for (`load`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_skin.layers.class_token import ClassToken
+from keras_skin.registry import UserError
+
+IMAGENET = "imagenet"
+Shape = tuple[int, int, int]
+# Its weights do not depend on the image's size, so that any will do that keras.applications accepts without a warning.
+CANONICAL: Shape = (224, 224, 3)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A network of keras.applications, without its top.
+
+    Attributes:
+        name: the function's name there.
+        file: name of its ImageNet weights, as Keras keeps them in `$KERAS_HOME/models`.
+    """
+
+    name: str
+    file: str
+
+    def build(self, shape: Shape) -> keras.Model:
+        """The network with random weights, on images (B, *shape)."""
+        # As input_tensor rather than input_shape: Xception refuses images below 71 pixels otherwise.
+        return self._function(include_top=False, weights=None, input_tensor=keras.Input(shape))
+
+    def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
+        """The network with ImageNet weights, or those of a file.
+
+        Raises:
+            UserError: naming the file and where it belongs, if it can neither be found nor downloaded or does not fit.
+        """
+        if weights == IMAGENET:
+            try:
+                return self._function(include_top=False, weights=IMAGENET, input_shape=CANONICAL)
+            except Exception as error:
+                # keras.utils.get_file raises a bare Exception for every failure of the network, ValueError for a wrong checksum.
+                if not _is_failed_download(error):
+                    raise
+                raise UserError(self._what_to_do(name, error)) from error
+        path = _existing(name, weights, f"a weight file such as {self.file}")
+        if path.is_dir():
+            raise UserError(f"The weights of backbone '{name}': {path} is a folder, expected a weight file such as {self.file}.")
+        model = self.build(CANONICAL)
+        _load_file(name, model, path)
+        return model
+
+    @property
+    def _function(self) -> Callable[..., keras.Model]:
+        return getattr(keras.applications, self.name)
+
+    def _what_to_do(self, name: str, error: Exception) -> str:
+        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+        there = folder / self.file
+        found = f" {there} exists, but its checksum is not that of the official file." if there.exists() else ""
+        return (
+            f"The ImageNet weights of backbone '{name}' could not be downloaded ({error}).{found} Run once with a network; or "
+            f"put the official file {self.file} into {folder}; or name a weight file's path as weights; or set weights to null "
+            "to start from random numbers."
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A backbone of KerasHub.
+
+    Attributes:
+        name: the class in `keras_hub.models`.
+        preset: name of the preset with ImageNet weights.
+        arguments: the preset's configuration, known beforehand so that the network can be built offline.
+    """
+
+    name: str
+    preset: str
+    arguments: Mapping[str, Any]
+
+    def build(self, shape: Shape) -> keras.Model:
+        """The network with random weights, on images (B, *shape)."""
+        return self._backbone(shape)
+
+    def _backbone(self, shape: Shape) -> keras.Model:
+        return self._class(image_shape=shape, **self.arguments)
+
+    def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
+        """The network with ImageNet weights, or those of a preset's folder or a `.weights.h5` file.
+
+        Raises:
+            UserError: naming the preset and where it belongs, if it can neither be found nor downloaded or does not fit.
+        """
+        if weights != IMAGENET:
+            path = _existing(name, weights, f"a folder with KerasHub's preset {self.preset}, or a .weights.h5 file")
+            if not path.is_dir():
+                model = self._backbone(shape)
+                _load_file(name, model, path)
+                return model
+            weights = str(path)
+        try:
+            model = self._class.from_preset(self.preset if weights == IMAGENET else weights, dtype="float32")
+        except Exception as error:  # KerasHub, Kaggle's client and its HTTP library have no exception in common
+            raise UserError(self._what_to_do(name, weights, error)) from error
+        found = model.get_config()
+        wrong = [
+            f"{key} {found[key]}, expected {value}"
+            for key, value in self.arguments.items()
+            if json.dumps(found[key]) != json.dumps(value)  # a preset's lists are tuples elsewhere
+        ]
+        if wrong:
+            raise UserError(f"The weights of backbone '{name}' ({weights}) are of another network: {'; '.join(wrong)}.")
+        return model
+
+    @property
+    def _class(self) -> Any:
+        import keras_hub
+
+        return getattr(keras_hub.models, self.name)
+
+    def _what_to_do(self, name: str, weights: str, error: Exception) -> str:
+        if weights != IMAGENET:
+            return f"The weights of backbone '{name}' could not be read from the folder {weights} ({error})."
+        handle = self._class.presets[self.preset]["kaggle_handle"].removeprefix("kaggle://")
+        return (
+            f"The ImageNet weights of backbone '{name}' could not be downloaded ({type(error).__name__}: {error}). Run once with "
+            f"a network; or fetch the Kaggle model {handle} (preset {self.preset}: config.json and model.weights.h5) into a "
+            "folder and name that folder as weights; or set weights to null to start from random numbers."
+        )
+
+
+@dataclass(frozen=True)
+class VisionTransformer(Preset):
+    """A vision transformer of KerasHub, its blocks as layers of the model and its tokens laid out as an image again.
+
+    The class token goes through the blocks and is dropped at the end: classifiers average over the patches.
+    """
+
+    def build(self, shape: Shape) -> keras.Model:
+        """The network with random weights, on images (B, *shape)."""
+        return _unrolled(self._backbone(shape))
+
+    def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
+        """The network with ImageNet weights, or those of a preset's folder; they hold a position for every patch.
+
+        Raises:
+            UserError: as that of other presets, and where the weights are for images of another size.
+        """
+        model: Any = super().load(name, weights, shape)
+        if tuple(model.input.shape[1:]) != shape:
+            height, width, _ = model.input.shape[1:]
+            raise UserError(
+                f"The weights of backbone '{name}' ({weights}) are for images of {height}x{width}, image_size is "
+                f"{shape[0]}x{shape[1]}. Set image_size to {height}x{width}, or weights to null to start from random numbers."
+            )
+        return _unrolled(model)
+
+
+def _unrolled(model: Any) -> keras.Model:
+    """The same network, weights included, of plain layers: KerasHub's own cannot be made anew from their configuration."""
+    _, patches, encoder = model.layers
+    twins: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def twin(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+        copy = type(layer).from_config({**layer.get_config(), "name": name})
+        twins.append((layer, copy))
+        return copy
+
+    image = keras.Input(model.image_shape)
+    x = twin(patches.patch_embedding, "patch_embedding")(image)
+    height, width, features = x.shape[1:]
+    tokens = ClassToken(name="class_token")
+    x = tokens(keras.layers.Reshape((height * width, features), name="tokens")(x))
+    for number, block in enumerate(encoder.encoder_layers, start=1):
+        name = f"block_{number}"
+        y = twin(block.layer_norm_1, f"{name}_norm_1")(x)
+        x = keras.layers.Add(name=f"{name}_attended")([x, twin(block.mha, f"{name}_attention")(y, y)])
+        y = twin(block.mlp.dense_1, f"{name}_dense_1")(twin(block.layer_norm_2, f"{name}_norm_2")(x))
+        x = keras.layers.Add(name=name)([x, twin(block.mlp.dense_2, f"{name}_dense_2")(y)])
+    x = keras.layers.Cropping1D((1, 0), name="patches")(twin(encoder.layer_norm, "norm")(x))
+    grid = keras.layers.Reshape((height, width, features), name="grid")(x)
+    unrolled = keras.Model(image, grid)
+    for layer, copy in twins:
+        copy.set_weights(layer.get_weights())
+    tokens.set_weights([patches.class_token, patches.position_embedding.embeddings])
+    return unrolled
+
+
+def _is_failed_download(error: Exception) -> bool:
+    return isinstance(error, OSError) or str(error).startswith(("URL fetch failure", "Incomplete or corrupted file"))
+
+
+def _existing(name: str, weights: str, expected: str) -> Path:
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"The weights of backbone '{name}': there is no {path.absolute()}. Expected null, 'imagenet', or {expected}."
+        )
+    return path
+
+
+def _load_file(name: str, model: keras.Model, path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except Exception as error:  # ValueError, KeyError, OSError: whatever h5py and Keras say of a file that does not fit
+        raise UserError(f"The weights of backbone '{name}' could not be read from {path.absolute()}: {error}") from error

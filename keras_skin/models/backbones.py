@@ -1,0 +1,251 @@
+"""One table of the networks that other models stand on: who builds each, what its ImageNet weights expect, its features."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_skin.layers.batch_normalization import BatchNormalization
+from keras_skin.models.backbone_sources import Application, Preset, VisionTransformer
+from keras_skin.registry import UserError, did_you_mean
+
+SMALLEST = 32
+
+# (mean, standard deviation, whether the channels are BGR): what the weights were trained with, for an image in 0..255.
+SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
+    "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), True),
+    "torch": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255), False),
+    "symmetric": ((127.5,) * 3, (127.5,) * 3, False),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table.
+
+    Attributes:
+        source: the library that builds the network, and where its ImageNet weights are.
+        scaling: what those weights expect; a key of `SCALINGS`.
+        features: the layer at the end of each stage, by its name in the source, with its stride where its size is the
+            image's divided by the stride, else None: it is not part of the pyramid then. In a model they are called `encoder_1`,
+            `encoder_2` and so on; the last is what a classifier takes, and the default layer of Grad-CAM.
+    """
+
+    source: Application | Preset | VisionTransformer
+    scaling: str
+    features: tuple[tuple[str, int | None], ...]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the feature pyramid, finest first."""
+        return tuple(sorted({stride for _, stride in self.features if stride}))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of an image, symbolic.
+
+    Attributes:
+        levels: the feature pyramid, `{stride: (B, H / stride, W / stride, C)}`, finest first; of EfficientNet the blocks' narrow
+            outputs. A vision transformer's has one level only.
+        deepest: (B, h, w, C), what a classifier pools; of EfficientNet the wide top convolution, which `levels` does not hold.
+    """
+
+    levels: dict[int, Any]
+    deepest: Any
+
+
+def _pyramid(*layers: str) -> tuple[tuple[str, int | None], ...]:
+    return tuple(zip(layers, (2, 4, 8, 16, 32, None), strict=False))
+
+
+def _resnet(preset: str, blocks: tuple[int, ...], block_type: str, stem: tuple[int, ...]) -> Backbone:
+    arguments = {
+        "input_conv_filters": list(stem),
+        "input_conv_kernel_sizes": [7] if len(stem) == 1 else [3] * len(stem),
+        "stackwise_num_filters": [64, 128, 256, 512],
+        "stackwise_num_blocks": list(blocks),
+        "stackwise_num_strides": [1, 2, 2, 2],
+        "block_type": block_type,
+    }
+    ends = [f"stack{stack}_block{count - 1}_out" for stack, count in enumerate(blocks)]
+    return Backbone(Preset("ResNetBackbone", preset, arguments), "torch", _pyramid(f"conv{len(stem)}_relu", *ends))
+
+
+def _densenet(name: str) -> Backbone:
+    file = f"{name.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return Backbone(Application(name, file), "torch", _pyramid("conv1_relu", "pool2_relu", "pool3_relu", "pool4_relu", "relu"))
+
+
+def _efficientnet(name: str, *blocks: str) -> Backbone:
+    file = f"{name.lower()}_notop.h5"
+    return Backbone(Application(name, file), "torch", _pyramid("stem_activation", *blocks, "top_activation"))
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": _resnet("resnet_18_imagenet", (2, 2, 2, 2), "basic_block", (64,)),
+    # The 34-layer ImageNet weights that KerasHub has are those of the "vd" variant: three 3x3 convolutions as stem, average
+    # pooling in the shortcuts, 0.04 M more parameters.
+    "resnet34": _resnet("resnet_vd_34_imagenet", (3, 4, 6, 3), "basic_block_vd", (32, 32, 64)),
+    "resnet50": Backbone(
+        Application("ResNet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        "caffe",
+        _pyramid("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+    ),
+    "vgg13": Backbone(
+        Preset(
+            "VGGBackbone",
+            "vgg_13_imagenet",
+            {"stackwise_num_repeats": [2] * 5, "stackwise_num_filters": [64, 128, 256, 512, 512]},
+        ),
+        "torch",
+        _pyramid("block2_conv2", "block3_conv2", "block4_conv2", "block5_conv2", "block5_pool"),
+    ),
+    "mobilenet_v2": Backbone(
+        Application("MobileNetV2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
+        "symmetric",
+        _pyramid("expanded_conv_project_BN", "block_2_add", "block_5_add", "block_12_add", "out_relu"),
+    ),
+    "densenet121": _densenet("DenseNet121"),
+    "densenet201": _densenet("DenseNet201"),
+    "efficientnet_b0": _efficientnet("EfficientNetB0", "block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"),
+    "efficientnet_b3": _efficientnet("EfficientNetB3", "block2c_add", "block3c_add", "block5e_add", "block7b_add"),
+    "efficientnet_b4": _efficientnet("EfficientNetB4", "block2d_add", "block3d_add", "block5f_add", "block7b_add"),
+    # Its first convolutions do not pad, so that strides 2 and 4 have odd sizes; "add_1" is the shortcut's sum of block 3.
+    "xception": Backbone(
+        Application("Xception", "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        "symmetric",
+        (("block1_conv2_act", None), ("add", None), ("add_1", 8), ("add_10", 16), ("block14_sepconv2_act", 32)),
+    ),
+    # Stages are three blocks each; all features have stride 16, and the last is the normalised tokens laid out as an image.
+    "vit_base": Backbone(
+        VisionTransformer(
+            "ViTBackbone",
+            "vit_base_patch16_224_imagenet",
+            {"patch_size": [16, 16], "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072},
+        ),
+        "symmetric",
+        (("block_3", None), ("block_6", None), ("block_9", None), ("grid", 16)),
+    ),
+}
+"""The backbones by name. ImageNet weights come from keras.applications (`Application`) or KerasHub (`Preset`)."""
+
+
+def build_backbone(name: str, image: Any, weights: str | None = None, prefix: str = "") -> Features:
+    """Lays a backbone's layers into a functional model.
+
+    The layers are those of keras.applications or KerasHub, one by one (no model within the model), with the package's fused batch
+    normalisation. The image is scaled in float32, under any precision policy, to what the ImageNet weights expect. Neither layers
+    nor scaling depend on `weights`: a trained model can be rebuilt with None and take its own weights from a file.
+
+    Feature layers are called `<prefix>encoder_1` and so on; the caller names what Grad-CAM looks at, by
+    `keras.layers.Identity(name="cam_features")` on the features that it uses.
+
+    Args:
+        name: a key of `BACKBONES`.
+        image: symbolic image (B, H, W, 3), float32, RGB in 0..255; H and W fixed, 32 or more, for a vision transformer multiples
+            of 16.
+        weights: None to start from random numbers; `"imagenet"`, downloaded once and kept; or a path. For backbones from
+            keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from KerasHub a preset's
+            folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file.
+        prefix: put before the name of every layer, so that a model can hold two backbones.
+
+    Returns:
+        The features.
+
+    Raises:
+        UserError: if there is no such backbone, if the image's size does not fit, or if the weights cannot be had: random
+            weights never take the place of weights that were asked for.
+    """
+    backbone = get_backbone(name)
+    _check_size(name, backbone, image.shape)
+    structure = backbone.source.build(tuple(image.shape[1:]))
+    arrays = None if weights is None else _arrays(backbone.source.load(name, weights, tuple(image.shape[1:])))
+    names = _names(structure, [layer for layer, _ in backbone.features], prefix)
+    outputs: dict[str, Any] = {}
+    layers: list[keras.layers.Layer] = []
+
+    def call(layer: Any, *arguments: Any, **named: Any) -> Any:
+        if _is_scaling(layer):
+            return arguments[0]
+        copy = _copy(layer, names[layer.name])
+        layers.append(copy)
+        outputs[copy.name] = copy(*arguments, **named)
+        return outputs[copy.name]
+
+    # What keras.models.clone_model does, but on a tensor in the middle of a model; Keras has no public name for it.
+    structure._run_through_graph(_scaled(image, backbone.scaling, prefix), call_fn=call)
+    if arrays is not None:
+        _assign(layers, arrays)
+    tensors = [outputs[f"{prefix}encoder_{number}"] for number in range(1, len(backbone.features) + 1)]
+    levels = {stride: tensor for (_, stride), tensor in zip(backbone.features, tensors, strict=True) if stride}
+    return Features(levels, tensors[-1])
+
+
+def get_backbone(name: str) -> Backbone:
+    """The table's row called `name`.
+
+    Raises:
+        UserError: if there is none; the message suggests the nearest.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"There is no backbone '{name}'.{did_you_mean(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}.")
+    return BACKBONES[name]
+
+
+def _check_size(name: str, backbone: Backbone, shape: tuple[int | None, ...]) -> None:
+    _, height, width, _ = shape
+    if height is None or width is None or min(height, width) < SMALLEST:
+        raise UserError(f"image_size is {height}x{width}, but backbone '{name}' needs {SMALLEST}x{SMALLEST} or more.")
+    if isinstance(backbone.source, VisionTransformer) and (height % 16 or width % 16):
+        raise UserError(f"image_size is {height}x{width}, but backbone '{name}' needs multiples of 16, the size of its patches.")
+
+
+def _scaled(image: Any, scaling: str, prefix: str) -> Any:
+    # bfloat16 has eight bits of mantissa and would turn 201 into 200, so the scaling is float32 under every policy.
+    mean, deviation, reverse = SCALINGS[scaling]
+    x = ops.flip(image, axis=-1) if reverse else image
+    variance = tuple(value**2 for value in deviation)
+    return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name=f"{prefix}scale")(x)
+
+
+def _is_scaling(layer: Any) -> bool:
+    """EfficientNet of keras.applications brings its own, in the policy's precision; ours takes its place."""
+    return isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
+
+
+def _names(structure: keras.Model, features: list[str], prefix: str) -> dict[str, str]:
+    """New names of the source's layers; those that Keras numbers through a process are numbered through the backbone."""
+    automatic: dict[str, int] = {}
+    names = {}
+    for layer in structure.layers:
+        name = layer.name
+        kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
+        if re.fullmatch(rf"{kind}(_\d+)?", name):
+            number = automatic.get(kind, 0)
+            automatic[kind] = number + 1
+            name = f"{kind}_{number}" if number else kind
+        if name in features:
+            name = f"encoder_{features.index(name) + 1}"
+        names[layer.name] = f"{prefix}{name}"
+    return names
+
+
+def _copy(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
+    return kind.from_config({**layer.get_config(), "name": name})
+
+
+def _arrays(model: keras.Model) -> list[list[Any]]:
+    """The weights of every layer that has any, in the graph's order."""
+    return [layer.get_weights() for layer in model.layers if layer.weights and not _is_scaling(layer)]
+
+
+def _assign(layers: list[keras.layers.Layer], arrays: list[list[Any]]) -> None:
+    takers = [layer for layer in layers if layer.weights]
+    for layer, values in zip(takers, arrays, strict=True):
+        layer.set_weights(values)
