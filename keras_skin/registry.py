@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import importlib.resources
+import inspect
 import os
 import re
 import shutil
@@ -37,6 +38,10 @@ class Entry:
     info: dict[str, Any] = field(default_factory=dict)
 
 
+_registered: dict[str, dict[str, Entry]] = {}
+"""For each package what was registered in this process, notebooks included: registries of one package know the same."""
+
+
 class Registry:
     """Components of one kind that live in the modules of one package.
 
@@ -49,7 +54,7 @@ class Registry:
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self.package = package
-        self._entries: dict[str, Entry] = {}
+        self._entries = _registered.setdefault(package, {})
 
     @cached_property
     def _modules(self) -> dict[str, str]:
@@ -87,6 +92,8 @@ class Registry:
         for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
                 return _parameters(node)
+        if name in self._entries:  # registered from elsewhere than the package
+            return {key: [] for key in inspect.signature(self._entries[name].builder).parameters}
         return {}
 
     @cached_property

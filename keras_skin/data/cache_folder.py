@@ -11,7 +11,6 @@ of both when the process ends, however it ends, so nothing has to be guessed fro
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -25,6 +24,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from keras_skin.registry import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: everything but the disk cache works there
+    fcntl = None  # type: ignore[assignment]
 
 GIB = 2**30
 DEFAULT_GIB = 20.0
@@ -82,9 +86,12 @@ class CacheFolder:
 
     Raises:
         UserError: if `$KERAS_SKIN_CACHE_GIB` is no number above 0.
+        OSError: where the system has no POSIX file locks.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, max_gib: float | None = None) -> None:
+        if fcntl is None:
+            raise OSError("it needs POSIX file locks, which this system does not have.")
         self.path = Path(path or os.environ.get("KERAS_SKIN_CACHE") or _user_cache() / "keras_skin").expanduser()
         self.max_bytes = int((_max_gib() if max_gib is None else max_gib) * GIB)
 

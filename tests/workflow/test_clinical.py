@@ -1,0 +1,112 @@
+"""Clinical metadata from the experiment to the exported model."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from keras_skin import models
+from keras_skin.data import readers
+from keras_skin.experiment import load_experiment
+from keras_skin.registry import UserError
+from keras_skin.workflow import load_run, resume, start
+from keras_skin.workflow.prepare import prepare_data
+
+PAD = [
+    "data.train.name=pad_ufes_20",
+    "data.test=null",
+    "data.external=[]",
+    "data.extra_train=[]",
+    "split.scheme=stratified",
+    "split.validation=0.2",
+    "split.test=0.2",
+    'augmentation={"name": "none"}',
+    "model.name=fused_for_tests",
+    "image.size=[32, 32]",
+    "train.epochs=1",
+    "train.batch_size=16",
+    "train.precision=float32",
+    "explain.images=2",
+    "explain.classes=[]",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fused():
+    """A model that a user registers: a small convolution and the metadata, concatenated."""
+
+    @models.register("fused_for_tests")
+    def build(image_size, classes, metadata_width=0):
+        image, metadata = keras.Input((*image_size, 3), name="image"), keras.Input((metadata_width,), name="metadata")
+        x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
+        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="cam_features")(x)
+        x = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(x), keras.layers.Dense(4)(metadata)])
+        return keras.Model({"image": image, "metadata": metadata}, {"label": keras.layers.Dense(classes, dtype="float32")(x)})
+
+    yield
+    del models.registry._entries["fused_for_tests"]
+
+
+@pytest.fixture(scope="module")
+def pad(tmp_path_factory):
+    folder, classes = tmp_path_factory.mktemp("pad"), readers.get("pad_ufes_20").info["classes"]
+    readers.get("pad_ufes_20").info["render"](folder / "pad_ufes_20", counts=dict.fromkeys(classes, 24), size=(40, 40))
+    return folder
+
+
+def experiment(*more):
+    return load_experiment("resnet50_isic2016", [*PAD, *more])
+
+
+def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_numbers(pad):
+    prepared = prepare_data(experiment('metadata={"preset": "pad_ufes_20_81"}'), pad)
+    assert prepared.metadata_width == 81
+    ages = prepared.part("train")["age"].replace("", np.nan).astype(float)
+    assert prepared.metadata.fields[0].name == "age"
+    assert prepared.metadata.fields[0].mean == pytest.approx(ages.mean())
+    for part in ("train", "validation", "test"):
+        assert prepared.encoded(prepared.part(part)).shape == (len(prepared.part(part)), 81)
+
+
+def test_incomplete_rows_are_left_out_before_the_split(pad):
+    everything = prepare_data(experiment("metadata={}"), pad)
+    whole = prepare_data(experiment('metadata={"missing": "drop", "inputs": ["age", "smoke"]}'), pad)
+    blank = everything.table[(everything.table[["age", "smoke"]] == "").any(axis=1)]
+    assert len(blank) > 0
+    assert set(everything.table["image_id"]) - set(whole.table["image_id"]) == set(blank["image_id"])
+    assert (whole.excluded["reason"] == "metadata are not complete").sum() == len(blank)
+
+
+def test_metadata_that_a_data_set_or_a_model_does_not_have(pad):
+    with pytest.raises(UserError, match=r"the data set 'pad_ufes_20' has no sex\. It has: age"):
+        prepare_data(experiment('metadata={"inputs": ["age", "sex"]}'), pad)
+    with pytest.raises(UserError, match="the model 'jrl' takes no clinical metadata"):
+        load_experiment("jrl_isic2016", ["metadata={}"])
+
+
+def test_a_run_with_metadata_through_export_and_back(pad, tmp_path):
+    folder = start(experiment('metadata={"missing": "impute"}', "train.epochs=2"), "fused", tmp_path, data_dir=str(pad))
+    run = load_run(folder)
+    assert (folder / "explain").is_dir()
+    told = json.loads((folder / "saved_model/1/assets/model.json").read_text())["signatures"]["serving_default"]["inputs"]
+    assert set(told) == {"image_bytes", *(field.name for field in run.metadata.fields)}
+    prepared = prepare_data(run.experiment, pad, metadata=run.metadata)
+    table = prepared.part("test").head(3)
+    served = tf.saved_model.load(str(folder / "saved_model/1")).signatures["serving_default"](
+        image_bytes=tf.constant([Path(path).read_bytes() for path in table["image"]]),
+        **{
+            field.name: tf.constant(table[field.name].tolist())
+            if field.kind == "categorical"
+            else tf.constant([float(value or -1) for value in table[field.name]])
+            for field in run.metadata.fields
+        },
+    )
+    predictions = pd.read_csv(folder / "predictions.csv", dtype={"image_id": str}).set_index("image_id")
+    columns = [f"probability_{name}" for name in run.classes]
+    np.testing.assert_allclose(served["probabilities"], predictions.loc[table["image_id"], columns], atol=1e-4)
+    with pytest.raises(UserError, match="is finished"):
+        resume(folder)
