@@ -1,0 +1,109 @@
+"""What an experiment says of balancing, batch augmentation, pre-processing, cache and protocol reaches the training."""
+
+import json
+
+import keras
+import pandas as pd
+import pytest
+
+from keras_skin import models
+from keras_skin.data import readers
+from keras_skin.experiment import load_experiment
+from keras_skin.registry import UserError
+from keras_skin.workflow import start
+from keras_skin.workflow.training import class_weights
+
+CLASSES = readers.get("ham10000").info["classes"]
+COUNTS = {"NV": 24, **{name: 10 for name in CLASSES if name != "NV"}}
+HAM = [
+    "data.train.name=ham10000",
+    "data.test=null",
+    "data.external=[]",
+    "data.extra_train=[]",
+    "split.scheme=stratified",
+    "split.validation=0.2",
+    "split.test=0.2",
+    'augmentation={"name": "flips_rotations"}',
+    "model.name=small_for_tests",
+    "image.size=[32, 32]",
+    "train.epochs=2",
+    "train.batch_size=16",
+    "train.precision=float32",
+    "explain.images=0",
+    "explain.classes=[]",
+    "export.enabled=false",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    @models.register("small_for_tests")
+    def build(image_size, classes):
+        image = keras.Input((*image_size, 3), name="image")
+        x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
+        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="cam_features")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model({"image": image}, {"label": keras.layers.Dense(classes, dtype="float32")(x)})
+
+    yield
+    del models.registry._entries["small_for_tests"]
+
+
+@pytest.fixture(scope="module")
+def ham(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ham")
+    readers.get("ham10000").info["render"](folder / "ham10000", counts=COUNTS, size=(40, 40))
+    return folder
+
+
+def run(ham, out, *more):
+    return start(load_experiment("resnet50_isic2016", [*HAM, *more]), "small", out, data_dir=str(ham))
+
+
+def test_blends_batches_pre_processing_disk_cache_and_protocol_together(ham, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
+    folder = run(
+        ham,
+        tmp_path,
+        "split.protocol=paper",
+        'balancing={"name": "smote", "class_weights": true}',
+        'batch_augmentation={"name": "cutmix"}',
+        'image.preprocessing=[{"name": "shades_of_grey"}, {"name": "clahe"}]',
+        "train.cache=disk",
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    stamps = {value["stamp"] for split in metrics.values() for task in split.values() for value in task.values()}
+    assert stamps == {"groups may straddle"}
+    assert "Groups may straddle: split.protocol" in (folder / "report.html").read_text()
+    assert (folder / "figures" / "class_balance.png").is_file()
+    assert "loss" in pd.read_csv(folder / "history.csv")
+    assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == 2  # the training and the validation part
+
+
+def test_a_curriculum_is_drawn_and_learns_from_the_losses(ham, tmp_path):
+    folder = run(
+        ham, tmp_path, 'balancing={"name": "curriculum", "start_share": 0.5, "full_after": 1, "replay_probability": 0.3}'
+    )
+    assert (folder / "figures" / "curriculum.png").is_file()
+    assert not any(key.endswith("sample_losses") for key in pd.read_csv(folder / "history.csv"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "stamp" not in metrics["test"]["classification"]["accuracy"]
+
+
+def test_what_does_not_go_together_is_refused_before_the_training(ham, tmp_path):
+    with pytest.raises(UserError, match="goes by the loss of each image, but batch_augmentation 'mixup' mixes images"):
+        run(ham, tmp_path, "balancing.name=curriculum", 'batch_augmentation={"name": "mixup"}')
+    with pytest.raises(UserError, match=r"'hair_removal' cannot be exported.*export\.enabled=false"):
+        run(ham, tmp_path, 'image.preprocessing=[{"name": "hair_removal"}]', "export.enabled=true")
+    with pytest.raises(UserError, match=r"balancing 'partial' takes no 'strenght'.*Did you mean 'strength'"):
+        run(ham, tmp_path, 'balancing={"name": "partial", "strenght": 0.2}')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_weights_have_mean_one_over_the_images():
+    table = pd.DataFrame({"label": ["a"] * 6 + ["b"] * 2})
+    weights = class_weights(table, ("a", "b"))
+    assert weights == pytest.approx([8 / 12, 8 / 4])
+    assert (6 * weights[0] + 2 * weights[1]) / 8 == pytest.approx(1)
+    with pytest.raises(UserError, match="no training image of c"):
+        class_weights(table, ("a", "b", "c"))
