@@ -47,13 +47,15 @@ class Application:
             UserError: naming the file and where it belongs, if it can neither be found nor downloaded or does not fit.
         """
         if weights == IMAGENET:
+            file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / self.file
+            was_there = file.exists()
             try:
                 return self._function(include_top=False, weights=IMAGENET, input_shape=CANONICAL)
             except Exception as error:
                 # keras.utils.get_file raises a bare Exception for every failure of the network, ValueError for a wrong checksum.
                 if not _is_failed_download(error):
                     raise
-                raise UserError(self._what_to_do(name, error)) from error
+                raise UserError(self._what_to_do(name, file, was_there, error)) from error
         path = _existing(name, weights, f"a weight file such as {self.file}")
         if path.is_dir():
             raise UserError(f"The weights of backbone '{name}': {path} is a folder, expected a weight file such as {self.file}.")
@@ -65,14 +67,12 @@ class Application:
     def _function(self) -> Callable[..., keras.Model]:
         return getattr(keras.applications, self.name)
 
-    def _what_to_do(self, name: str, error: Exception) -> str:
-        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-        there = folder / self.file
-        found = f" {there} exists, but its checksum is not that of the official file." if there.exists() else ""
+    def _what_to_do(self, name: str, file: Path, was_there: bool, error: Exception) -> str:
+        found = f" {file} was there with a checksum that is not the official file's, and Keras removed it." if was_there else ""
         return (
             f"The ImageNet weights of backbone '{name}' could not be downloaded ({error}).{found} Run once with a network; or "
-            f"put the official file {self.file} into {folder}; or name a weight file's path as weights; or set weights to null "
-            "to start from random numbers."
+            f"put the official file {file.name} into {file.parent}; or name a weight file's path as weights; or set weights to "
+            "null to start from random numbers."
         )
 
 

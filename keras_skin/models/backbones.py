@@ -167,20 +167,21 @@ def build_backbone(name: str, image: Any, weights: str | None = None, prefix: st
     arrays = None if weights is None else _arrays(backbone.source.load(name, weights, tuple(image.shape[1:])))
     names = _names(structure, [layer for layer, _ in backbone.features], prefix)
     outputs: dict[str, Any] = {}
-    layers: list[keras.layers.Layer] = []
+    copies: dict[str, keras.layers.Layer] = {}
 
     def call(layer: Any, *arguments: Any, **named: Any) -> Any:
         if _is_scaling(layer):
             return arguments[0]
-        copy = _copy(layer, names[layer.name])
-        layers.append(copy)
+        copies[layer.name] = copy = _copy(layer, names[layer.name])
         outputs[copy.name] = copy(*arguments, **named)
         return outputs[copy.name]
 
     # What keras.models.clone_model does, but on a tensor in the middle of a model; Keras has no public name for it.
     structure._run_through_graph(_scaled(image, backbone.scaling, prefix), call_fn=call)
     if arrays is not None:
-        _assign(layers, arrays)
+        takers = [copies[layer.name] for layer in structure.layers if layer.weights and not _is_scaling(layer)]
+        for taker, values in zip(takers, arrays, strict=True):
+            taker.set_weights(values)
     tensors = [outputs[f"{prefix}encoder_{number}"] for number in range(1, len(backbone.features) + 1)]
     levels = {stride: tensor for (_, stride), tensor in zip(backbone.features, tensors, strict=True) if stride}
     return Features(levels, tensors[-1])
@@ -241,11 +242,5 @@ def _copy(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
 
 
 def _arrays(model: keras.Model) -> list[list[Any]]:
-    """The weights of every layer that has any, in the graph's order."""
+    """The weights of every layer that has any."""
     return [layer.get_weights() for layer in model.layers if layer.weights and not _is_scaling(layer)]
-
-
-def _assign(layers: list[keras.layers.Layer], arrays: list[list[Any]]) -> None:
-    takers = [layer for layer in layers if layer.weights]
-    for layer, values in zip(takers, arrays, strict=True):
-        layer.set_weights(values)
