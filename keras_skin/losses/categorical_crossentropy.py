@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_skin.losses import register
+from keras_skin.losses.class_weights import checked, weighted
 
 
 @register("categorical_crossentropy", target="label")
@@ -41,25 +42,22 @@ class CategoricalCrossentropy(keras.losses.Loss):
         name: str = "categorical_crossentropy",
         **kwargs: Any,
     ) -> None:
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"class_weights must not be negative; they are {list(class_weights)}.")
+        class_weights = checked(class_weights)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1); it is {label_smoothing}.")
         super().__init__(name=name, dtype="float32", **kwargs)
-        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.class_weights = class_weights
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_true = ops.cast(y_true, "float32")
         classes = y_true.shape[-1]
-        if self.class_weights is not None and len(self.class_weights) != classes:
-            raise ValueError(f"class_weights has {len(self.class_weights)} numbers for {classes} classes.")
         y_pred = ops.cast(y_pred, "float32")
         smoothing = self.label_smoothing
         if self.class_weights is None:
             return ops.categorical_crossentropy(y_true * (1.0 - smoothing) + smoothing / classes, y_pred, from_logits=True)
-        weighted = y_true * ops.convert_to_tensor(self.class_weights, "float32")
-        target = weighted * (1.0 - smoothing) + ops.sum(weighted, axis=-1, keepdims=True) * (smoothing / classes)
+        y_true = weighted(y_true, self.class_weights)
+        target = y_true * (1.0 - smoothing) + ops.sum(y_true, axis=-1, keepdims=True) * (smoothing / classes)
         # Not ops.categorical_crossentropy, whose gradient takes targets to sum to 1.
         return -ops.sum(target * ops.log_softmax(y_pred, axis=-1), axis=-1)
 
