@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 
-def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32)) -> tuple[Any, list[Any]]:
+def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32), dropout: float = 0.0) -> tuple[Any, list[Any]]:
     """Dense layers with ReLU, then float32 logits.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, figure 3.
@@ -17,6 +17,7 @@ def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32
         features: symbolic tensor (B, C).
         classes: number of logits.
         widths: units of the hidden layers; `dense_1` is the first.
+        dropout: share of the values, in [0, 1), that training drops in front of the logits.
 
     Returns:
         The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU,
@@ -28,4 +29,6 @@ def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32
         x = keras.layers.Dense(width, kernel_initializer="he_normal", name=f"dense_{number}")(x)
         units.append(x)
         x = keras.layers.ReLU(name=f"dense_{number}_relu")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
     return keras.layers.Dense(classes, dtype="float32", name="label")(x), units

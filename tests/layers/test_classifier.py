@@ -19,3 +19,14 @@ def test_units_are_the_values_before_the_activation() -> None:
     np.testing.assert_allclose(found[2], np.maximum(found[1], 0) @ second + second_bias, atol=1e-5)
     np.testing.assert_allclose(found[0], np.maximum(found[2], 0) @ last + last_bias, atol=1e-5)
     assert (found[1] < 0).any()
+
+
+def test_dropout_is_in_front_of_the_logits_and_of_training_only() -> None:
+    features = keras.Input((50,))
+    model = keras.Model(features, classifier(features, classes=2, widths=(), dropout=0.5)[0])
+    kernel = np.ones((50, 2))
+    model.set_weights([kernel, np.zeros(2)])
+    x = np.ones((8, 50), "float32")
+    np.testing.assert_allclose(np.asarray(model(x, training=False)), 50)
+    kept = np.asarray(model(x, training=True)) / 2  # what is kept is doubled
+    assert ((kept > 5) & (kept < 45)).all()

@@ -1,0 +1,65 @@
+"""The light classifier: where its parameters are, what the aggregation sees, its weights and its messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import conformance
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from keras_skin.models.backbones import BACKBONES, build_backbone
+from keras_skin.models.msfa_resnet18 import msfa_resnet18
+from keras_skin.registry import UserError
+
+
+def test_published_parameters() -> None:
+    whole, plain = msfa_resnet18().count_params(), msfa_resnet18(aggregation="none").count_params()
+    assert whole == pytest.approx(11.5e6, rel=0.01)
+    assert 0 < whole - plain < 0.3e6
+
+
+def test_feature_layers() -> None:
+    model = msfa_resnet18(image_size=(224, 160))
+    sizes = [model.get_layer(f"encoder_{level}").output.shape[1:] for level in range(1, 6)]
+    assert sizes == [(112, 80, 64), (56, 40, 64), (28, 20, 128), (14, 10, 256), (7, 5, 512)]
+    assert model.get_layer("multi_scale_windows").output.shape == (None, 7, 5, 1536)
+    assert model.get_layer("cam_features").output.shape == (None, 7, 5, 512)
+
+
+def test_explained_features_are_what_is_classified() -> None:
+    model = conformance.tiny("msfa_resnet18", {})
+    kernel, bias = model.get_layer("label").get_weights()
+    outputs = {"features": model.get_layer("cam_features").output, **model.output}
+    found = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
+    np.testing.assert_allclose(found["label"], found["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found["features"] >= 0, True)
+
+
+def test_plain_network_classifies_the_backbones_features() -> None:
+    model = conformance.tiny("msfa_resnet18", {"aggregation": "none"})
+    outputs = [model.get_layer(name).output for name in ("encoder_5", "cam_features")]
+    deepest, explained = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
+    np.testing.assert_array_equal(explained, deepest)
+
+
+def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    source = keras_hub.models.ResNetBackbone(image_shape=(64, 64, 3), **BACKBONES["resnet18"].source.arguments)
+    source.save_weights(tmp_path / "resnet18.weights.h5")
+    path = str(tmp_path / "resnet18.weights.h5")
+    model = msfa_resnet18(image_size=(64, 64), weights=path)
+    image = keras.Input((64, 64, 3))
+    backbone = keras.Model(image, build_backbone("resnet18", image, path).deepest)
+    inputs = conformance.images(model)
+    found = keras.Model(model.input, model.get_layer("encoder_5").output).predict_on_batch(inputs)
+    np.testing.assert_allclose(found, backbone.predict_on_batch(inputs["image"]), rtol=1e-5, atol=1e-5)
+    random = keras.Model(image, build_backbone("resnet18", image).deepest).predict_on_batch(inputs["image"])
+    assert not np.allclose(found, random, rtol=0.1)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match=r"classes is 1, .*aggregation is 'msfa', expected one of multi_scale, none\."):
+        msfa_resnet18(classes=1, aggregation="msfa")
