@@ -1,0 +1,91 @@
+"""Run folders made by hand: what a finished run leaves behind, without a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from keras_skin.evaluation import segmentation
+from keras_skin.evaluation.evaluate import stamped, summarise
+from keras_skin.experiment.loading import load_experiment
+
+BINARY = ("benign", "malignant")
+SIZE = (24, 32)
+
+
+def truth_of(number):
+    """(H, W) bool, the true mask of the image of this number."""
+    mask = np.zeros(SIZE, bool)
+    mask[4 + number % 3 : 18, 6 : 20 + number % 5] = True
+    return mask
+
+
+def images(count=40, classes=BINARY, dataset="isic2016"):
+    """The images of a test part: image_id, dataset, split, label, group_id (every fifth shares its group with the next)."""
+    random = np.random.default_rng(0)
+    labels = [
+        classes[index] for index in np.r_[np.arange(len(classes)), random.integers(len(classes), size=count - len(classes))]
+    ]
+    return pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{number:07d}" for number in range(count)],
+            "dataset": dataset,
+            "split": "test",
+            "label": labels,
+            "group_id": [f"P{number - (number % 5 == 1):04d}" for number in range(count)],
+        }
+    )
+
+
+def predict(table, classes=BINARY, skill=1.0, shift=2, seed=0, tasks=("mask", "label")):
+    """Predictions of a model: `skill` lifts the true class, masks are moved by up to `shift` pixels. Returns them with masks."""
+    random, masks = np.random.default_rng(seed), {}
+    rows = table.drop(columns="group_id").copy()
+    if "label" in tasks:
+        logits = random.normal(size=(len(rows), len(classes))) + skill * np.eye(len(classes))[rows["label"].map(classes.index)]
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        rows["predicted"] = [classes[index] for index in probabilities.argmax(axis=1)]
+        rows[[f"probability_{name}" for name in classes]] = probabilities
+    if "mask" in tasks:
+        scores = []
+        for image_id in rows["image_id"]:
+            truth = truth_of(int(image_id[-7:]))
+            masks[image_id] = np.roll(truth, tuple(random.integers(-shift, shift + 1, size=2)), axis=(0, 1))
+            found = segmentation.score_mask(truth, masks[image_id])
+            scores.append({**found, **{name + segmentation.MODEL_SIZE: found[name] for name in segmentation.METRICS}})
+        rows = pd.concat([rows, pd.DataFrame(scores, index=rows.index)], axis=1)
+    return rows, masks
+
+
+def write_run(
+    path: Path,
+    table=None,
+    classes=BINARY,
+    experiment="jrl_isic2016",
+    overrides=(),
+    finished=True,
+    stamp="",
+    told=(),
+    **model,
+):
+    """Writes a run folder; `model` goes to `predict`."""
+    table = images(classes=classes) if table is None else table
+    predictions, masks = predict(table, classes, **model)
+    path.mkdir(parents=True)
+    (path / "experiment.json").write_text(load_experiment(experiment, overrides).to_json())
+    known = {"data_dir": None, "demo": False, "dry_run": False, "classes": list(classes), "finished": finished, **dict(told)}
+    (path / "run.json").write_text(json.dumps(known))
+    if not finished:
+        return path
+    evaluation = summarise(predictions, classes, table["group_id"].tolist(), resamples=0)
+    if stamp:
+        evaluation = stamped(evaluation, stamp, "why")
+    (path / "metrics.json").write_text(json.dumps({"test": evaluation.metrics}))
+    predictions.to_csv(path / "predictions.csv", index=False)
+    table[["image_id", "group_id", "label", "split", "dataset"]].to_csv(path / "splits.csv", index=False)
+    for image_id, mask in masks.items():
+        (path / "masks" / "test").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path / "masks" / "test" / f"{image_id}.png")
+    return path
