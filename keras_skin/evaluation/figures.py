@@ -342,7 +342,8 @@ def segmentation_sheet(
         grid = figure.subplots(len(shown), count, squeeze=False)
         for line, name in zip(grid, shown, strict=True):
             for axes, (_, row) in zip(line, chosen[name].iterrows(), strict=True):
-                _draw_contours(axes, *load(row["image_id"]))
+                image, truth, predicted = load(row["image_id"])
+                draw_outlines(axes, image, [(truth, TRUE_CONTOUR, "solid"), (predicted, PREDICTED_CONTOUR, "dashed")])
                 axes.set_title(_caption(row), fontsize=9, loc="left")
             line[0].set_ylabel(name, fontsize=13, weight="bold")
         line = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.5, foreground="#1B2430")]}
@@ -361,11 +362,12 @@ def _caption(row: pd.Series) -> str:
     return f"{row['image_id']}  DSC {row['dsc']:.3f}\n{label}{predicted}"
 
 
-def _draw_contours(axes: Axes, image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> None:
+def draw_outlines(axes: Axes, image: np.ndarray, masks: Sequence[tuple[np.ndarray, str, str]]) -> None:
+    """Draws an image and the outlines of masks of its size: (mask, colour, line style), later ones above."""
     step = max(1, max(image.shape[:2]) // 512)  # a cell is some 400 pixels wide
     image = image[::step, ::step]
     axes.imshow(image)
-    for mask, colour, style in ((truth, TRUE_CONTOUR, "solid"), (predicted, PREDICTED_CONTOUR, "dashed")):
+    for mask, colour, style in masks:
         small = np.pad(mask[::step, ::step].astype(np.float32), 1)  # the margin closes outlines at the image's border
         if small.any():
             positions = np.arange(-1, small.shape[1] - 1), np.arange(-1, small.shape[0] - 1)

@@ -1,0 +1,240 @@
+"""The figures of a comparison of runs: differences, curves side by side, and the outlines of every run on one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from keras_skin.evaluation.comparison import Comparison, Row, Side
+from keras_skin.evaluation.figures import CYCLE, LINE_STYLES, _figure, _grid, draw_outlines
+
+TRUTH = "#FFFFFF"
+OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#C08CFF", "#FF6F61")
+"""Colours of the runs' outlines on skin: blue and cyan first, as in paper 001."""
+
+LoadOriginal = Callable[[str, str], tuple[np.ndarray, np.ndarray]]
+"""(data set, image id) -> image (H, W, 3) uint8 and true mask (H, W) bool."""
+
+
+def letters(sides: Sequence[Side]) -> dict[str, str]:
+    """`{side's name: a letter}`, for places where names do not fit."""
+    return {side.name: ascii_uppercase[index % 26] for index, side in enumerate(sides)}
+
+
+def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthetic: bool = False) -> Path | None:
+    """Draws the difference of each side to the reference with its interval, a line per metric.
+
+    Args:
+        comparison: whose sides they are.
+        rows: the metrics to draw.
+        path: file to write.
+        synthetic: mark the figure.
+
+    Returns:
+        `path`, or None where no row has a difference.
+    """
+    rows = [row for row in rows if any(row.differences)]
+    if not rows:
+        return None
+    shown = [index for index in range(len(comparison.sides)) if any(row.differences[index] for row in rows)]
+    with _figure(path, (8.4, 1.3 + 0.22 * len(shown) + len(rows) * (0.26 + 0.17 * len(shown))), synthetic) as figure:
+        axes = figure.subplots()
+        for place, index in enumerate(shown):
+            offset = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
+            for line, row in enumerate(rows):
+                found = row.differences[index]
+                if found:
+                    low, high = found["ci95"] or (found["value"], found["value"])
+                    clear = bool(row.verdict(index))
+                    colour = CYCLE[index % len(CYCLE)]
+                    axes.plot([low, high], [line + offset] * 2, color=colour, linewidth=2.4 if clear else 1.4)
+                    axes.plot(
+                        found["value"],
+                        line + offset,
+                        marker="oDs^v"[place % 5],
+                        markersize=6,
+                        color=colour,
+                        markerfacecolor=colour if clear else "white",
+                    )
+        axes.axvline(0, color="#1B2430", linewidth=1)
+        names = [side.name for side in comparison.sides]
+        others = [f"\n(to {names[row.reference]})" if row.reference != comparison.reference else "" for row in rows]
+        axes.set_yticks(range(len(rows)), [row.label + other for row, other in zip(rows, others, strict=True)])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("difference and its 95 % interval; filled where the interval excludes 0")
+        axes.set_title(f"Difference to {names[comparison.reference]}", loc="left", weight="bold")
+        handles = [
+            Line2D([], [], color=CYCLE[index % len(CYCLE)], marker="oDs^v"[place % 5], label=names[index])
+            for place, index in enumerate(shown)
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower left", ncols=1 if max(len(s.name) for s in comparison.sides) > 30 else 3
+        )
+    return path
+
+
+def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str = "", synthetic: bool = False) -> Path | None:
+    """Draws ROC curves of every side on the same axes: with two classes ROC and precision-recall of the second, with more an ROC
+    panel for each class. A side of several runs has a thin line for each; the legend gives their mean area.
+
+    Args:
+        sides: all of the comparison; those with class probabilities are drawn.
+        classes: K names.
+        path: file to write.
+        title: heading.
+        synthetic: mark the figure.
+
+    Returns:
+        `path`, or None where no side classifies, or all images are of one class.
+    """
+    drawn = {index: side for index, side in enumerate(sides) if "predicted" in side.runs[0].predictions}
+    if not drawn:
+        return None
+    labels = sides[0].runs[0].predictions["label"]
+    shown = [classes[1]] if len(classes) == 2 else list(classes)
+    shown = [name for name in shown if 0 < (labels == name).sum() < labels.isin(classes).sum()]
+    if not shown:
+        return None
+    panels = [(name, kind) for name in shown for kind in (("ROC", "PR") if len(classes) == 2 else ("ROC",))]
+    rows, columns = _grid(len(panels), 2 if len(classes) == 2 else 4)
+    side_length = 5.2 if len(classes) == 2 else 3.4
+    height = rows * (side_length + 0.35 + 0.2 * len(drawn)) + 0.4
+    with _figure(path, (side_length * columns, height), synthetic) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (name, kind) in zip(grid, panels, strict=False):
+            for index, side in drawn.items():
+                _curve(axes, side, name, classes, kind, index)
+            if kind == "ROC":
+                axes.plot([0, 1], [0, 1], color="#9AA3AE", linewidth=1, linestyle=":")
+                axes.set(xlabel="false positive rate", ylabel="true positive rate")
+            else:
+                axes.set(xlabel="recall", ylabel="precision")
+            count = int((labels == name).sum())
+            axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+            axes.set_box_aspect(1)
+            axes.set_anchor("N")
+            heading = f"{name} (n = {count:,}){', precision and recall' if kind == 'PR' else ''}"
+            axes.set_title(heading, loc="left", weight="bold", fontsize=11 if len(classes) == 2 else 9)
+            axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13 if len(classes) == 2 else -0.2), handlelength=2.6)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        figure.suptitle(title or "Curves of every run", x=0.01, ha="left")
+    return path
+
+
+def _curve(axes: Axes, side: Side, name: str, classes: Sequence[str], kind: str, index: int) -> None:
+    areas = []
+    style: Any = {"color": CYCLE[index % len(CYCLE)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+    for number, run in enumerate(side.runs):
+        known = run.predictions[run.predictions["label"].isin(classes)]
+        truth, score = known["label"] == name, known[f"probability_{name}"]
+        if kind == "ROC":
+            x, y, _ = roc_curve(truth, score)
+            areas.append(roc_auc_score(truth, score))
+        else:
+            y, x, _ = precision_recall_curve(truth, score)
+            areas.append(average_precision_score(truth, score))
+        (line,) = axes.plot(x, y, linewidth=2 if len(side.runs) == 1 else 1.2, **style)
+        if number == len(side.runs) - 1:
+            short = side.name if len(classes) == 2 else _shortened(side.name)
+            line.set_label(f"{short}, {'AUC' if kind == 'ROC' else 'AP'} {np.mean(areas):.3f}")
+
+
+def _shortened(name: str, length: int = 30) -> str:
+    return name if len(name) <= length else f"{name[: length // 2 - 1]}...{name[-length // 2 + 2 :]}"
+
+
+def most_different(sides: Sequence[Side], count: int) -> dict[str, list[int]]:
+    """Rows of the predictions to draw: those on whose DSC the sides differ most, and of the rest the typical (median mean DSC).
+
+    Returns:
+        `{"runs differ most": [...], "typical": [...]}`; images whose masks are not scored by all are left out.
+    """
+    table = pd.DataFrame({index: side.predictions["dsc"] for index, side in enumerate(sides)}).dropna()
+    spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable")
+    first = list(spread.index[:count])
+    mean = table.drop(index=first).mean(axis=1)
+    near = (mean - mean.median()).abs().sort_values(kind="stable")
+    chosen = {"runs differ most": first, "typical": list(near.index[:count])}
+    return {name: rows for name, rows in chosen.items() if rows}
+
+
+def outlines(
+    sides: Sequence[Side], load: LoadOriginal, path: Path, count: int = 4, title: str = "", synthetic: bool = False
+) -> Path | None:
+    """Draws images with the outline of every run's mask and the true one.
+
+    Source: paper 001, figures 5 and 7, where a few images of each class bear the outlines of two networks and the truth.
+
+    **Deviations from the paper**: the images are chosen by rule (`most_different`), not by hand; the data set's own order of
+    classes is not kept apart.
+
+    Args:
+        sides: all of the comparison; those with masks are drawn, all runs of a side in one colour.
+        load: reads an image and its true mask.
+        path: file to write.
+        count: images per row.
+        title: heading.
+        synthetic: mark the figure.
+
+    Returns:
+        `path`, or None where fewer than two sides have masks.
+    """
+    drawn = {index: side for index, side in enumerate(sides) if "dsc" in side.runs[0].predictions}
+    chosen = most_different(list(drawn.values()), count) if len(drawn) > 1 else {}
+    if not chosen:
+        return None
+    named = letters(sides)
+    columns = max(len(rows) for rows in chosen.values())
+    height = len(chosen) * (2.35 + 0.16 * (1 + len(drawn))) + 0.2 * (len(drawn) + 1) + 0.4
+    with _figure(path, (max(3.1 * columns, 6.0), height), synthetic) as figure:
+        grid = figure.subplots(len(chosen), columns, squeeze=False)
+        for line, (name, rows) in zip(grid, chosen.items(), strict=True):
+            for axes in line[len(rows) :]:
+                axes.set_visible(False)
+            for axes, row in zip(line, rows, strict=False):
+                image = sides[0].runs[0].predictions.loc[row]
+                picture, truth = load(str(image["dataset"]), str(image["image_id"]))
+                draw_outlines(axes, picture, _masks(drawn, row, truth))
+                axes.set_title(_caption(list(drawn.values()), named, row), fontsize=8.5, loc="left")
+            line[0].set_ylabel(name, fontsize=12, weight="bold")
+        stroke = [withStroke(linewidth=3.5, foreground="#1B2430")]
+        handles = [Line2D([], [], color=TRUTH, linewidth=2, path_effects=stroke, label="truth")]
+        for index, side in drawn.items():
+            style: Any = {"color": OUTLINES[index % len(OUTLINES)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+            label = f"{named[side.name]}: {side.name}"
+            handles.append(Line2D([], [], linewidth=2, path_effects=stroke, label=label, **style))
+        figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=3)
+        figure.suptitle(title or "Outlines of every run", x=0.01, ha="left", weight="bold")
+    return path
+
+
+def _caption(sides: Sequence[Side], named: dict[str, str], row: int) -> str:
+    image = sides[0].runs[0].predictions.loc[row]
+    lines = [f"{image['image_id']}" + (f", {image['label']}" if image["label"] else "")]
+    for side in sides:
+        said = list(dict.fromkeys(str(run.predictions.loc[row].get("predicted", "")) for run in side.runs))
+        told = f", predicted {' or '.join(said)}" if any(said) else ""
+        lines.append(f"{named[side.name]}: DSC {float(side.predictions['dsc'][row]):.3f}{told}")
+    return "\n".join(lines)
+
+
+def _masks(sides: Mapping[int, Side], row: int, truth: np.ndarray) -> list[tuple[np.ndarray, str, str]]:
+    """The true mask and every run's, with colour and line style."""
+    masks = [(truth, TRUTH, "-")]
+    for index, side in sides.items():
+        for run in side.runs:
+            mask = run.mask(row)
+            if mask is not None and mask.shape == truth.shape:
+                masks.append((mask, OUTLINES[index % len(OUTLINES)], LINE_STYLES[index % len(LINE_STYLES)]))
+    return masks

@@ -1,0 +1,101 @@
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_skin.evaluation import comparison_figures as figures
+from keras_skin.evaluation.comparison import compare, group_by_seed
+from keras_skin.evaluation.measured_run import read_runs
+from tests.evaluation.run_folders import SIZE, images, truth_of, write_run
+
+BANNER = (0xB0, 0x00, 0x20)
+SEVEN = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def like(picture, colour, tolerance=30):
+    wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
+    return (np.abs(picture - wanted).max(axis=2) < tolerance).sum()
+
+
+def load(dataset, image_id):
+    assert dataset == "isic2016"
+    return np.full((*SIZE, 3), 120, np.uint8), truth_of(int(image_id[-7:]))
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    folder, table = tmp_path_factory.mktemp("runs"), images()
+    paths = [write_run(folder / "unet", table, experiment="unet_isic2016", tasks=("mask",), shift=1)]
+    paths += [write_run(folder / "resnet", table, experiment="resnet50_isic2016", tasks=("label",))]
+    paths += [write_run(folder / f"jrl{seed}", table, overrides=[f"train.seed={seed}"], seed=seed, shift=3) for seed in range(2)]
+    return group_by_seed(read_runs(paths, "test"))
+
+
+def drawings(sides):
+    comparison = compare(sides, resamples=50)
+    rows = [row for row in comparison.rows if row.metric in ("dsc", "auc")]
+    return {
+        "differences": lambda path, **mark: figures.differences(comparison, rows, path, **mark),
+        "curves": lambda path, **mark: figures.curves(sides, ("benign", "malignant"), path, **mark),
+        "outlines": lambda path, **mark: figures.outlines(sides, load, path, count=2, **mark),
+    }
+
+
+@pytest.mark.parametrize("name", ["differences", "curves", "outlines"])
+def test_figures_are_written_and_synthetic_ones_are_marked(sides, tmp_path, name):
+    draw = drawings(sides)[name]
+    plain = pixels(draw(tmp_path / "deep" / "plain.png"))
+    assert plain.std() > 0
+    assert not (plain == BANNER).all(axis=2).any()
+    assert ((pixels(draw(tmp_path / "marked.png", synthetic=True)) == BANNER).all(axis=2)).sum() > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
+
+
+def test_a_side_has_one_colour_in_every_figure_whoever_is_drawn_beside_it(sides, tmp_path):
+    drawn = drawings(sides)
+    curves, differences = (pixels(drawn[name](tmp_path / f"{name}.png")) for name in ("curves", "differences"))
+    blue, red, green = figures.CYCLE[:3]  # unet, resnet, jrl
+    assert like(curves, blue) == 0
+    assert like(curves, red) > 200
+    assert like(curves, green) > 200
+    assert like(differences, green) > 200
+    outlines = pixels(drawn["outlines"](tmp_path / "outlines.png"))
+    assert like(outlines, figures.OUTLINES[0]) > 300
+    assert like(outlines, figures.OUTLINES[1]) == 0
+    assert like(outlines, figures.OUTLINES[2]) > 300
+
+
+def test_classes_have_a_panel_each(tmp_path):
+    table = images(60, SEVEN)
+    runs = [
+        write_run(tmp_path / name, table, classes=SEVEN, tasks=("label",), experiment=experiment)
+        for name, experiment in (("a", "resnet50_isic2016"), ("b", "jrl_isic2016"))
+    ]
+    sides = group_by_seed(read_runs(runs, "test"))
+    path = figures.curves(sides, SEVEN, tmp_path / "curves.png")
+    height, width = pixels(path).shape[:2]
+    assert width > height  # two rows of four
+
+
+def test_images_on_which_the_runs_differ_most_come_first_and_none_twice(sides):
+    drawn = [sides[0], sides[2]]
+    chosen = figures.most_different(drawn, 3)
+    spread = (drawn[0].predictions["dsc"] - drawn[1].predictions["dsc"]).abs()
+    assert chosen["runs differ most"] == list(spread.sort_values(ascending=False, kind="stable").index[:3])
+    assert not set(chosen["typical"]) & set(chosen["runs differ most"])
+    assert len(chosen["typical"]) == 3
+    averaged = np.mean([run.predictions["dsc"] for run in sides[2].runs], axis=0)
+    np.testing.assert_allclose(sides[2].predictions["dsc"], averaged)
+
+
+def test_nothing_to_draw_writes_nothing(sides, tmp_path):
+    path = tmp_path / "figure.png"
+    assert figures.curves(sides[:1], ("benign", "malignant"), path) is None
+    assert figures.outlines(sides[:2], load, path) is None
+    assert figures.differences(compare(sides, resamples=0), [], path) is None
+    assert not path.exists()
