@@ -1,0 +1,132 @@
+"""`python -m keras_skin.compare RUN RUN...`: finished runs side by side, on the same test images.
+
+Exit codes: 0 done; 2 the runs cannot be compared (message, no traceback); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_skin.data.originals import Originals
+    from keras_skin.evaluation.comparison_figures import LoadOriginal
+    from keras_skin.evaluation.measured_run import MeasuredRun
+
+_EPILOG = """\
+what is compared with what:
+  RUN RUN...             each run with the first one; runs that differ in nothing but their seed count as one, averaged
+  RUN... --against RUN...  the mean of the runs before with the mean of the runs behind: two recipes, several seeds each
+intervals: paired bootstrap over patients, lesions or images, the same for every run, and over the runs of a side.
+
+examples:  python -m keras_skin.compare runs/unet_isic2016-* runs/jrl_isic2016-* --html compared.html
+           python -m keras_skin.compare runs/msfa-1 runs/msfa-2 runs/msfa-3 --against runs/plain-1 runs/plain-2 runs/plain-3
+           python -m keras_skin.compare runs/a runs/b --split external/ph2 --out compared"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.compare",
+        description="Compare finished runs on the same images: differences with intervals, box plots, curves, outlines. "
+        "Research software, not a medical device.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument(
+        "--against", nargs="+", metavar="RUN", type=Path, default=[], help="runs that the runs before are compared with"
+    )
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with figures (one file, nothing is loaded)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write comparison.json, comparison.html and figures/ there")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=os.environ.get("KERAS_SKIN_DATA"),
+        help="where the data sets lie now, for the outlines (default: $KERAS_SKIN_DATA, else where the first run found them)",
+    )
+    parser.add_argument("--split", metavar="PART", default="test", help="test (default), validation or external/NAME")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    from keras_skin.registry import UserError
+
+    try:
+        _compare(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from keras_skin.evaluation import comparison_report
+    from keras_skin.evaluation.comparison import compare, group_by_seed, name_sides
+    from keras_skin.evaluation.measured_run import read_runs
+    from keras_skin.registry import UserError
+
+    if options.html and options.html.is_dir():
+        raise UserError(f"--html {options.html} is a folder, expected a file to write.")
+    if options.out:
+        comparison_report.require_new(options.out)
+    runs = read_runs([*options.runs, *options.against], options.split)
+    if options.against:
+        count = len(options.runs)
+        sides, reference = name_sides([runs[:count], runs[count:]]), 1
+    else:
+        sides, reference = group_by_seed(runs), 0
+    comparison = compare(sides, reference)
+    originals = _originals(runs[0], options.data)
+    drawn = bool(options.html or options.out)
+    notes = [f"Outlines are not drawn: {problem}" for problem in originals.problems if drawn and "dsc" in runs[0].predictions]
+    comparison = comparison_report.with_notes(comparison, notes, originals.synthetic)
+    print(comparison_report.format_comparison(comparison))
+    load = None if originals.problems else _loader(originals)
+    try:
+        if options.out:
+            comparison_report.write_folder(options.out, comparison, load)
+        if options.html:
+            with tempfile.TemporaryDirectory() as folder:
+                pictures = comparison_report.draw_figures(comparison, Path(folder), load)
+                comparison_report.write_page(options.html, comparison, pictures)
+    except OSError as error:
+        raise UserError(f"{error.filename or options.html or options.out}: {error.strerror or error}.") from error
+    for kind, path in (("Page", options.html), ("Folder", options.out)):
+        if path:
+            print(f"{kind}: {path}")
+
+
+def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
+    from keras_skin.data.originals import find_originals
+
+    datasets = dict.fromkeys(run.predictions["dataset"])
+    return find_originals(run.experiment, datasets, run.data_dir if run.synthetic else data_dir or run.data_dir)
+
+
+def _loader(originals: Originals) -> LoadOriginal:
+    def load(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        from keras_skin.console import quiet_import
+
+        with quiet_import():  # only here: without outlines the command needs no TensorFlow
+            from keras_skin.data import images
+        image, mask = originals.files[dataset, image_id]
+        return images.load_image(image).numpy().astype("uint8"), images.load_mask(mask).numpy()[..., 0] > 0.5
+
+    return load
+
+
+if __name__ == "__main__":
+    sys.exit(main())
