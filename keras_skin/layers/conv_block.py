@@ -12,7 +12,9 @@ from keras_skin.layers.batch_normalization import BatchNormalization
 MOMENTUM = 0.9
 
 
-def convolution(features: int, kernel_size: int = 3, strides: int = 1, name: str | None = None) -> keras.layers.Conv2D:
+def convolution(
+    features: int, kernel_size: int = 3, strides: int = 1, name: str | None = None, dilation: int = 1
+) -> keras.layers.Conv2D:
     """A "same" convolution without bias, for use in front of a batch normalisation.
 
     Args:
@@ -20,9 +22,17 @@ def convolution(features: int, kernel_size: int = 3, strides: int = 1, name: str
         kernel_size: side of the square kernel.
         strides: 1, or 2 to halve height and width.
         name: name of the layer.
+        dilation: distance of the kernel's taps, in positions.
     """
     return keras.layers.Conv2D(
-        features, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+        features,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        dilation_rate=dilation,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
     )
 
 

@@ -18,15 +18,15 @@ def multi_scale_aggregation(
 ) -> Any:
     """Averages a feature map over each window size, concatenates the results and projects them to as many channels as before.
 
-    Source: paper 003 (multi-scale ResNet18 on HAM10000), section III-C, equation 1 and figure 2: F' = W_1x1 * Concat(AvgPool_k(F))
-    for k in 4, 8, 16.
+    Source: paper 003 (multi-scale ResNet18 on HAM10000), section III-C, equation 1 and figure 2:
+    F_MSFA = W_1x1 * Concat(AvgPool_k(F)) for k in 4, 8, 16.
 
     Averages move by one position and run over the positions inside the map alone: a window that reaches beyond the border is
-    clipped, not filled with zeros. So on ResNet18's 7x7 map of an image of 224x224 the window of 16 is the mean of the whole map.
+    clipped, not filled with zeros. So on ResNet18's 7x7 map of a 224x224 image the window of 16 gives the mean of the whole map.
 
-    The projection is a bottleneck, C * len(windows) -> `bottleneck` -> C. A single 1x1 convolution from 1536 to 512 channels would
-    take 0.79 M parameters; the paper prints "< 0.3 M" for the module and about 11.5 M for the whole network, and its figure 2 calls
-    the convolution a bottleneck. 1536 -> 128 -> 512 takes 0.26 M and meets both numbers.
+    The projection is a bottleneck, C * len(windows) -> `bottleneck` -> C. A single 1x1 convolution from 1536 to 512 channels
+    would take 0.79 M parameters; the paper prints "< 0.3 M" for the module and about 11.5 M for the whole network, and its
+    figure 2 calls the convolution a bottleneck. 1536 -> 128 -> 512 takes 0.26 M and meets both numbers.
 
     Args:
         inputs: symbolic tensor (B, H, W, C).

@@ -1,0 +1,137 @@
+"""The dual-task network: its parts and their sizes, its single-task halves, its weights and its messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import conformance
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from keras_skin.models.backbones import BACKBONES
+from keras_skin.models.dual_task import dual_task
+from keras_skin.registry import UserError
+
+# ResNet34 without its top, as torchvision counts it, and KerasHub's variant, whose count has the moving statistics too.
+RESNET34, RESNET34_VD = 21_797_672 - 513_000, 21_838_408 - 513_000
+# segmentation_models_pytorch 0.3: Unet("resnet34", classes=1), which counts no moving statistics.
+UNET_RESNET34 = 24_436_369
+DECODER_STATISTICS = 2 * 2 * (256 + 128 + 64 + 32 + 16)
+
+
+def build(**arguments: object) -> keras.Model:
+    return dual_task(image_size=(64, 64), classes=3, **arguments)
+
+
+def shapes(model: keras.Model, *names: str) -> list[tuple[int, ...]]:
+    return [model.get_layer(name).output.shape[1:] for name in names]
+
+
+def test_feature_layers_at_the_published_size() -> None:
+    model = dual_task()
+    assert {key: value.shape for key, value in model.output.items()} == {"mask": (None, 224, 224, 1), "label": (None, 7)}
+    levels = [f"encoder_{level}" for level in range(1, 6)]
+    assert shapes(model, *levels) == [(112, 112, 64), (56, 56, 64), (28, 28, 128), (14, 14, 256), (7, 7, 512)]
+    levels = [f"decoder_{level}" for level in range(5, 0, -1)]
+    assert shapes(model, *levels) == [(14, 14, 256), (28, 28, 128), (56, 56, 64), (112, 112, 32), (224, 224, 16)]
+    fused = ("classifier_encoder_6", "both_encoders", "fused", "cam_features", "pooled")
+    assert shapes(model, *fused) == [(7, 7, 1280), (7, 7, 1792), (7, 7, 512), (7, 7, 512), (512,)]
+
+
+def test_the_unet_is_that_of_the_library_which_the_paper_names() -> None:
+    assert build(tasks="segmentation").count_params() == UNET_RESNET34 - RESNET34 + RESNET34_VD + DECODER_STATISTICS
+
+
+def test_shared_classifier_has_no_second_backbone() -> None:
+    model = build(classifier="shared")
+    assert not [layer.name for layer in model.layers if layer.name.startswith("classifier_")]
+    inputs = conformance.images(model)
+    outputs = [model.get_layer(name).output for name in ("encoder_5", "cam_features")]
+    deepest, explained = keras.Model(model.input, outputs).predict_on_batch(inputs)
+    np.testing.assert_array_equal(explained, deepest)
+
+
+@pytest.mark.slow
+def test_wider_second_backbone() -> None:
+    model = build(classifier="efficientnet_b3")
+    assert shapes(model, "classifier_encoder_6", "fused") == [(2, 2, 1536), (2, 2, 512)]
+
+
+@pytest.mark.parametrize(("task", "output"), [("segmentation", "mask"), ("classification", "label")])
+def test_single_tasks_are_halves_of_the_whole(task: str, output: str) -> None:
+    whole = conformance.tiny("dual_task", {})
+    half = conformance.tiny("dual_task", {"tasks": task})
+    assert list(half.output) == [output]
+    taken = [layer for layer in half.layers if layer.weights]
+    for layer in taken:
+        layer.set_weights(whole.get_layer(layer.name).get_weights())
+    assert 0 < len(taken) < len([layer for layer in whole.layers if layer.weights])
+    inputs = conformance.images(whole)
+    expected = whole.predict_on_batch(inputs)[output]
+    np.testing.assert_allclose(half.predict_on_batch(inputs)[output], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"classifier": "shared", "dilated_bottleneck": True}, {"tasks": "segmentation"}, {"tasks": "classification"}],
+    ids=["shared", "segmentation", "classification"],
+)
+def test_other_forms_keep_the_contract(arguments: dict) -> None:
+    conformance.check_builder_contract("dual_task", arguments)
+    conformance.check_builder_trains("dual_task", arguments)
+
+
+def test_what_is_explained_decides_the_class() -> None:
+    model = conformance.tiny("dual_task", {})
+    features = model.get_layer("cam_features").output
+    found = keras.Model(model.input, {"features": features, **model.output}).predict_on_batch(conformance.images(model))
+    below = keras.Model(features, model.output["label"])
+    np.testing.assert_allclose(below.predict_on_batch(found["features"]), found["label"], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_explained_of_the_mask_alone_is_what_the_decoder_takes() -> None:
+    model = build(tasks="segmentation")
+    (node,) = model.get_layer("cam_features")._outbound_nodes
+    assert node.operation.name == "decoder_5_upsample"
+
+
+def test_dilated_bottleneck_feeds_the_decoder_alone() -> None:
+    model = build(dilated_bottleneck=True, classifier="shared")
+    assert [model.get_layer(f"bottleneck_dilation_{rate}_conv").dilation_rate for rate in (1, 2, 3)] == [(1, 1), (2, 2), (3, 3)]
+    assert shapes(model, "bottleneck_dilations", "bottleneck") == [(2, 2, 3 * 128), (2, 2, 512)]
+    plain = build(classifier="shared")
+    kernels = 3 * 9 * 512 * 128 + 3 * 128 * 512
+    assert model.count_params() - plain.count_params() == kernels + 4 * (3 * 128 + 512)
+    for layer in plain.layers:
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    inputs = conformance.images(plain)
+    with_it, without = model.predict_on_batch(inputs), plain.predict_on_batch(inputs)
+    np.testing.assert_allclose(with_it["label"], without["label"], atol=1e-5)
+    assert not np.allclose(with_it["mask"], without["mask"], atol=1e-3)
+
+
+def test_weights_of_one_backbone_leave_the_other_random(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    source = keras_hub.models.ResNetBackbone(image_shape=(64, 64, 3), **BACKBONES["resnet34"].source.arguments)
+    path = tmp_path / "resnet34.weights.h5"
+    source.save_weights(path)
+    model = build(weights={"resnet34": str(path)}, classifier="shared")
+    expected = {tuple(weight.shape): weight for weight in source.get_weights()}[(3, 3, 512, 512)]
+    kernels = [layer.get_weights()[0] for layer in model.layers if layer.weights and isinstance(layer, keras.layers.Conv2D)]
+    assert any(kernel.shape == expected.shape and np.array_equal(kernel, expected) for kernel in kernels)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(
+        UserError, match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask'"
+    ):
+        dual_task(classes=1, classifier="efficientnet", tasks="mask")
+    with pytest.raises(UserError, match=r"names 'resnet50', which this network does not have\..*resnet34, efficientnet_b0"):
+        dual_task(weights={"resnet50": None})
+    with pytest.raises(UserError, match=r"one entry per backbone: \{\"resnet34\": \"...\", \"efficientnet_b0\": \"...\"\}"):
+        dual_task(weights="some/file.h5")
+    with pytest.raises(UserError, match="multiples of 32; the nearest is 224x224"):
+        dual_task(image_size=(220, 224))
