@@ -14,8 +14,15 @@ import pytest
 import keras_skin.layers
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.layers.cbam import CBAM
+from keras_skin.layers.class_frequency import ClassFrequencyClassifier
 from keras_skin.layers.class_token import ClassToken
+from keras_skin.layers.column_tokens import ColumnTokens
+from keras_skin.layers.enlargement import Enlargement, LearnedEnlargement
+from keras_skin.layers.metablock import MetaBlock
+from keras_skin.layers.metanet import MetaNet
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
+from keras_skin.layers.super_resolution import SuperResolutionLoss
+from keras_skin.layers.visual_attention import VisualAttention
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -28,9 +35,17 @@ CASES = [
     (BatchNormalization, {}, normal(5, 3)),
     (CBAM, {"hidden_units": 4}, normal(2, 8, 6, 5)),
     (CBAM, {"hidden_units": 1, "kernel_size": 3}, normal(1, 3, 3, 2)),
+    (ClassFrequencyClassifier, {"classes": 3, "strength": 0.3, "class_counts": (5, 9, 40)}, normal(2, 7)),
     (ClassToken, {}, normal(2, 5, 8)),
+    (ColumnTokens, {"features": 4}, normal(2, 5)),
+    (Enlargement, {"interpolation": "lanczos3"}, abs(normal(2, 4, 6, 3)) * 100),
+    (LearnedEnlargement, {}, abs(normal(2, 4, 6, 3)) * 100),
+    (MetaBlock, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
+    (MetaNet, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
+    (SuperResolutionLoss, {}, [normal(2, 4, 6, 3), normal(2, 4, 6, 3)]),
+    (VisualAttention, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
 ]
 every_case = pytest.mark.parametrize(("kind", "arguments", "inputs"), CASES)
 

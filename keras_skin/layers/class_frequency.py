@@ -1,0 +1,115 @@
+"""Two dense layers whose weights are held down the more, the rarer the classes that they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+HIDDEN_COEFFICIENTS = ("outgoing", "uniform")
+_EPSILON = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="keras_skin")
+class ClassFrequencyClassifier(keras.layers.Layer):
+    """A hidden dense layer with ReLU and the class logits, with class-frequency regularisation of both kernels.
+
+    Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), equation 4: the penalty is
+    sum_i f_i |W_before,i|_1 + sum_j f_j |W_cls,j|_1, with f_c = 1 / n_c for a class of n_c training images, not normalised. W_i
+    is what leads into unit i, without its bias.
+
+    Give the layer `dtype="float32"`, so that logits and penalty are float32 under any precision policy.
+
+    Args:
+        classes: number of logits.
+        hidden_units: width of the hidden layer, 256 in the paper.
+        strength: the penalty's weight in the model's loss (the paper's gamma times lambda), 0 or more; 0 takes it away.
+        class_counts: images of each class in the training part, all positive, in the order of the logits; needed where
+            `strength` is positive.
+        hidden_coefficient: f_i of a hidden unit. `"outgoing"`: the mean of f_c over the classes, weighted by the absolute weights
+            that lead from the unit to each class, through which no gradient flows; `"uniform"`: the mean of f_c for every unit.
+        **kwargs: base layer arguments.
+
+    Call arguments:
+        inputs: fused features (B, D).
+
+    Returns:
+        Logits (B, classes).
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    **Deviations from the paper**: it says that f_i are "class-specific" for the 256 hidden units, too, but not how: a hidden unit
+    belongs to no class. Hence `hidden_coefficient`.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        hidden_units: int = 256,
+        strength: float = 0.0,
+        class_counts: Sequence[int] | None = None,
+        hidden_coefficient: str = "outgoing",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if strength < 0:
+            raise ValueError(f"strength is {strength}, expected 0 or more.")
+        if hidden_coefficient not in HIDDEN_COEFFICIENTS:
+            raise ValueError(f"hidden_coefficient is {hidden_coefficient!r}, expected one of {', '.join(HIDDEN_COEFFICIENTS)}.")
+        counts = None if class_counts is None else [int(count) for count in class_counts]
+        if strength and (counts is None or len(counts) != classes or min(counts) < 1):
+            raise ValueError(f"class_counts is {counts}, expected {classes} positive numbers: images of each class in training.")
+        self.classes = classes
+        self.hidden_units = hidden_units
+        self.strength = strength
+        self.class_counts = counts
+        self.hidden_coefficient = hidden_coefficient
+
+    def build(self, input_shape: Any) -> None:
+        self.hidden = keras.layers.Dense(
+            self.hidden_units, activation="relu", kernel_initializer="he_normal", name="hidden", dtype=self.dtype_policy
+        )
+        self.logits = keras.layers.Dense(self.classes, name="logits", dtype=self.dtype_policy)
+        self.hidden.build(input_shape)
+        self.logits.build((None, self.hidden_units))
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        if self.strength:
+            self.add_loss(self.strength * self.penalty())
+        return self.logits(self.hidden(inputs))
+
+    def penalty(self) -> Any:
+        """Equation 4 without lambda: a float32 scalar."""
+        before, classifier = (ops.cast(layer.kernel, "float32") for layer in (self.hidden, self.logits))
+        return ops.sum(self.hidden_coefficients() * ops.sum(ops.abs(before), axis=0)) + ops.sum(
+            self.class_coefficients() * ops.sum(ops.abs(classifier), axis=0)
+        )
+
+    def class_coefficients(self) -> Any:
+        """f_c of the classes, (classes,) float32."""
+        return ops.convert_to_tensor([1 / count for count in self.class_counts or ()], dtype="float32")
+
+    def hidden_coefficients(self) -> Any:
+        """f_i of the hidden units, (hidden_units,) float32."""
+        coefficients = self.class_coefficients()
+        if self.hidden_coefficient == "uniform":
+            return ops.broadcast_to(ops.mean(coefficients), (self.hidden_units,))
+        outgoing = ops.abs(ops.stop_gradient(ops.cast(self.logits.kernel, "float32")))
+        return ops.sum(outgoing * coefficients, axis=1) / (ops.sum(outgoing, axis=1) + _EPSILON)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (input_shape[0], self.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "hidden_units": self.hidden_units,
+            "strength": self.strength,
+            "class_counts": self.class_counts,
+            "hidden_coefficient": self.hidden_coefficient,
+        }

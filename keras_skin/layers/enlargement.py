@@ -1,0 +1,153 @@
+"""Images enlarged to twice their size: by interpolation, or by a small network that learns it from the images themselves."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos3")
+_SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3}
+
+
+def enlarge(images: Any, interpolation: str = "bicubic") -> Any:
+    """Twice the height and width by interpolation, as `Enlargement` does; not clipped.
+
+    Two products with constant matrices, for XLA compiles neither bicubic nor Lanczos resizing of TensorFlow.
+
+    Args:
+        images: (B, H, W, C); H and W fixed.
+        interpolation: one of `INTERPOLATIONS`.
+
+    Returns:
+        (B, 2 H, 2 W, C) of the same type.
+    """
+    rows, columns = (ops.cast(interpolation_matrix(size, interpolation), images.dtype) for size in images.shape[1:3])
+    return ops.einsum("ih,jw,bhwc->bijc", rows, columns, images)
+
+
+@functools.cache
+def interpolation_matrix(size: int, interpolation: str) -> np.ndarray:
+    """The (2 size, size) float32 matrix that doubles a row of pixels: pixel centres at half positions, rows of sum 1."""
+    centres = (np.arange(2 * size) + 0.5) / 2 - 0.5
+    weights = _kernel(np.abs(centres[:, None] - np.arange(size)), interpolation)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _kernel(distance: np.ndarray, interpolation: str) -> np.ndarray:
+    if interpolation == "bilinear":
+        values = 1 - distance
+    elif interpolation == "bicubic":  # Keys' cubic convolution, a = -1/2
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        values = np.where(distance < 1, near, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2)
+    else:
+        values = np.sinc(distance) * np.sinc(distance / 3)
+    return np.where(distance < _SUPPORT[interpolation], values, 0)
+
+
+@keras.saving.register_keras_serializable(package="keras_skin")
+class Enlargement(keras.layers.Layer):
+    """Images at twice their size, scaled to [0, 1]: the target of an auxiliary super-resolution.
+
+    Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Auxiliary task": bilinear and bicubic interpolation. Bicubic is Keys'
+    (a = -1/2), `lanczos3` Lanczos' windowed sinc of radius 3; both overshoot at edges, and the result is clipped.
+
+    Args:
+        interpolation: one of `INTERPOLATIONS`.
+        **kwargs: base layer arguments.
+
+    Call arguments:
+        inputs: images (B, H, W, C) in 0..255, H and W fixed.
+
+    Returns:
+        Images (B, 2 H, 2 W, C) in [0, 1].
+
+    Raises:
+        ValueError: if there is no such interpolation.
+
+    Example:
+
+    >>> Enlargement("bilinear")(keras.ops.ones((2, 4, 6, 3))).shape
+    TensorShape([2, 8, 12, 3])
+    """
+
+    def __init__(self, interpolation: str = "bicubic", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(INTERPOLATIONS)}.")
+        self.interpolation = interpolation
+
+    def call(self, inputs: Any) -> Any:
+        return ops.clip(enlarge(inputs / 255, self.interpolation), 0.0, 1.0)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        batch, height, width, channels = input_shape
+        return (batch, 2 * height, 2 * width, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "interpolation": self.interpolation}
+
+
+@keras.saving.register_keras_serializable(package="keras_skin")
+class LearnedEnlargement(keras.layers.Layer):
+    """The same by a small network that learns, beside the model, to undo the halving of the model's own images.
+
+    Three convolutions (5x5, 3x3, 3x3) on the small image and a rearrangement of channels into pixels, as in ESPCN (Shi et al.,
+    CVPR 2016), added to the bicubic enlargement, with which it begins: the last convolution starts at zero. It is trained on
+    the images halved by averages of 2x2 pixels against the images themselves, as in "zero-shot" super-resolution (Shocher et
+    al., CVPR 2018), by a loss of its own in training; its result is a target, so that no gradient flows through it.
+
+    Args:
+        features: channels of the first two convolutions.
+        **kwargs: base layer arguments.
+
+    Call arguments:
+        inputs: images (B, H, W, 3) in 0..255, H and W fixed and even.
+        training: whether the mean squared error of the restored images is added to the model's loss.
+
+    Returns:
+        Images (B, 2 H, 2 W, 3) in [0, 1].
+
+    **Deviations from the paper**: Khurshid et al., Sci. Rep. 2025, name two published networks with weights trained elsewhere.
+    """
+
+    def __init__(self, features: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.features = features
+
+    def build(self, input_shape: Any) -> None:
+        channels = input_shape[-1]
+        arguments: dict[str, Any] = {"padding": "same", "dtype": self.dtype_policy}
+        hidden = {"activation": "relu", "kernel_initializer": "he_normal"}
+        self.conv_1 = keras.layers.Conv2D(self.features, 5, name="conv_1", **hidden, **arguments)
+        self.conv_2 = keras.layers.Conv2D(self.features, 3, name="conv_2", **hidden, **arguments)
+        self.conv_3 = keras.layers.Conv2D(4 * channels, 3, name="conv_3", kernel_initializer="zeros", **arguments)
+        widths = (channels, self.features, self.features)
+        for layer, width in zip((self.conv_1, self.conv_2, self.conv_3), widths, strict=True):
+            layer.build((*input_shape[:-1], width))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        images = inputs / 255
+        if training:
+            restored = self._enlarge(ops.average_pool(images, 2))
+            error = ops.cast(restored, "float32") - ops.cast(images, "float32")
+            self.add_loss(ops.mean(ops.square(error)))
+        return ops.stop_gradient(ops.clip(self._enlarge(images), 0.0, 1.0))
+
+    def _enlarge(self, images: Any) -> Any:
+        details = self.conv_3(self.conv_2(self.conv_1(images)))
+        _, height, width, channels = images.shape
+        details = ops.reshape(details, (-1, height, width, 2, 2, channels))
+        details = ops.reshape(ops.transpose(details, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels))
+        return enlarge(images) + details
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        batch, height, width, channels = input_shape
+        return (batch, 2 * height, 2 * width, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "features": self.features}
