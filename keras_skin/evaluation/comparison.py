@@ -260,7 +260,7 @@ def _notes(sides: Sequence[Side], rows: Sequence[Row]) -> Iterator[str]:
             yield f"The runs of {side.name} differ in more than their seed: {', '.join(differing)}."
     alone = [side.name for side in sides if len(side.runs) == 1]
     if alone:
-        verb = "is one training run" if len(alone) == 1 else "are one training run each"
+        verb = "is a single run" if len(alone) == 1 else "are single runs"
         yield f"{', '.join(alone)} {verb}: intervals speak of other images, not of another training."
     for side in sides:
         dry = [run.path.name for run in side.runs if run.told.get("dry_run")]

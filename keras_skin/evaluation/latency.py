@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def measure_latency(
         predict: maps a batch's inputs to outputs and returns when they are there (NumPy arrays, not promises of a device).
         inputs: name -> (N, ...) array with N >= 1; repeated or cut to the size of a batch.
         batch_sizes: sizes to measure.
-        seconds: time for each size, warm-up included.
+        seconds: time for each size, after its warm-up (the first call may trace and compile for as long as it takes).
         device: what it runs on, for the reader.
 
     Returns:
@@ -51,7 +51,7 @@ def measure_latency(
     skipped: list[dict[str, Any]] = []
     for size in batch_sizes:
         values = size * sum(int(np.prod(array.shape[1:])) for array in inputs.values())
-        expected = size * 1e-3 * measured[0]["median"] * (WARM_UP + CALLS[0]) / 2 if measured else 0.0
+        expected = size * 1e-3 * measured[0]["median"] * CALLS[0] / 2 if measured else 0.0
         if values > MAX_INPUT_VALUES:
             skipped.append({"batch_size": size, "reason": f"its input alone holds {values:,} values"})
         elif expected > seconds:  # even if a batch took half the time of as many single images
@@ -85,13 +85,12 @@ def _measure(
     measured: list[dict[str, Any]],
     skipped: list[dict[str, Any]],
 ) -> None:
-    end, times = time.perf_counter() + seconds, []
+    times: list[float] = []
     try:
-        for index, duration in enumerate(_durations(predict, batch)):
-            if index >= WARM_UP:
-                times.append(duration)
-            if time.perf_counter() > end or len(times) == CALLS[1]:
-                break
+        for _ in range(WARM_UP):
+            last = _duration(predict, batch)
+        while last * CALLS[0] <= seconds and sum(times) < seconds and len(times) < CALLS[1]:
+            times.append(_duration(predict, batch))
     except Exception as error:
         # TensorFlow's ResourceExhaustedError cannot be named here without importing TensorFlow
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
@@ -107,8 +106,7 @@ def _measure(
     )
 
 
-def _durations(predict: Callable[[Mapping[str, Any]], object], batch: Mapping[str, np.ndarray]) -> Iterator[float]:
-    while True:
-        begun = time.perf_counter()
-        predict(batch)
-        yield time.perf_counter() - begun
+def _duration(predict: Callable[[Mapping[str, Any]], object], batch: Mapping[str, np.ndarray]) -> float:
+    begun = time.perf_counter()
+    predict(batch)
+    return time.perf_counter() - begun

@@ -96,7 +96,7 @@ def test_seeds_of_one_experiment_are_averaged_and_widen_the_interval(tmp_path):
     one = row(compare(name_sides([[runs[0]], [runs[1]]])), "accuracy")
     assert np.ptp(found.differences[1]["ci95"]) > 1.1 * np.ptp(one.differences[1]["ci95"])
     assert any("recipe (3 runs): the mean over its runs (seeds 0, 1, 7)" in note for note in comparison.notes)
-    assert any(note.startswith("plain is one training run") for note in comparison.notes)
+    assert any(note.startswith("plain is a single run") for note in comparison.notes)
 
 
 def test_the_spread_of_the_runs_alone_enters_the_interval(tmp_path):
