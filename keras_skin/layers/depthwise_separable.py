@@ -1,4 +1,4 @@
-"""The depthwise separable convolution, for use in a `conv_block`."""
+"""The depthwise separable convolution, for use in front of a batch normalisation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 
 
 def separable_convolution(features: int, kernel_size: int = 3, name: str | None = None) -> keras.layers.SeparableConv2D:
-    """A "same" convolution of every channel by itself, then a 1x1 convolution that mixes them; no bias, in front of a normalisation.
+    """A "same" convolution of every channel by itself, then a 1x1 convolution that mixes them; without bias.
 
     Source: Howard et al., MobileNets, 2017, section 3.1, without the normalisation between the two steps. C input channels take
     `kernel_size` ** 2 * C + C * `features` weights, where a full convolution takes `kernel_size` ** 2 * C * `features`.

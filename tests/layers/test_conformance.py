@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import keras_skin.layers
+from keras_skin.layers.availability import AvailabilityMask, KnownFields
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.layers.cbam import CBAM
 from keras_skin.layers.class_frequency import ClassFrequencyClassifier
 from keras_skin.layers.class_token import ClassToken
 from keras_skin.layers.column_tokens import ColumnTokens
 from keras_skin.layers.enlargement import Enlargement, LearnedEnlargement
+from keras_skin.layers.field_tokens import FieldTokens
 from keras_skin.layers.metablock import MetaBlock
 from keras_skin.layers.metanet import MetaNet
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
@@ -30,6 +32,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 CASES = [
+    (AvailabilityMask, {"fields": 2}, [normal(3, 5), normal(3, 4)]),
     (BatchNormalization, {"momentum": 0.9}, normal(2, 4, 6, 3)),
     (BatchNormalization, {"scale": False, "center": False}, normal(2, 4, 6, 3)),
     (BatchNormalization, {}, normal(5, 3)),
@@ -39,6 +42,8 @@ CASES = [
     (ClassToken, {}, normal(2, 5, 8)),
     (ColumnTokens, {"features": 4}, normal(2, 5)),
     (Enlargement, {"interpolation": "lanczos3"}, abs(normal(2, 4, 6, 3)) * 100),
+    (FieldTokens, {"widths": [1, 3], "units": 4}, normal(2, 6)),
+    (KnownFields, {"widths": [1, 3]}, normal(2, 6)),
     (LearnedEnlargement, {}, abs(normal(2, 4, 6, 3)) * 100),
     (MetaBlock, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (MetaNet, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
