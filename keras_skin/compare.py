@@ -112,8 +112,8 @@ def _compare(options: argparse.Namespace) -> None:
 def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
     from keras_skin.data.originals import find_originals
 
-    datasets = dict.fromkeys(run.predictions["dataset"])
-    return find_originals(run.experiment, datasets, run.data_dir if run.synthetic else data_dir or run.data_dir)
+    wanted = run.predictions[["dataset", "image_id"]].itertuples(index=False, name=None)
+    return find_originals(run.experiment, wanted, run.data_dir if run.synthetic else data_dir or run.data_dir)
 
 
 def _loader(originals: Originals) -> LoadOriginal:

@@ -22,7 +22,7 @@ class Originals:
     Attributes:
         files: paths of image and mask, "" where there is no mask.
         synthetic: whether one of the data sets was rendered.
-        problems: why the files of a data set were not found, a sentence each.
+        problems: why files that were wanted were not found, a sentence for each data set.
     """
 
     files: Mapping[tuple[str, str], tuple[str, str]]
@@ -30,19 +30,20 @@ class Originals:
     problems: tuple[str, ...]
 
 
-def find_originals(experiment: Mapping[str, Any], datasets: Iterable[str], data_dir: Path | None) -> Originals:
+def find_originals(experiment: Mapping[str, Any], wanted: Iterable[tuple[str, str]], data_dir: Path | None) -> Originals:
     """Reads the tables of data sets as an experiment names them; no image is opened.
 
     Args:
         experiment: the content of a run's experiment.json.
-        datasets: names of the data sets wanted.
+        wanted: (data set, image id) of the images.
         data_dir: folder of the data sets.
     """
     data = experiment["data"]
     named = [data["train"], data.get("test"), *data.get("external", []), *data.get("extra_train", [])]
     files: dict[tuple[str, str], tuple[str, str]] = {}
     synthetic, problems = False, []
-    for name in dict.fromkeys(datasets):
+    wanted = list(wanted)
+    for name in dict.fromkeys(name for name, _ in wanted):
         settings = next((dict(item) for item in named if item and item["name"] == name), {"name": name})
         arguments: Any = {key: value for key, value in settings.items() if key not in CHOICES}
         try:
@@ -54,4 +55,7 @@ def find_originals(experiment: Mapping[str, Any], datasets: Iterable[str], data_
         rows = records.table[["image_id", "image", "mask"]].itertuples(index=False)
         files |= {(name, image_id): (image, mask) for image_id, image, mask in rows}
         synthetic |= (root / "SYNTHETIC.txt").is_file()
+        absent = [image_id for dataset, image_id in wanted if dataset == name and (name, image_id) not in files]
+        if absent:
+            problems.append(f"{len(absent)} images of {name} are not in {root}, the first is {absent[0]}.")
     return Originals(files, synthetic, tuple(problems))

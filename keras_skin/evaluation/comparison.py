@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -289,7 +290,7 @@ def _flattened(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
             if path or key not in SILENT:
                 yield from _flattened(value, f"{path}.{key}" if path else key)
     else:
-        yield path, str(values)
+        yield path, values if isinstance(values, str) else json.dumps(values)
 
 
 def _folder_name(run: MeasuredRun) -> str:
