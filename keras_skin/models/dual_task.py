@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import keras
 
+from keras_skin.layers.aspp import atrous_spatial_pyramid
 from keras_skin.layers.classifier import classifier as dense_head
 from keras_skin.layers.conv_block import conv_block, convolution
 from keras_skin.models import register
@@ -20,8 +21,6 @@ ENCODER = "resnet34"
 # Features of the decoder's levels, finest first, as in the library that the paper names (segmentation_models_pytorch).
 FILTERS = (16, 32, 64, 128, 256)
 FUSED = 512
-DILATIONS = (1, 2, 3)
-DILATED = 128
 HIDDEN = 256
 DROPOUT = 0.3
 
@@ -52,7 +51,7 @@ def dual_task(
         classifier: `"efficientnet_b0"` or `"efficientnet_b3"` as above; `"shared"` classifies ResNet34's features alone.
         tasks: `"both"`, or the task that is left in the single-task ablations: `"segmentation"` is ResNet34 and the decoder
             (`classifier` is without effect), `"classification"` is the network without the decoder.
-        dilated_bottleneck: give the decoder, in place of the encoder's deepest features, three dilated convolutions of them.
+        dilated_bottleneck: give the decoder dilated convolutions of the encoder's deepest features in place of them.
         weights: of the backbones; `None` to start from random numbers, `"imagenet"`, or `{backbone: None, "imagenet" or path}` as
             in `build_backbone`, where a backbone that is not named starts from random numbers.
 
@@ -80,9 +79,8 @@ def dual_task(
       from ResNet34 alone. The tasks meet in the encoder, which both losses train.
     - Number and width of the dense layers and the dropout rate are not printed.
     - The ResNet34 is KerasHub's variant "vd", for the sake of its ImageNet weights: 0.04 M more parameters.
-    - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is three
-      3x3 convolutions to 128 features with dilations 1, 2 and 3, concatenated and projected to 512: a 7x7 map seen from its
-      centre.
+    - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is
+      `atrous_spatial_pyramid` with 256 features, whose dilations 1, 2 and 3 fit a 7x7 map.
     """
     _check(classes, classifier, tasks, weights)
     # The encoder's end and five levels of decoder: both sides are halved five times.
@@ -106,7 +104,7 @@ def dual_task(
 
 def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
     """The decoder: each level doubles the size (nearest neighbour), joins the encoder's features and has two 3x3 convolutions."""
-    x = _dilated_bottleneck(deepest) if dilated else deepest
+    x = atrous_spatial_pyramid(deepest, FILTERS[-1], name="bottleneck") if dilated else deepest
     for level in range(len(FILTERS), 0, -1):
         name, stride = f"decoder_{level}", 2 ** (level - 1)
         x = keras.layers.UpSampling2D(2, name=f"{name}_upsample")(x)
@@ -116,17 +114,6 @@ def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
         x = conv_block(x, convolution(FILTERS[level - 1], name=f"{name}_conv_2"), name)
     logits = keras.layers.Conv2D(1, 3, padding="same", dtype="float32", name="mask_head")(x)
     return keras.layers.Identity(name="mask", dtype="float32")(logits)
-
-
-def _dilated_bottleneck(features: Any) -> Any:
-    """Features (B, h, w, C) seen at several distances, as (B, h, w, C)."""
-    branches = []
-    for rate in DILATIONS:
-        name = f"bottleneck_dilation_{rate}"
-        layer = convolution(DILATED, dilation=rate, name=f"{name}_conv")
-        branches.append(conv_block(features, layer, name))
-    x = keras.layers.Concatenate(name="bottleneck_dilations")(branches)
-    return conv_block(x, convolution(features.shape[-1], kernel_size=1, name="bottleneck_conv"), "bottleneck")
 
 
 def _weights(weights: str | Mapping[str, str | None] | None, classifier: str) -> dict[str, str | None]:
