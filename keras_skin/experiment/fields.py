@@ -248,6 +248,15 @@ class EarlyStoppingSettings(Settings):
     patience: PositiveInt
 
 
+class BackboneTrainingSettings(Settings):
+    """How a pretrained backbone is trained: at `rate` times the learning rate, frozen for the first `frozen_epochs`, then its
+    stages thaw from the deepest on, one every `stage_epochs` (0: all together)."""
+
+    rate: float = Field(1.0, gt=0, le=1)
+    frozen_epochs: int = Field(0, ge=0)
+    stage_epochs: int = Field(0, ge=0)
+
+
 class TrainSettings(Settings):
     """The fit. `monitor`: the logged value (or several, averaged) by which the best epoch is chosen, on the validation part
     only."""
@@ -257,6 +266,7 @@ class TrainSettings(Settings):
     steps_per_epoch: PositiveInt | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    backbone: BackboneTrainingSettings | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: int = Field(0, ge=0)
     deterministic: bool = False

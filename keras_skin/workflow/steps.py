@@ -19,6 +19,7 @@ from keras_skin.data import images, splits
 from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.preprocess import refuse_export
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
+from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
 from keras_skin.export.saved_model import export_model
@@ -72,6 +73,8 @@ def execute(
     folder.write_table(
         "predictions.csv", pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True)
     )
+    latency = _latency(folder, experiment, model, prepared, seconds=0.5 if options.dry_run or options.demo else 3.0)
+    folder.write_json("latency.json", latency)
     sheets = _explain(folder, experiment, model, prepared, options.demo)
     if experiment.export.enabled:
         _export(folder, experiment, model, prepared, options.demo)
@@ -83,7 +86,12 @@ def execute(
         trained,
         evaluations,
         sheets,
-        {"Parameters": f"{model.count_params():,}", "Training precision": precision, "Training images seen": trained.seen},
+        {
+            "Parameters": f"{model.count_params():,}",
+            "Training precision": precision,
+            "Training images seen": trained.seen,
+            **describe_latency(latency),
+        },
     )
     return metrics
 
@@ -189,6 +197,17 @@ def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, pre
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
     return evaluation
+
+
+def _latency(
+    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, seconds: float
+) -> dict[str, Any]:
+    """Time per image of the measured (float32) model, on a few validation images."""
+    log.info("Measuring latency")
+    inputs, _ = next(evaluation_batches(experiment, model, prepared, prepared.part("validation").head(8)).as_numpy_iterator())
+    machine = folder.read_json("environment.json")
+    device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
+    return measure_latency(_predictor(model), inputs, seconds=seconds, device=device)
 
 
 def _parted_together(experiment: Experiment) -> tuple[str, ...]:

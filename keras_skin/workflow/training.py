@@ -20,6 +20,7 @@ from keras_skin.training.compile import compile_model
 from keras_skin.training.fit import TrainingResult, fit
 from keras_skin.training.optimizers import make_optimizer
 from keras_skin.training.sample_losses import SampleLossFeedback
+from keras_skin.training.unfreeze import Thaw, train_gently
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 
@@ -71,6 +72,10 @@ def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepare
     optimizer = make_optimizer(
         settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs, steps=data.steps
     )
+    callbacks: list[keras.callbacks.Callback] = [feedback] if feedback else []
+    if settings.backbone:
+        optimizer, unfreezing = train_gently(model, optimizer, Thaw(**settings.backbone.model_dump()), steps=data.steps)
+        callbacks.append(unfreezing)
     compile_model(model, losses, optimizer=optimizer, sample_losses=feedback.metric if feedback else None)
     result = fit(
         model,
@@ -80,7 +85,7 @@ def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepare
         ),
         epochs=settings.epochs,
         folder=folder / "checkpoints",
-        callbacks=[feedback] if feedback else [],
+        callbacks=callbacks,
         monitor=settings.monitor,
         patience=settings.early_stopping.patience if settings.early_stopping else None,
         resume=resume,

@@ -41,7 +41,8 @@ def small():
     def build(image_size, classes):
         image = keras.Input((*image_size, 3), name="image")
         x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
-        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="cam_features")(x)
+        x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="encoder_1")(x)
+        x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="encoder_2")(x)
         x = keras.layers.GlobalAveragePooling2D()(x)
         return keras.Model({"image": image}, {"label": keras.layers.Dense(classes, dtype="float32")(x)})
 
@@ -107,3 +108,16 @@ def test_class_weights_have_mean_one_over_the_images():
     assert (6 * weights[0] + 2 * weights[1]) / 8 == pytest.approx(1)
     with pytest.raises(UserError, match="no training image of c"):
         class_weights(table, ("a", "b", "c"))
+
+
+def test_a_backbone_is_thawed_stage_by_stage_and_latency_is_told(ham, tmp_path):
+    folder = run(
+        ham,
+        tmp_path,
+        'train.backbone={"rate": 0.1, "frozen_epochs": 1}',
+    )
+    assert "backbone: 0 of 2 stages are trained" in (folder / "run.log").read_text()
+    assert "backbone: 2 of 2 stages are trained" in (folder / "run.log").read_text()
+    latency = json.loads((folder / "latency.json").read_text())
+    assert [item["batch_size"] for item in latency["measured"] + latency["skipped"]] == [1, 32]
+    assert "Latency, batch 1" in (folder / "report.html").read_text()
