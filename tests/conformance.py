@@ -101,7 +101,8 @@ def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
 
 
 def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, with_metrics: bool = False) -> None:
-    kinds = {key: "mask" if key.startswith("mask") else "label" for key in model.output}
+    known = {"mask": "mask", "label": "label"}  # others, such as super_resolution, bring their own loss
+    kinds = {key: known[key.split("_")[0]] for key in model.output if key.split("_")[0] in known}
     objectives = {"mask": "dice", "label": "categorical_crossentropy"}
     scores = {
         key: [metrics.get(name).builder() for name in metrics.names() if metrics.get(name).info["target"] == kind]
@@ -135,7 +136,8 @@ def check_builder_contract(name: str, arguments: dict[str, Any]) -> None:
     for key in model.output:
         assert many[key].dtype == np.float32
         assert np.isfinite(many[key]).all()
-        np.testing.assert_allclose(many[key][:1], one[key], atol=1e-5, rtol=1e-5, err_msg=key)
+        # Other batch sizes take other kernels: their rounding is relative to the largest logit, not to one near zero.
+        np.testing.assert_allclose(many[key][:1], one[key], atol=1e-5 * max(1, np.abs(one[key]).max()), rtol=1e-5, err_msg=key)
 
 
 @timed
@@ -153,18 +155,18 @@ def check_builder_round_trip(name: str, arguments: dict[str, Any], folder: Path)
 
 @timed
 def check_builder_trains(name: str, arguments: dict[str, Any]) -> None:
-    """One step of plain gradient descent moves every variable; the loss of one batch falls within five steps."""
+    """One step of gradient descent moves every variable; the loss of one batch falls within five steps."""
     model = tiny(name, arguments)
-    compile_for_training(model, keras.optimizers.SGD(0.005), with_metrics=True)
+    # Its memory is the step itself, which a variable near 1 may be too coarse to show.
+    optimizer = keras.optimizers.SGD(0.005, momentum=1e-6)
+    compile_for_training(model, optimizer, with_metrics=True)
     inputs, expected = images(model), targets(model)
-    before = [to_numpy(variable.value) for variable in model.trainable_variables]
     history = [model.train_on_batch(inputs, expected, return_dict=True)]
     ineffective = biases_before_normalisation(model)
-    for variable, old in zip(model.trainable_variables, before, strict=True):
-        new = to_numpy(variable.value)
-        assert np.isfinite(new).all(), f"{variable.path} is not finite after a step"
+    for variable, step in zip(model.trainable_variables, optimizer.variables[2:], strict=True):
+        assert np.isfinite(to_numpy(variable.value)).all(), f"{variable.path} is not finite after a step"
         if variable.path not in ineffective:
-            assert (new != old).any(), f"{variable.path} gets no gradient"
+            assert (to_numpy(step.value) != 0).any(), f"{variable.path} gets no gradient"
     history += [model.train_on_batch(inputs, expected, return_dict=True) for _ in range(5)]
     assert all(np.isfinite(value) for step in history for value in step.values()), history
     assert history[-1]["loss"] < history[0]["loss"], [step["loss"] for step in history]

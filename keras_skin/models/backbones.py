@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -135,7 +135,9 @@ BACKBONES: dict[str, Backbone] = {
 """The backbones by name. ImageNet weights come from keras.applications (`Application`) or KerasHub (`Preset`)."""
 
 
-def build_backbone(name: str, image: Any, weights: str | None = None, prefix: str = "") -> Features:
+def build_backbone(
+    name: str, image: Any, weights: str | None = None, prefix: str = "", output_stride: Literal[16, 32] = 32
+) -> Features:
     """Lays a backbone's layers into a functional model.
 
     The layers are those of keras.applications or KerasHub, one by one (no model within the model), with the package's fused batch
@@ -153,6 +155,8 @@ def build_backbone(name: str, image: Any, weights: str | None = None, prefix: st
             keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from KerasHub a preset's
             folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file.
         prefix: put before the name of every layer, so that a model can hold two backbones.
+        output_stride: 16 keeps the size of stride 16 to the end: the strides of what follows become dilations, as in
+            DeepLabV3+ (Chen et al., ECCV 2018). The pyramid ends with the deepest features at stride 16 then.
 
     Returns:
         The features.
@@ -166,15 +170,22 @@ def build_backbone(name: str, image: Any, weights: str | None = None, prefix: st
     structure = backbone.source.build(tuple(image.shape[1:]))
     arrays = None if weights is None else _arrays(backbone.source.load(name, weights, tuple(image.shape[1:])))
     names = _names(structure, [layer for layer, _ in backbone.features], prefix)
+    dilated_from = next((f"{prefix}encoder_{n}" for n, (_, stride) in enumerate(backbone.features, 1) if stride == 16), None)
     outputs: dict[str, Any] = {}
     copies: dict[str, keras.layers.Layer] = {}
+    rates: dict[int, int] = {}  # by how much the strides that were taken out would have shrunk a tensor
 
     def call(layer: Any, *arguments: Any, **named: Any) -> Any:
-        if _is_scaling(layer):
+        dilated = output_stride == 16 and dilated_from in outputs
+        if _is_scaling(layer) or (dilated and isinstance(layer, keras.layers.ZeroPadding2D)):
             return arguments[0]
-        copies[layer.name] = copy = _copy(layer, names[layer.name])
-        outputs[copy.name] = copy(*arguments, **named)
-        return outputs[copy.name]
+        config = {**layer.get_config(), "name": names[layer.name]}
+        rate = max(rates.get(id(tensor), 1) for tensor in keras.tree.flatten(arguments))
+        stride = _dilate(config, rate) if dilated else 1
+        copies[layer.name] = copy = _fused(type(layer)).from_config(config)
+        outputs[copy.name] = result = copy(*arguments, **named)
+        rates[id(result)] = rate * stride
+        return result
 
     # What keras.models.clone_model does, but on a tensor in the middle of a model; Keras has no public name for it.
     structure._run_through_graph(_scaled(image, backbone.scaling, prefix), call_fn=call)
@@ -183,7 +194,9 @@ def build_backbone(name: str, image: Any, weights: str | None = None, prefix: st
         for taker, values in zip(takers, arrays, strict=True):
             taker.set_weights(values)
     tensors = [outputs[f"{prefix}encoder_{number}"] for number in range(1, len(backbone.features) + 1)]
-    levels = {stride: tensor for (_, stride), tensor in zip(backbone.features, tensors, strict=True) if stride}
+    levels = {
+        min(stride, output_stride): tensor for (_, stride), tensor in zip(backbone.features, tensors, strict=True) if stride
+    }
     return Features(levels, tensors[-1])
 
 
@@ -236,9 +249,19 @@ def _names(structure: keras.Model, features: list[str], prefix: str) -> dict[str
     return names
 
 
-def _copy(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
-    kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
-    return kind.from_config({**layer.get_config(), "name": name})
+def _fused(kind: type) -> Any:
+    return BatchNormalization if kind is keras.layers.BatchNormalization else kind
+
+
+def _dilate(config: dict[str, Any], rate: int) -> int:
+    """Takes a layer's stride out, and spreads its kernel by the strides that were taken out before; returns its stride."""
+    if "strides" not in config:
+        return 1
+    stride = max(config["strides"])
+    config |= {"strides": (1, 1), "padding": "same"}
+    if "dilation_rate" in config:
+        config["dilation_rate"] = (rate, rate)
+    return stride
 
 
 def _arrays(model: keras.Model) -> list[list[Any]]:

@@ -61,13 +61,13 @@ def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
     return keras.Model({"image": image}, {"mask": keras.layers.Identity(name="mask", dtype="float32")(mask)}, name="unet")
 
 
-def image_input(image_size: tuple[int, int], filters: Sequence[int]) -> Any:
-    """The symbolic image (B, H, W, 3) in 0..255, after a check that every level halves it without a remainder."""
-    multiple = 2 ** (len(filters) - 1)
+def image_input(image_size: tuple[int, int], levels: Sequence[int]) -> Any:
+    """The symbolic image (B, H, W, 3) in 0..255, after a check that every level but the first halves it without a remainder."""
+    multiple = 2 ** (len(levels) - 1)
     height, width = image_size
     if height < multiple or width < multiple or height % multiple or width % multiple:
         raise UserError(
-            f"image_size is {height}x{width}, but {len(filters)} levels need a height and a width that are multiples "
+            f"image_size is {height}x{width}, but {len(levels)} levels need a height and a width that are multiples "
             f"of {multiple}; the nearest is {_nearest(height, multiple)}x{_nearest(width, multiple)}."
         )
     return keras.Input((height, width, 3), name="image")
@@ -94,23 +94,25 @@ class DecoderLevel:
     """The kernels of one decoder level; every call is one pass through them, with batch normalisations of its own.
 
     Args:
-        level: number of the level, 1 is the finest.
+        level: number of the level, 1 is the finest; or what stands for it in the names of its layers.
         features: its number of channels.
     """
 
-    def __init__(self, level: int, features: int) -> None:
+    def __init__(self, level: int | str, features: int) -> None:
         self.name = f"decoder_{level}"
         self.upsample = keras.layers.Conv2DTranspose(features, 2, strides=2, name=f"{self.name}_upsample")
         self.convolution_1 = convolution(features, name=f"{self.name}_conv_1")
         self.convolution_2 = convolution(features, name=f"{self.name}_conv_2")
 
     def __call__(self, x: Any, skip: Any, prefix: str = "") -> Any:
-        """Features (B, H, W, features) from those of the level below, (B, H/2, W/2, C), and the encoder's."""
+        """Features (B, H, W, features) from those of the level below, (B, H/2, W/2, C), and the encoder's, None without."""
         return self.second(self.first(x, skip, prefix), prefix)
 
     def first(self, x: Any, skip: Any, prefix: str = "") -> Any:
         """Up to the first convolution."""
-        x = keras.layers.Concatenate(name=f"{prefix}{self.name}_skip")([self.upsample(x), skip])
+        x = self.upsample(x)
+        if skip is not None:
+            x = keras.layers.Concatenate(name=f"{prefix}{self.name}_skip")([x, skip])
         return conv_block(x, self.convolution_1, f"{prefix}{self.name}_1")
 
     def second(self, x: Any, prefix: str = "", units: Any = None, gate: str = "relu") -> Any:

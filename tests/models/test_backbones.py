@@ -112,6 +112,22 @@ def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
     assert first.get_layer("add_2").output.shape == (None, 4, 4, 728)
 
 
+@pytest.mark.parametrize(("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1)])
+def test_dilations_compute_what_strides_leave_out(name: str, first: int) -> None:
+    """With stride 16 kept to the end, every other feature is that of the network as it is."""
+    plain = network(name)
+    image = keras.Input((64, 64, 3), name="image")
+    features = build_backbone(name, image, output_stride=16)
+    dilated = keras.Model(image, features.deepest)
+    assert features.levels[16] is features.deepest
+    assert features.deepest.shape[1:3] == (4, 4)
+    assert [layer.name for layer in dilated.layers if layer.weights] == [layer.name for layer in plain.layers if layer.weights]
+    dilated.set_weights(plain.get_weights())
+    expected = plain.predict_on_batch(images())
+    found = dilated.predict_on_batch(images())[:, first::2, first::2]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
 # Running
 
 
