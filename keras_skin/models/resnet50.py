@@ -39,7 +39,7 @@ def resnet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights
     Example:
 
     >>> resnet50(image_size=(64, 64)).output_shape
-    {'label': (None, 2)}
+    (None, 2)
 
     **Deviations from the paper**:
 

@@ -44,7 +44,7 @@ def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
     Example:
 
     >>> unet(image_size=(64, 64), filters=(4, 8)).output_shape
-    {'mask': (None, 64, 64, 1)}
+    (None, 64, 64, 1)
 
     **Deviations from the paper**:
 
