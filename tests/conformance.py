@@ -97,13 +97,14 @@ def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
             found[key][:, tensor.shape[1] // 4 : tensor.shape[1] // 2, tensor.shape[2] // 4 :] = 1
         elif key == "label":
             found[key] = np.eye(tensor.shape[-1], dtype="float32")[np.arange(batch) % tensor.shape[-1]]
+        elif key == "super_resolution":
+            found[key] = np.zeros((batch, 1), "float32")  # the model brings its own
     return found
 
 
 def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, with_metrics: bool = False) -> None:
-    known = {"mask": "mask", "label": "label"}  # others, such as super_resolution, bring their own loss
-    kinds = {key: known[key.split("_")[0]] for key in model.output if key.split("_")[0] in known}
-    objectives = {"mask": "dice", "label": "categorical_crossentropy"}
+    kinds = {key: key.split("_aux")[0] for key in model.output}
+    objectives = {"mask": "dice", "label": "categorical_crossentropy", "super_resolution": "super_resolution"}
     scores = {
         key: [metrics.get(name).builder() for name in metrics.names() if metrics.get(name).info["target"] == kind]
         for key, kind in kinds.items()
@@ -259,6 +260,12 @@ def perfect_and_poor(target: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         for index in range(BATCH):
             truth[index, : index + 2, : index + 4] = 1
         return truth, 40 * truth - 20, 20 - 40 * truth
+    if target == "super_resolution":
+        pairs = np.zeros((BATCH, 2, 4, 6, 3), "float32")
+        pairs[:, :, :2] = 0.75
+        poor = pairs.copy()
+        poor[:, 1] = 0.25
+        return np.zeros((BATCH, 1), "float32"), pairs, poor
     truth = np.eye(CLASSES, dtype="float32")[np.arange(BATCH) % CLASSES]
     return truth, 20 * truth, -20 * truth
 

@@ -1,4 +1,4 @@
-"""Auxiliary super-resolution: the decoder from an encoder's features to an image of twice the input's size, and its loss."""
+"""Auxiliary super-resolution: the decoder from an encoder's features to an image of twice the input's size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_skin.layers.conv_block import conv_block
 
@@ -63,42 +62,3 @@ def _doublings(size: tuple[int, int], image_size: tuple[int, int]) -> int:
             f"doubling leads from these to {2 * image_size[0]}x{2 * image_size[1]}. Use multiples of 32, such as 224x224."
         )
     return doublings
-
-
-@keras.saving.register_keras_serializable(package="keras_skin")
-class SuperResolutionLoss(keras.layers.Layer):
-    """Adds the mean squared error of a predicted image to the model's loss, and passes the image on.
-
-    Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), equation 6, over all pixels, channels and images. So the model needs no
-    target from the data. The error is logged without its weight as `super_resolution_loss` (not on JAX, whose trainer forgets
-    what layers count).
-
-    Args:
-        weight: of the error in the loss, the paper's beta.
-        **kwargs: base layer arguments; give `dtype="float32"`.
-
-    Call arguments:
-        inputs: pair of predicted and true images (B, H, W, C) in [0, 1].
-
-    Returns:
-        The predicted images.
-    """
-
-    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.weight = weight
-        self.error = None if keras.backend.backend() == "jax" else keras.metrics.Mean(name="super_resolution_loss")
-
-    def call(self, inputs: Any) -> Any:
-        predicted, target = inputs
-        error = ops.mean(ops.square(ops.cast(predicted, "float32") - ops.cast(target, "float32")))
-        self.add_loss(self.weight * error)
-        if self.error is not None:
-            self.error.update_state(error)
-        return predicted
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        return tuple(input_shape[0])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "weight": self.weight}

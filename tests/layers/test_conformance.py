@@ -23,7 +23,6 @@ from keras_skin.layers.field_tokens import FieldTokens
 from keras_skin.layers.metablock import MetaBlock
 from keras_skin.layers.metanet import MetaNet
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
-from keras_skin.layers.super_resolution import SuperResolutionLoss
 from keras_skin.layers.visual_attention import VisualAttention
 
 
@@ -49,7 +48,6 @@ CASES = [
     (MetaNet, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
-    (SuperResolutionLoss, {}, [normal(2, 4, 6, 3), normal(2, 4, 6, 3)]),
     (VisualAttention, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
 ]
 every_case = pytest.mark.parametrize(("kind", "arguments", "inputs"), CASES)

@@ -1,0 +1,197 @@
+"""DualRefNet: image and metadata, refined by super-resolution and by class-frequency regularisation (paper 004)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+
+from keras_skin.layers.class_frequency import HIDDEN_COEFFICIENTS, ClassFrequencyClassifier
+from keras_skin.layers.enlargement import INTERPOLATIONS, Enlargement, LearnedEnlargement
+from keras_skin.layers.metablock import MetaBlock
+from keras_skin.layers.metadata_cross_attention import metadata_cross_attention
+from keras_skin.layers.metadata_networks import METADATA_NETWORKS
+from keras_skin.layers.metanet import MetaNet
+from keras_skin.layers.super_resolution import super_resolution_decoder
+from keras_skin.layers.visual_attention import visual_attention
+from keras_skin.models import register
+from keras_skin.models.backbones import Features, build_backbone
+from keras_skin.registry import UserError
+
+FUSIONS = ("none", "concatenate", "metanet", "metablock", "visual_attention", "cross_attention")
+ENCODED = ("concatenate", "cross_attention")
+"""Fusions that take the metadata network's 512 features; the others have a network of their own for the columns."""
+ENLARGEMENTS = ("none", *INTERPOLATIONS, "learned")
+ATTENDED_STRIDES = (4, 8, 16)
+HIDDEN_UNITS = 256
+
+
+@register(
+    "dualrefnet",
+    paper="Khurshid et al., Scientific Reports, 2025",
+    tiny={"image_size": (32, 32), "metadata_width": 5, "regularisation": 0.3, "class_counts": (300, 700)},
+)
+def dualrefnet(
+    image_size: tuple[int, int] = (224, 224),
+    classes: int = 6,
+    backbone: str = "vgg13",
+    weights: str | None = None,
+    metadata_width: int = 0,
+    fusion: Literal["none", "concatenate", "metanet", "metablock", "visual_attention", "cross_attention"] = "concatenate",
+    metadata_encoder: Literal["dense", "weighted", "transformer"] = "dense",
+    super_resolution: Literal["none", "bilinear", "bicubic", "lanczos3", "learned"] = "bicubic",
+    gamma: float = 1.0,
+    regularisation: float = 0.0,
+    hidden_coefficient: Literal["outgoing", "uniform"] = "outgoing",
+    class_counts: Sequence[int] | None = None,
+) -> keras.Model:
+    """One class for an image and its clinical metadata; in training the encoder also has to draw the image at twice its size.
+
+    Source: Khurshid et al., "Multimodal dual-stage feature refinement for robust skin lesion classification", Scientific Reports,
+    2025. The backbone's features are averaged and fused with the metadata (equation 3); two dense layers, the first of 256
+    units, give the classes. The total loss (equation 7) is alpha L_class + beta L_aux + gamma R:
+
+    - L_class, the weighted cross-entropy, is the loss of the output `label`: `losses.label` with weight alpha = 0.5, and
+      `balancing.class_weights`.
+    - L_aux, the mean squared error of the super-resolved image (equation 6), is the loss of the output `super_resolution`:
+      `losses.super_resolution` with weight beta = 1.
+    - gamma R, the class-frequency regularisation (equation 4), is added by the model itself, in validation as in training:
+      `regularisation` is its lambda, 0.3 for PAD-UFES-20 and 0.2 for ISIC 2019. Losses are logged one by one; this one is what is
+      left of the total.
+
+    `gamma` 0 (or `regularisation` 0) gives AuxNet of the same authors; without super-resolution as well it is plain fusion.
+
+    Args:
+        image_size: height and width; for super-resolution multiples of the deepest features' stride, 32 for most backbones.
+        classes: number of classes, at least 2.
+        backbone: a key of `keras_skin.models.backbones.BACKBONES`; the paper has vgg13, resnet50, mobilenet_v2, efficientnet_b4
+            and densenet121 (and, for comparison, transformers such as vit_base).
+        weights: of the backbone: None to start from random numbers, `"imagenet"` as in the paper, or a path.
+        metadata_width: columns of the encoded metadata; 0 for a model that sees the image alone.
+        fusion: how metadata join the image's features. `"concatenate"` (the paper's), `"none"`, or one of its comparisons:
+            `"metanet"`, `"metablock"`, `"visual_attention"` (each with its own network for the metadata), `"cross_attention"`.
+        metadata_encoder: the network in front of `"concatenate"` and `"cross_attention"`: `"dense"` (the paper's), or its
+            ablations `"weighted"` and `"transformer"`.
+        super_resolution: how the input is enlarged to be the target of the auxiliary task; `"none"` leaves the task out.
+        gamma: weight of the regularisation, 0 or more.
+        regularisation: lambda of equation 4, 0 or more.
+        hidden_coefficient: coefficient of the 256 hidden units in equation 4, see `ClassFrequencyClassifier`.
+        class_counts: images of each class in the training part, in the order of the classes; needed where gamma and
+            regularisation are positive, which they must be in training only.
+
+    Returns:
+        Model from {"image": (B, H, W, 3) float32, 0..255; "metadata": (B, M) float32, if `metadata_width`} to {"label": (B,
+        classes) float32 logits; "super_resolution": (B, 2, 2 H, 2 W, 3) float32 in [0, 1], the predicted image and its target}.
+        The second, of training only, needs no target from the data and is no part of an exported model. Feature layers: the
+        backbone's `encoder_1` and so on, `cam_features` (what is averaged), `fused` (what the dense layers take).
+
+    Raises:
+        UserError: if arguments are out of range or do not go together, all of them listed; or from `build_backbone`.
+
+    Example:
+
+    >>> dualrefnet(image_size=(64, 64), metadata_width=81).output["super_resolution"].shape
+    (None, 2, 128, 128, 3)
+
+    **Deviations from the paper**:
+
+    - Those of the layers: `super_resolution_decoder`, `LearnedEnlargement`, `ClassFrequencyClassifier`, `visual_attention`.
+    - Features are averaged over positions before the dense layers, also of VGG13, whose own classifier is left out: the paper is
+      silent. The comparisons end in the paper's two dense layers, too, instead of heads of their own.
+    - With `fusion="cross_attention"` the attention's result stands alone.
+    """
+    counts = None if class_counts is None else [int(count) for count in class_counts]
+    _check(locals())
+    image = keras.Input((*image_size, 3), name="image")
+    inputs = {"image": image}
+    metadata = None
+    if metadata_width:
+        metadata = inputs["metadata"] = keras.Input((metadata_width,), name="metadata")
+    features = build_backbone(backbone, image, weights)
+    deepest = keras.layers.Identity(name="cam_features")(features.deepest)
+
+    fused = _fuse(fusion, Features(features.levels, deepest), metadata, metadata_encoder)
+    label = ClassFrequencyClassifier(
+        classes,
+        HIDDEN_UNITS,
+        strength=gamma * regularisation,
+        class_counts=counts,
+        hidden_coefficient=hidden_coefficient,
+        dtype="float32",
+        name="label",
+    )(keras.layers.Identity(name="fused", dtype="float32")(fused))
+    outputs = {"label": label}
+    if super_resolution != "none":
+        outputs["super_resolution"] = _super_resolved(image, deepest, image_size, super_resolution)
+    return keras.Model(inputs, outputs, name="dualrefnet")
+
+
+def _fuse(fusion: str, features: Features, metadata: Any, encoder: str) -> Any:
+    """Image features and metadata (B, M), None without, as one vector (B, D)."""
+    x = features.deepest
+    if metadata is None or fusion == "none":
+        return _pool(x)
+    if fusion == "concatenate":
+        return keras.layers.Concatenate(name="concatenated")([_pool(x), METADATA_NETWORKS[encoder](metadata)])
+    if fusion == "cross_attention":
+        return metadata_cross_attention(x, METADATA_NETWORKS[encoder](metadata))
+    if fusion == "metanet":
+        return _pool(MetaNet(name="metanet")([x, metadata]))
+    if fusion == "metablock":
+        return _pool(MetaBlock(name="metablock")([x, metadata]))
+    finer = [features.levels[stride] for stride in ATTENDED_STRIDES if stride in features.levels]
+    return visual_attention(finer, _pool(x), metadata)
+
+
+def _pool(features: Any) -> Any:
+    return keras.layers.GlobalAveragePooling2D(name="pooled")(features)
+
+
+def _super_resolved(image: Any, features: Any, image_size: tuple[int, int], method: str) -> Any:
+    """The image decoded from the features, and the enlarged input that it should be."""
+    arguments: dict[str, Any] = {"dtype": "float32", "name": "super_resolution_target"}
+    enlargement = LearnedEnlargement(**arguments) if method == "learned" else Enlargement(method, **arguments)
+    try:
+        decoded = super_resolution_decoder(features, image_size)
+    except ValueError as error:
+        raise UserError(f"The dualrefnet model cannot be built: {error} Or set super_resolution to 'none'.") from error
+    pair = [
+        keras.layers.Reshape((1, *tensor.shape[1:]), dtype="float32", name=f"super_resolution_{name}")(tensor)
+        for name, tensor in (("predicted", decoded), ("expected", enlargement(image)))
+    ]
+    return keras.layers.Concatenate(axis=1, dtype="float32", name="super_resolution")(pair)
+
+
+def _check(given: dict[str, Any]) -> None:
+    choices = {
+        "fusion": FUSIONS,
+        "metadata_encoder": tuple(METADATA_NETWORKS),
+        "super_resolution": ENLARGEMENTS,
+        "hidden_coefficient": HIDDEN_COEFFICIENTS,
+    }
+    problems = [
+        f"{name} is {given[name]!r}, expected one of {', '.join(known)}"
+        for name, known in choices.items()
+        if given[name] not in known
+    ]
+    lowest = {"classes": 2, "metadata_width": 0, "gamma": 0, "regularisation": 0}
+    problems += [f"{name} is {given[name]}, expected {least} or more" for name, least in lowest.items() if given[name] < least]
+    fusion, encoder, counts = given["fusion"], given["metadata_encoder"], given["counts"]
+    if fusion == "none" and given["metadata_width"]:
+        problems.append("fusion is 'none', but metadata are given: leave the experiment's block 'metadata' out")
+    if fusion in FUSIONS[2:] and not given["metadata_width"]:
+        problems.append(f"fusion is {fusion!r}, but there are no metadata: it needs the experiment's block 'metadata'")
+    if encoder != "dense" and fusion not in ENCODED:
+        problems.append(
+            f"metadata_encoder is {encoder!r}, but fusion {fusion!r} has no use for one: it is for {', '.join(ENCODED)}"
+        )
+    if given["gamma"] * given["regularisation"] > 0 and (
+        counts is None or len(counts) != given["classes"] or min(counts, default=0) < 1
+    ):
+        problems.append(
+            f"class_counts is {counts}, expected {given['classes']} positive numbers, the images of each class in the training "
+            "part, for the class-frequency regularisation (or regularisation 0)"
+        )
+    if problems:
+        raise UserError("The dualrefnet model cannot be built: " + "; ".join(problems) + ".")
