@@ -1,8 +1,8 @@
 """What is known of a patient and what is not: masks that let no unknown value through.
 
-Metadata are rows (B, M): the columns of each field, then for each field one column that is 1 where the field is known and else 0, as
-`keras_skin.data.metadata` encodes them with `missing="mask"`. Values are selected rather than multiplied, so that not even NaN or
-infinity in an unknown field reaches the result.
+Metadata are rows (B, M): the columns of each field, then for each field one column that is 1 where the field is known and else 0,
+as `keras_skin.data.metadata` encodes them with `missing="mask"`. Values are selected rather than multiplied, so that not even NaN
+or infinity in an unknown field reaches the result.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ def cross_attention(query: Any, key: Any, value: Any, heads: int, name: str) -> 
     the image and the key is of the segmented image: token i of the result is a mean of the image's tokens j, weighted by how well
     token j of the segmented image answers token i of the image. Key and value must be equally long.
 
-    The layer called `name` has two outputs, the result and the attention weights (B, heads, N, M), which sum to 1 over M. Pictures
-    take the second: `keras.Model(model.input, model.get_layer(name).output[1])`.
+    The layer called `name` has two outputs, the result and the attention weights (B, heads, N, M), which sum to 1 over M.
+    Pictures take the second: `keras.Model(model.input, model.get_layer(name).output[1])`.
 
     Args:
         query: symbolic tensor (B, N, C).

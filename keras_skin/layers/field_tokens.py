@@ -13,8 +13,8 @@ from keras import ops
 class FieldTokens(keras.layers.Layer):
     """Projects the columns of each field, and whether it is known, to a token, by weights of the field's own.
 
-    Source: as the numerical and categorical tokens of Gorishniy et al. (FT-Transformer), NeurIPS 2021, section 3.3; the bias tells
-    the fields apart.
+    Source: as the numerical and categorical tokens of Gorishniy et al. (FT-Transformer), NeurIPS 2021, section 3.3; the bias
+    tells the fields apart.
 
     Args:
         widths: number of columns of each field, in their order.

@@ -38,8 +38,8 @@ def dense_metadata(metadata: Any, units: int, name: str = "metadata") -> Any:
 def transformer_metadata(metadata: Any, widths: Sequence[int], units: int, name: str = "metadata") -> Any:
     """A transformer block (attention and feed-forward step, normalised after each) over one token per field, then their mean.
 
-    Source: Atiq and Fattah (paper 002) speak of a "transformer-based" encoder without describing one. This is the block of Vaswani
-    et al., NeurIPS 2017, section 3.1, on tokens of FT-Transformer's kind; four heads and a hidden layer of twice the width.
+    Source: Atiq and Fattah (paper 002) speak of a "transformer-based" encoder without describing one. This is the block of
+    Vaswani et al., NeurIPS 2017, section 3.1, on tokens of FT-Transformer's kind; four heads, a hidden layer of twice the width.
 
     Args:
         metadata: symbolic tensor (B, sum(widths) + len(widths)), laid out as `KnownFields` has them.
