@@ -1,0 +1,194 @@
+"""The Transformer Dual-Branch Network: image, segmented image and clinical metadata (paper 002)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from keras_skin.layers.availability import AvailabilityMask, KnownFields
+from keras_skin.layers.cross_attention import cross_attention
+from keras_skin.layers.dense_block import dense_block
+from keras_skin.layers.feed_forward import feed_forward as feed_forward_step
+from keras_skin.layers.metadata_encoder import dense_metadata, transformer_metadata
+from keras_skin.models import register
+from keras_skin.models.backbones import build_backbone
+from keras_skin.registry import UserError
+
+BRANCHES = ("both", "image", "segmented")
+ENCODERS = ("dense", "transformer")
+METADATA_UNITS = 128
+CLASSIFIER_UNITS = (512, 128)
+
+
+@register(
+    "tdbn",
+    paper="Atiq and Fattah, Towards Explainable Skin Cancer Classification (paper 002), section 5",
+    tiny={
+        "image_size": (64, 64),
+        "backbone": "resnet18",
+        "metadata_width": 9,
+        "metadata_fields": (1, 2, 3),
+        "feed_forward": 32,
+        "dropout": 0.0,
+    },
+)
+def tdbn(
+    image_size: tuple[int, int] = (224, 224),
+    classes: int = 7,
+    backbone: str = "densenet201",
+    weights: str | None = None,
+    branches: Literal["both", "image", "segmented"] = "both",
+    shared_encoder: bool = False,
+    metadata_width: int = 0,
+    metadata_fields: Sequence[int] = (),
+    metadata_encoder: Literal["dense", "transformer"] = "dense",
+    heads: int = 8,
+    feed_forward: int = 2048,
+    dropout: float = 0.3,
+) -> keras.Model:
+    """Two encoders, one for the image and one for the lesion cut out of it, joined by cross-attention, and the metadata: a class.
+
+    Source: Atiq and Fattah, Towards Explainable Skin Cancer Classification: A Dual-Network Attention Model with Lesion
+    Segmentation and Clinical Metadata Fusion, section 5 and figure 5. C is 1920 for DenseNet201:
+
+    - Each encoder gives 49 tokens of C features (at 224x224). In the cross-attention query and value are of the image, keys of
+      the segmented image (equation 5); then LayerNorm(Z + FFN(Z)) (equation 6) and the mean over the tokens.
+    - Metadata: two dense layers of 128 units with ReLU and batch normalisation (equation 7), times alpha (equation 8).
+    - Both are projected to C (dense layer, batch normalisation, ReLU, dropout); F = F_vision + alpha F_tabular (equation 9).
+    - Classifier: 512 and 128 units with batch normalisation, ReLU and dropout, then the classes.
+
+    64 M parameters with two DenseNet201.
+
+    Args:
+        image_size: height and width, 32 or more.
+        classes: number of classes, at least 2.
+        backbone: of both encoders, a name of `BACKBONES`.
+        weights: the backbones': None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
+        branches: `"both"`, or the one that is left in the ablations: its features are averaged, without attention.
+        shared_encoder: use one encoder for both images.
+        metadata_width: number of columns of the metadata; 0 is the network without them.
+        metadata_fields: number of columns of each field of the metadata, whose last columns then say for each field whether it is
+            known (`missing="mask"` in `keras_skin.data.metadata`). Without it all rows count as known: alpha is 1.
+        metadata_encoder: `"dense"` as equation 7 has it, or `"transformer"`, with one token for each field.
+        heads: of the cross-attention, a divisor of C; each is C / heads wide.
+        feed_forward: hidden units of the FFN.
+        dropout: of projections and classifier, in [0, 1).
+
+    Returns:
+        Model from {"image", "segmented_image": (B, H, W, 3) float32, 0..255; "metadata": (B, metadata_width) float32}, those of
+        them that it uses, to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1` and so on of the image,
+        `segmented_encoder_1` and so on of the segmented image; for Grad-CAM `cam_features` and `cam_features_segmented`. A single
+        branch, whichever it is, and a shared encoder have `encoder_1` and so on; a single branch has `cam_features`. The second
+        output of the layer `cross_attention` are its weights, (B, heads, N, N): row i shows where in the segmented image the
+        image's token i found its keys, tokens row by row of the encoder's map.
+
+    Raises:
+        UserError: if an argument is out of range (all of them are listed), or if weights cannot be had.
+
+    Example:
+
+    >>> sorted(tdbn(image_size=(64, 64), backbone="resnet18", metadata_width=5).input)
+    ['image', 'metadata', 'segmented_image']
+
+    **Deviations from the paper**:
+
+    - Heads (8 of 240), width of the FFN (2048), of the metadata network (128) and dropout (0.3) are not printed: all readings.
+    - "Residual connections" in the text, one in equation 6: the equation is followed, the attention itself has none. No position
+      is added to the tokens, since none is mentioned.
+    - Equation 8 comes before the projection, which turns zeros into a constant; equation 9 multiplies by alpha once more. Both
+      are done. A field that is unknown beside others that are known is zeros and a flag.
+    - "Transformer" in the title, abstract and figure, two dense layers in equation 7: the equation is the default.
+    - A shared encoder (not in the paper) sees both images in one batch, so that its batch normalisation has the same statistics
+      in training and inference.
+    """
+    _check(classes, branches, shared_encoder, metadata_width, metadata_fields, metadata_encoder, dropout)
+    names = {"both": ("image", "segmented_image"), "image": ("image",), "segmented": ("segmented_image",)}[branches]
+    inputs = {name: keras.Input((*image_size, 3), name=name) for name in names}
+    features = _encode(list(inputs.values()), backbone, weights, shared_encoder)
+    features = [
+        keras.layers.Identity(name=name)(x) for name, x in zip(("cam_features", "cam_features_segmented"), features, strict=False)
+    ]
+    width = features[0].shape[-1]
+    if branches == "both":
+        if heads < 1 or width % heads:
+            raise UserError(
+                f"The tdbn model cannot be built: heads is {heads}, which does not divide the {width} of '{backbone}'."
+            )
+        vision = _attend(features[0], features[1], heads, feed_forward)
+    else:
+        vision = keras.layers.GlobalAveragePooling2D(name="pooled")(features[0])
+    x = dense_block(vision, width, dropout, "vision_projection")
+    if metadata_width:
+        inputs["metadata"] = keras.Input((metadata_width,), name="metadata")
+        tabular = _tabular(inputs["metadata"], metadata_fields, metadata_encoder, width, dropout)
+        x = keras.layers.Add(name="fused")([x, tabular])
+    for number, units in enumerate(CLASSIFIER_UNITS, start=1):
+        x = dense_block(x, units, dropout, f"classifier_{number}")
+    return keras.Model(inputs, {"label": keras.layers.Dense(classes, dtype="float32", name="label")(x)}, name="tdbn")
+
+
+def _encode(images: list[Any], backbone: str, weights: str | None, shared: bool) -> list[Any]:
+    """Features (B, h, w, C) of each image."""
+    if shared:
+        both = build_backbone(backbone, ops.concatenate(images, axis=0), weights).deepest
+        return list(ops.split(both, len(images), axis=0))
+    prefixes = ("", "segmented_")
+    return [build_backbone(backbone, image, weights, prefix).deepest for image, prefix in zip(images, prefixes, strict=False)]
+
+
+def _attend(image: Any, segmented: Any, heads: int, hidden: int) -> Any:
+    """Equations 5 and 6 and the mean over the tokens: (B, C) from two maps (B, h, w, C)."""
+    _, rows, columns, width = image.shape
+    image = keras.layers.Reshape((rows * columns, width), name="image_tokens")(image)
+    segmented = keras.layers.Reshape((rows * columns, width), name="segmented_tokens")(segmented)
+    x = cross_attention(image, segmented, image, heads, "cross_attention")
+    return keras.layers.GlobalAveragePooling1D(name="pooled")(feed_forward_step(x, hidden, "feed_forward"))
+
+
+def _tabular(metadata: Any, fields: Sequence[int], encoder: str, width: int, dropout: float) -> Any:
+    """Equations 7 and 8 and the right side of equation 9: (B, width)."""
+
+    def masked(features: Any, name: str) -> Any:
+        return AvailabilityMask(len(fields), name=name)([features, metadata]) if fields else features
+
+    known = KnownFields(fields, dtype="float32", name="metadata_known")(metadata) if fields else metadata
+    transformer = encoder == "transformer"
+    x = transformer_metadata(known, fields, METADATA_UNITS) if transformer else dense_metadata(known, METADATA_UNITS)
+    x = dense_block(masked(x, "metadata_available"), width, dropout, "tabular_projection")
+    return masked(x, "tabular_available")
+
+
+def _check(
+    classes: int,
+    branches: str,
+    shared_encoder: bool,
+    metadata_width: int,
+    metadata_fields: Sequence[int],
+    metadata_encoder: str,
+    dropout: float,
+) -> None:
+    problems = []
+    if classes < 2:
+        problems.append(f"classes is {classes}, expected 2 or more")
+    for argument, value, known in (("branches", branches, BRANCHES), ("metadata_encoder", metadata_encoder, ENCODERS)):
+        if value not in known:
+            problems.append(f"{argument} is {value!r}, expected one of {', '.join(known)}")
+    if shared_encoder and branches != "both":
+        problems.append(f"shared_encoder is true, but with branches {branches!r} there is only one encoder")
+    expected = sum(metadata_fields) + len(metadata_fields)
+    if metadata_fields and (min(metadata_fields) < 1 or metadata_width != expected):
+        problems.append(
+            f"metadata_width is {metadata_width}, but metadata_fields {list(metadata_fields)} make {expected}: the columns of "
+            "each field, 1 or more, and one more for each, which says whether it is known"
+        )
+    if metadata_encoder == "transformer" and metadata_width and not metadata_fields:
+        problems.append(
+            "metadata_encoder is 'transformer', which needs the columns of each field: set the metadata's missing to 'mask'"
+        )
+    if not 0 <= dropout < 1:
+        problems.append(f"dropout is {dropout}, expected 0 or more and less than 1")
+    if problems:
+        raise UserError("The tdbn model cannot be built: " + "; ".join(problems) + ".")
