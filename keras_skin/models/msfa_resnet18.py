@@ -46,7 +46,7 @@ def msfa_resnet18(
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1`
-        (stride 2) to `encoder_5` (stride 32), and `cam_features`: what the classifier averages, after the aggregation.
+        (stride 2) to `encoder_5` (stride 32), and `cam_features`, an alias of the deepest: what is aggregated.
 
     Raises:
         UserError: if an argument is out of range, or if the weights cannot be had.
@@ -60,8 +60,8 @@ def msfa_resnet18(
 
     - Those of `multi_scale_aggregation`.
     - The classification head is not described beyond figure 2; it is the head of ResNet18 itself.
-    - Grad-CAM looks at the aggregated map, the last one before the classifier. The paper does not name its layer; `encoder_5` is
-      the last of ResNet18.
+    - It does not say which layer Grad-CAM looks at. Here it is the last of ResNet18, in front of the aggregation: on a 7x7 map
+      the windows of 8 and 16 average nearly all positions, so that the aggregated map no longer tells where something is.
     """
     problems = []
     if classes < 2:
@@ -71,10 +71,9 @@ def msfa_resnet18(
     if problems:
         raise UserError("The msfa_resnet18 model cannot be built: " + "; ".join(problems) + ".")
     image = keras.Input((*image_size, 3), name="image")
-    x = build_backbone("resnet18", image, weights).deepest
+    x = keras.layers.Identity(name="cam_features")(build_backbone("resnet18", image, weights).deepest)
     if aggregation == "multi_scale":
         x = multi_scale_aggregation(x)
-    x = keras.layers.Identity(name="cam_features")(x)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
     label, _ = classifier(pooled, classes, widths=())
     return keras.Model({"image": image}, {"label": label}, name="msfa_resnet18")

@@ -75,8 +75,11 @@ def test_single_tasks_are_halves_of_the_whole(task: str, output: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"classifier": "shared", "dilated_bottleneck": True}, {"tasks": "segmentation"}, {"tasks": "classification"}],
-    ids=["shared", "segmentation", "classification"],
+    [
+        pytest.param({"tasks": "segmentation"}, id="segmentation"),
+        pytest.param({"tasks": "classification"}, id="classification", marks=pytest.mark.slow),
+        pytest.param({"classifier": "shared", "dilated_bottleneck": True}, id="shared", marks=pytest.mark.slow),
+    ],
 )
 def test_other_forms_keep_the_contract(arguments: dict) -> None:
     conformance.check_builder_contract("dual_task", arguments)

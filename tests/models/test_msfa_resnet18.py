@@ -29,20 +29,23 @@ def test_feature_layers() -> None:
     assert model.get_layer("cam_features").output.shape == (None, 7, 5, 512)
 
 
-def test_explained_features_are_what_is_classified() -> None:
+def test_explained_features_are_in_front_of_the_aggregation() -> None:
+    """Behind it they are nearly the same everywhere: on a small map they would explain nothing."""
     model = conformance.tiny("msfa_resnet18", {})
-    kernel, bias = model.get_layer("label").get_weights()
-    outputs = {"features": model.get_layer("cam_features").output, **model.output}
-    found = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
-    np.testing.assert_allclose(found["label"], found["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(found["features"] >= 0, True)
-
-
-def test_plain_network_classifies_the_backbones_features() -> None:
-    model = conformance.tiny("msfa_resnet18", {"aggregation": "none"})
-    outputs = [model.get_layer(name).output for name in ("encoder_5", "cam_features")]
-    deepest, explained = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
+    outputs = [model.get_layer(name).output for name in ("encoder_5", "cam_features", "multi_scale")]
+    deepest, explained, aggregated = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
     np.testing.assert_array_equal(explained, deepest)
+    assert deepest.std((1, 2)).mean() > 0.01
+    np.testing.assert_allclose(aggregated.std((1, 2)), 0, atol=1e-4)
+
+
+def test_classifier_is_one_dense_layer_on_the_mean_of_the_aggregated_map() -> None:
+    for aggregation, layer in (("multi_scale", "multi_scale"), ("none", "encoder_5")):
+        model = conformance.tiny("msfa_resnet18", {"aggregation": aggregation})
+        kernel, bias = model.get_layer("label").get_weights()
+        outputs = {"features": model.get_layer(layer).output, **model.output}
+        found = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
+        np.testing.assert_allclose(found["label"], found["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
