@@ -73,6 +73,10 @@ def execute(
     folder.write_table(
         "predictions.csv", pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True)
     )
+    for split, evaluation in evaluations.items():
+        if evaluation.confusion is not None:
+            counts = pd.DataFrame(evaluation.confusion, index=list(classes), columns=list(classes))
+            folder.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
     latency = _latency(folder, experiment, model, prepared, seconds=0.5 if options.dry_run or options.demo else 3.0)
     folder.write_json("latency.json", latency)
     sheets = _explain(folder, experiment, model, prepared, options.demo)
