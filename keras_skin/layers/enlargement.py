@@ -133,7 +133,7 @@ class LearnedEnlargement(keras.layers.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         images = inputs / 255
         if training:
-            restored = self._enlarge(ops.average_pool(images, 2))
+            restored = self._enlarge(ops.average_pool(images, (2, 2), (2, 2)))
             error = ops.cast(restored, "float32") - ops.cast(images, "float32")
             self.add_loss(ops.mean(ops.square(error)))
         return ops.stop_gradient(ops.clip(self._enlarge(images), 0.0, 1.0))
