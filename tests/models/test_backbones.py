@@ -40,7 +40,7 @@ PUBLISHED = {
     "vit_base": ((768,), 768, 85_798_656 - (14 * 14 - 4 * 4) * 768),
 }
 # One of each construction is tried in every run; the others, which share its code, in the nightly one.
-FAST = ("resnet18", "mobilenet_v2", "efficientnet_b0")
+FAST = ("resnet18", "mobilenet_v2")
 
 
 def every_backbone(fast: tuple[str, ...] = tuple(PUBLISHED)) -> pytest.MarkDecorator:
@@ -73,7 +73,7 @@ def test_the_table_is_complete() -> None:
     assert {name for name in BACKBONES if get_backbone(name).strides == PYRAMID} == set(BACKBONES) - {"xception", "vit_base"}
 
 
-@every_backbone()
+@every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "vit_base"}))
 def test_pyramid_parameters_and_layers(name: str) -> None:
     channels, deepest, parameters = PUBLISHED[name]
     image = keras.Input((64, 96, 3) if name != "vit_base" else (64, 64, 3), name="image")
@@ -94,15 +94,15 @@ def test_pyramid_parameters_and_layers(name: str) -> None:
 def test_two_backbones_in_one_model() -> None:
     image, other = keras.Input((32, 32, 3), name="image"), keras.Input((32, 32, 3), name="other")
     features = [
-        build_backbone("densenet121", image).deepest,
-        build_backbone("densenet121", other, prefix="other_").deepest,
+        build_backbone("resnet18", image).deepest,
+        build_backbone("resnet18", other, prefix="other_").deepest,
         build_backbone("efficientnet_b0", image, prefix="efficientnet_").deepest,
     ]
     model = keras.Model([image, other], keras.layers.Concatenate()(features))
     names = [layer.name for layer in model.layers]
     assert len(names) == len(set(names))
     assert {"encoder_1", "other_encoder_1", "efficientnet_encoder_6", "scale", "other_scale"} <= set(names)
-    assert sum(isinstance(layer, BatchNormalization) for layer in model.layers) == 121 + 121 + 49
+    assert sum(isinstance(layer, BatchNormalization) for layer in model.layers) == 20 + 20 + 49
 
 
 def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
