@@ -135,7 +135,10 @@ def test_public_face_imports_no_tensorflow():
 
 
 def test_every_test_file_mirrors_a_module():
-    """tests/data/test_images.py tests keras_skin/data/images.py, tests/test_x.py tools/x.py; a test of a whole package may say what it is about instead."""
+    """tests/data/test_images.py tests keras_skin/data/images.py, tests/test_x.py tools/x.py.
+
+    A test of a whole package may say what it is about instead.
+    """
     modules = {module_name(path).replace(".", "/") for path in FILES}
     packages = {str(Path(name).parent) for name in modules}
     about_the_whole = {"test_architecture", "test_experiments_end_to_end", "test_jax_backend", "test_wheel"}
