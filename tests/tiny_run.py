@@ -1,8 +1,12 @@
-"""A run of seconds for tests: the joint model with few features on small rendered images."""
+"""A run of seconds for tests: a model with few features on small rendered images."""
 
-TINY = [
-    "image.size=[32, 64]",
-    "model.filters=[2, 3, 4, 4, 4, 4]",
+import json
+
+from keras_skin import models
+from keras_skin.experiment import load_experiment
+from keras_skin.experiment.fields import REGISTRIES
+
+SHORT = [
     "train.epochs=2",
     "train.steps_per_epoch=3",
     "train.batch_size=4",
@@ -10,6 +14,20 @@ TINY = [
     "train.deterministic=true",
     "explain.images=2",
 ]
+
+TINY = ["image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
+"""Of the joint model and the U-Net of paper 001."""
+
+
+def tiny(name: str) -> list[str]:
+    """Overrides that make a shipped experiment tiny: the arguments with which the conformance tests build its model."""
+    entry = models.get(load_experiment(name).model.name)
+    registry, reserved = REGISTRIES["model"]
+    arguments = {
+        key: value for key, value in entry.info["tiny"].items() if key in registry.parameters(entry.name) and key not in reserved
+    }
+    size = list(entry.info["tiny"]["image_size"])
+    return [f"image.size={size}", *(f"model.{key}={json.dumps(value)}" for key, value in arguments.items()), *SHORT]
 
 
 def arguments(*more: str, overrides: list[str] = TINY) -> list[str]:
