@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_skin.experiment import load_experiment
 from keras_skin.models.deep_unet import deep_unet
 from keras_skin.registry import UserError
 
@@ -79,6 +80,12 @@ def test_export_contains_no_weight_of_the_auxiliary_heads(tmp_path: Path) -> Non
     assert set(found) == {"mask"}
     expected = 1 / (1 + np.exp(-model.predict_on_batch({"image": image})["mask"]))
     np.testing.assert_allclose(found["mask"], expected, atol=1e-5)
+
+
+def test_the_experiment_weighs_the_masks_as_equation_4() -> None:
+    losses = load_experiment("deep_unet_isic2018").loss_settings
+    assert {name: loss["weight"] for name, loss in losses.items()} == {"mask": 1.0, "mask_aux_1": 0.2, "mask_aux_2": 0.1}
+    assert {loss["name"] for loss in losses.values()} == {"dice_binary_crossentropy"}
 
 
 def test_mistakes_are_named() -> None:
