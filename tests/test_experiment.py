@@ -148,3 +148,10 @@ def test_any_json_value_in_any_field_is_accepted_or_a_user_error(value, field):
     values[Experiment.model_fields[field].alias or field] = value
     with contextlib.suppress(UserError):  # anything else fails the test
         assert isinstance(validate(values, "file.json"), Experiment)
+
+
+def test_a_backbone_of_random_weights_is_not_frozen():
+    frozen = 'train.backbone={"frozen_epochs": 2}'
+    with pytest.raises(UserError, match=r"frozen_epochs' freezes a backbone of random weights: name model\.weights"):
+        load_experiment("msfa_ham10000", ["model.weights=null", frozen])
+    assert load_experiment("msfa_ham10000", [frozen]).train.backbone.frozen_epochs == 2

@@ -333,6 +333,15 @@ class Experiment(Settings):
             raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_random_is_frozen(self) -> Experiment:
+        frozen = self.train.backbone is not None and self.train.backbone.frozen_epochs > 0
+        if frozen and "weights" in REGISTRIES["model"][0].parameters(self.model.name) and not self.model.arguments.get("weights"):
+            raise ValueError(
+                "'train.backbone.frozen_epochs' freezes a backbone of random weights: name model.weights, or set it to 0"
+            )
+        return self
+
     @field_validator("demo")
     @classmethod
     def _flat(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -74,32 +73,3 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _move(self, average: Any, batch: Any) -> None:
         average.assign(average * self.momentum + batch * (1.0 - self.momentum))
-
-
-def with_fused_batch_normalization(model: keras.Model, rename: Mapping[str, str] | None = None) -> keras.Model:
-    """A copy of a functional model, weights included, in which every Keras batch normalisation is the fused one.
-
-    Args:
-        model: a functional model whose batch normalisations are layers of its own (not hidden in nested models or layers).
-        rename: new names of layers, by their present ones.
-
-    Returns:
-        The copy; layers that are not renamed keep their names, so that feature layers and weight files are found as before.
-
-    Raises:
-        ValueError: if a layer to rename does not exist.
-    """
-    names = dict(rename or {})
-    unknown = sorted(set(names) - {layer.name for layer in model.layers})
-    if unknown:
-        raise ValueError(f"Model '{model.name}' has no layer called {', '.join(unknown)}.")
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops has neither weights nor configuration
-            return layer
-        kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else layer.__class__
-        return kind.from_config({**layer.get_config(), "name": names.get(layer.name, layer.name)})
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy

@@ -24,7 +24,7 @@ from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
-from keras_skin.training.fit import BEST_WEIGHTS
+from keras_skin.training.fit import BEST_WEIGHTS, RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.folder import RunFolder, environment
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
@@ -63,7 +63,8 @@ def execute(
     classes = prepared.classes
 
     precision = choose_precision(experiment.train.precision)
-    model = build_model(experiment, len(classes), precision, prepared.metadata_width)
+    begun = resume and (folder / "checkpoints" / RUN_STATE).is_file()
+    model = build_model(experiment, len(classes), precision, prepared.metadata_width, pretrained=not begun)
     trained = train(folder, experiment, model, prepared, resume)
     model = _as_float32(experiment, model, prepared, precision)
 
@@ -101,7 +102,11 @@ def execute(
 
 
 def build_model(
-    experiment: Experiment, classes: int, precision: str = "float32", metadata_width: int | None = None
+    experiment: Experiment,
+    classes: int,
+    precision: str = "float32",
+    metadata_width: int | None = None,
+    pretrained: bool = False,
 ) -> keras.Model:
     """The experiment's model under a precision policy; its builder's complaints become a user's message.
 
@@ -110,16 +115,20 @@ def build_model(
         classes: number of classes.
         precision: Keras' name of the policy.
         metadata_width: number of columns of the encoded metadata; None without.
+        pretrained: whether the weights that the experiment names are loaded; not where others follow anyway.
 
     Raises:
         UserError: naming the argument, if the builder refuses one.
     """
     entry = models.get(experiment.model.name)
+    arguments = experiment.model.arguments
+    if not pretrained and "weights" in arguments:
+        arguments["weights"] = None
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         width = {} if metadata_width is None else {"metadata_width": metadata_width}
-        return entry.builder(image_size=experiment.image_size, classes=classes, **width, **experiment.model.arguments)
+        return entry.builder(image_size=experiment.image_size, classes=classes, **width, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_skin.layers.batch_normalization import BatchNormalization, with_fused_batch_normalization
+from keras_skin.layers.batch_normalization import BatchNormalization
 
 needs_tensorflow = pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
 
@@ -128,18 +128,3 @@ def test_a_training_step_is_that_of_keras() -> None:
         results.append([np.array(losses), *model.get_weights()])
     for mine, reference in zip(*results, strict=True):
         np.testing.assert_allclose(mine, reference, rtol=2e-4, atol=2e-5)
-
-
-def test_swapping_keeps_weights_names_and_results() -> None:
-    image = keras.Input((8, 8, 3), name="image")
-    x = keras.layers.BatchNormalization(epsilon=1e-5, name="norm")(keras.layers.Conv2D(4, 3, name="stem")(image * 2.0))
-    model = keras.Model({"image": image}, {"label": keras.layers.GlobalAveragePooling2D(name="pool")(x)}, name="borrowed")
-    model.get_layer("norm").set_weights([np.full(4, value, "float32") for value in (1.5, 0.5, 0.1, 2.0)])
-    copy = with_fused_batch_normalization(model, rename={"stem": "encoder_1"})
-    assert type(copy.get_layer("norm")) is BatchNormalization
-    assert copy.get_layer("norm").epsilon == 1e-5
-    assert [layer.name for layer in copy.layers if layer.weights] == ["encoder_1", "norm"]
-    inputs = {"image": np.random.default_rng(4).normal(size=(2, 8, 8, 3)).astype("float32")}
-    np.testing.assert_allclose(copy(inputs)["label"], model(inputs)["label"], atol=1e-6)
-    with pytest.raises(ValueError, match="no layer called stm"):
-        with_fused_batch_normalization(model, rename={"stm": "encoder_1"})

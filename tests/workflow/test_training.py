@@ -11,6 +11,7 @@ from keras_skin.data import readers
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow import start
+from keras_skin.workflow.steps import build_model
 from keras_skin.workflow.training import class_weights
 
 CLASSES = readers.get("ham10000").info["classes"]
@@ -121,3 +122,12 @@ def test_a_backbone_is_thawed_stage_by_stage_and_latency_is_told(ham, tmp_path):
     latency = json.loads((folder / "latency.json").read_text())
     assert [item["batch_size"] for item in latency["measured"] + latency["skipped"]] == [1, 32]
     assert "Latency, batch 1" in (folder / "report.html").read_text()
+
+
+def test_named_weights_are_loaded_once_and_not_where_others_follow(tmp_path):
+    file = tmp_path / "own.weights.h5"
+    experiment = load_experiment("resnet50_isic2016", ["image.size=[32, 32]", f"model.weights={file}"])
+    source = build_model(experiment, 2)
+    assert source.count_params() > 0  # without the file, which is not there
+    with pytest.raises(UserError, match=r"own\.weights\.h5"):
+        build_model(experiment, 2, pretrained=True)
