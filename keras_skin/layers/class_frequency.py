@@ -26,8 +26,8 @@ class ClassFrequencyClassifier(keras.layers.Layer):
         classes: number of logits.
         hidden_units: width of the hidden layer, 256 in the paper.
         strength: the penalty's weight in the model's loss (the paper's gamma times lambda), 0 or more; 0 takes it away.
-        class_counts: images of each class in the training part, all positive, in the order of the logits; needed where
-            `strength` is positive.
+        class_counts: images of each class in the training part, in the order of the logits; needed where `strength` is positive.
+            A class without any has no frequency, and f_c = 0.
         hidden_coefficient: f_i of a hidden unit. `"outgoing"`: the mean of f_c over the classes, weighted by the absolute weights
             that lead from the unit to each class, through which no gradient flows; `"uniform"`: the mean of f_c for every unit.
         **kwargs: base layer arguments.
@@ -60,8 +60,10 @@ class ClassFrequencyClassifier(keras.layers.Layer):
         if hidden_coefficient not in HIDDEN_COEFFICIENTS:
             raise ValueError(f"hidden_coefficient is {hidden_coefficient!r}, expected one of {', '.join(HIDDEN_COEFFICIENTS)}.")
         counts = None if class_counts is None else [int(count) for count in class_counts]
-        if strength and (counts is None or len(counts) != classes or min(counts) < 1):
-            raise ValueError(f"class_counts is {counts}, expected {classes} positive numbers: images of each class in training.")
+        if strength and (counts is None or len(counts) != classes or min(counts) < 0 or not any(counts)):
+            raise ValueError(
+                f"class_counts is {counts}, expected {classes} numbers, not all 0: images of each class in training."
+            )
         self.classes = classes
         self.hidden_units = hidden_units
         self.strength = strength
@@ -84,21 +86,21 @@ class ClassFrequencyClassifier(keras.layers.Layer):
 
     def penalty(self) -> Any:
         """Equation 4 without lambda: a float32 scalar."""
-        before, classifier = (ops.cast(layer.kernel, "float32") for layer in (self.hidden, self.logits))
-        return ops.sum(self.hidden_coefficients() * ops.sum(ops.abs(before), axis=0)) + ops.sum(
-            self.class_coefficients() * ops.sum(ops.abs(classifier), axis=0)
-        )
+        # Each kernel is read once. TensorFlow may run a second read, which no gradient needs, after the step's update.
+        before, classifier = (ops.cast(ops.convert_to_tensor(each.kernel), "float32") for each in (self.hidden, self.logits))
+        hidden = self.hidden_coefficients(classifier) * ops.sum(ops.abs(before), axis=0)
+        return ops.sum(hidden) + ops.sum(self.class_coefficients() * ops.sum(ops.abs(classifier), axis=0))
 
     def class_coefficients(self) -> Any:
         """f_c of the classes, (classes,) float32."""
-        return ops.convert_to_tensor([1 / count for count in self.class_counts or ()], dtype="float32")
+        return ops.convert_to_tensor([1 / count if count else 0.0 for count in self.class_counts or ()], dtype="float32")
 
-    def hidden_coefficients(self) -> Any:
-        """f_i of the hidden units, (hidden_units,) float32."""
+    def hidden_coefficients(self, classifier: Any) -> Any:
+        """f_i of the hidden units, (hidden_units,) float32, from the classifier's kernel (hidden_units, classes)."""
         coefficients = self.class_coefficients()
         if self.hidden_coefficient == "uniform":
             return ops.broadcast_to(ops.mean(coefficients), (self.hidden_units,))
-        outgoing = ops.abs(ops.stop_gradient(ops.cast(self.logits.kernel, "float32")))
+        outgoing = ops.stop_gradient(ops.abs(classifier))
         return ops.sum(outgoing * coefficients, axis=1) / (ops.sum(outgoing, axis=1) + _EPSILON)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

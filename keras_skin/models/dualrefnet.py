@@ -187,10 +187,10 @@ def _check(given: dict[str, Any]) -> None:
             f"metadata_encoder is {encoder!r}, but fusion {fusion!r} has no use for one: it is for {', '.join(ENCODED)}"
         )
     if given["gamma"] * given["regularisation"] > 0 and (
-        counts is None or len(counts) != given["classes"] or min(counts, default=0) < 1
+        counts is None or len(counts) != given["classes"] or min(counts) < 0 or not any(counts)
     ):
         problems.append(
-            f"class_counts is {counts}, expected {given['classes']} positive numbers, the images of each class in the training "
+            f"class_counts is {counts}, expected {given['classes']} numbers, not all 0, the images of each class in the training "
             "part, for the class-frequency regularisation (or regularisation 0)"
         )
     if problems:

@@ -179,8 +179,8 @@ def test_what_is_served_has_no_super_resolution_and_its_size_says_so(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"regularisation": 0.3}, "class_counts is None, expected 3 positive"),
-        ({"regularisation": 0.3, "class_counts": (3, 0, 4)}, "class_counts is \\[3, 0, 4\\]"),
+        ({"regularisation": 0.3}, "class_counts is None, expected 3 numbers"),
+        ({"regularisation": 0.3, "class_counts": (3, 4)}, "class_counts is \\[3, 4\\]"),
         ({"fusion": "none"}, "leave the experiment's block 'metadata' out"),
         ({"fusion": "metanet", "metadata_width": 0}, "needs the experiment's block 'metadata'"),
         ({"fusion": "metablock", "metadata_encoder": "weighted"}, "it is for concatenate, cross_attention"),
