@@ -120,30 +120,25 @@ class LearnedEnlargement(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         channels = input_shape[-1]
-        arguments: dict[str, Any] = {"padding": "same", "dtype": self.dtype_policy}
-        hidden = {"activation": "relu", "kernel_initializer": "he_normal"}
-        self.conv_1 = keras.layers.Conv2D(self.features, 5, name="conv_1", **hidden, **arguments)
-        self.conv_2 = keras.layers.Conv2D(self.features, 3, name="conv_2", **hidden, **arguments)
-        self.conv_3 = keras.layers.Conv2D(4 * channels, 3, name="conv_3", kernel_initializer="zeros", **arguments)
-        widths = (channels, self.features, self.features)
-        for layer, width in zip((self.conv_1, self.conv_2, self.conv_3), widths, strict=True):
-            layer.build((*input_shape[:-1], width))
+        widths = (channels, self.features, self.features, 4 * channels)
+        self.kernels, self.biases = [], []
+        for number, size in enumerate((5, 3, 3)):
+            initializer = "zeros" if number == 2 else "he_normal"
+            shape = (size, size, *widths[number : number + 2])
+            self.kernels.append(self.add_weight(shape, initializer=initializer, name=f"kernel_{number + 1}"))
+            self.biases.append(self.add_weight((widths[number + 1],), initializer="zeros", name=f"bias_{number + 1}"))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         images = inputs / 255
+        # Read once for both passes: TensorFlow may run reads that no gradient needs after the step's update.
+        pairs = zip(self.kernels, self.biases, strict=True)
+        weights = [tuple(ops.cast(ops.convert_to_tensor(each), images.dtype) for each in pair) for pair in pairs]
         if training:
-            restored = self._enlarge(ops.average_pool(images, (2, 2), (2, 2)))
+            restored = _restore(ops.average_pool(images, (2, 2), (2, 2)), weights)
             error = ops.cast(restored, "float32") - ops.cast(images, "float32")
             self.add_loss(ops.mean(ops.square(error)))
-        return ops.stop_gradient(ops.clip(self._enlarge(images), 0.0, 1.0))
-
-    def _enlarge(self, images: Any) -> Any:
-        details = self.conv_3(self.conv_2(self.conv_1(images)))
-        _, height, width, channels = images.shape
-        details = ops.reshape(details, (-1, height, width, 2, 2, channels))
-        details = ops.reshape(ops.transpose(details, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels))
-        return enlarge(images) + details
+        return ops.stop_gradient(ops.clip(_restore(images, weights), 0.0, 1.0))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         batch, height, width, channels = input_shape
@@ -151,3 +146,14 @@ class LearnedEnlargement(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "features": self.features}
+
+
+def _restore(images: Any, weights: list[tuple[Any, Any]]) -> Any:
+    """Images (B, H, W, C) at twice their size: bicubic, and the details that three convolutions add."""
+    x = images
+    for number, (kernel, bias) in enumerate(weights, start=1):
+        x = ops.conv(x, kernel, padding="same") + bias
+        x = ops.relu(x) if number < len(weights) else x
+    _, height, width, channels = images.shape
+    details = ops.transpose(ops.reshape(x, (-1, height, width, 2, 2, channels)), (0, 1, 3, 2, 4, 5))
+    return enlarge(images) + ops.reshape(details, (-1, 2 * height, 2 * width, channels))

@@ -58,7 +58,7 @@ def test_learned_begins_as_bicubic() -> None:
 def test_learned_puts_channels_where_the_pixels_belong() -> None:
     layer = LearnedEnlargement(features=2)
     layer.build((None, 4, 6, 3))
-    layer.conv_3.bias.assign(np.arange(12) / 100)
+    layer.biases[2].assign(np.arange(12) / 100)
     images = np.full((1, 4, 6, 3), 127.5, "float32")
     found = ops.convert_to_numpy(layer(images))
     for row in range(8):
