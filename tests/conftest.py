@@ -1,6 +1,8 @@
 """Shared fixtures: quiet TensorFlow, and the real data where there is some."""
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -19,6 +21,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set KERAS_SKIN_DATA to a folder that holds isic2016/, isic2017/ and ph2_sample/")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_graphs():
+    """What Keras remembers of a file's models goes with it: a process that tests many models would grow by gigabytes."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

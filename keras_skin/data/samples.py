@@ -16,7 +16,7 @@ from keras_skin.registry import UserError
 
 INPUTS = ("image", "metadata")
 AUXILIARY_MASKS = ("mask_aux_1", "mask_aux_2")
-OUTPUTS = ("mask", "label", *AUXILIARY_MASKS)
+OUTPUTS = ("mask", "label", *AUXILIARY_MASKS, "super_resolution")
 
 Preprocessing = Callable[[tf.Tensor], tf.Tensor]
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
@@ -70,6 +70,8 @@ class Samples:
             targets.update({key: targets["mask"] for key in self.outputs if key in AUXILIARY_MASKS})
         if "label" in self.outputs:
             targets["label"] = self._labels[row]
+        if "super_resolution" in self.outputs:
+            targets["super_resolution"] = tf.zeros((1,))  # the model makes its own target of the image
         return inputs, targets
 
 

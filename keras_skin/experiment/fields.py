@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, 
 
 from keras_skin.registry import Registry, did_you_mean
 
+FROM_DATA = ("metadata_width", "metadata_fields", "class_counts")
+"""Arguments of builders that the training part decides on."""
+
 REGISTRIES = {
-    "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", "metadata_width")),
+    "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", *FROM_DATA)),
     "data set": (Registry("data set", "keras_skin.data.readers"), ("folder",)),
     "loss": (Registry("loss", "keras_skin.losses"), ("class_weights", "reduction", "name", "dtype")),
     "augmentation": (Registry("augmentation", "keras_skin.data.augment"), ()),
@@ -21,7 +24,7 @@ REGISTRIES = {
 }
 """For each kind of component its registry, and the arguments that the program itself passes."""
 
-OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2")
+OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2", "super_resolution")
 """Outputs of a model that can have a loss."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]

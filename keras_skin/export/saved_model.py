@@ -30,7 +30,7 @@ class Metadata(Protocol):
         """(B, width) float32 from one (B,) tensor per field: strings ("" is missing) or float32 (-1 is missing)."""
 
 
-_SERVED = ("label", "mask", "embedding")
+SERVED = ("label", "mask", "embedding")
 _PARALLEL_UPLOADS = 4  # an upload of 100 million pixels needs 1.5 GB while it is decoded and resized
 
 
@@ -90,7 +90,7 @@ def export_model(
     target = folder / str(_next_version(folder) if version is None else version)
     if target.exists():
         raise UserError(f"{target} exists already; exports are never overwritten.")
-    model = keras.Model(model.input, {key: model.output[key] for key in _SERVED if key in model.output})
+    model = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
     archive = keras.export.ExportArchive()  # finds the variables its endpoints use; track(model) would write them a second time
     upload = {"image_bytes": tf.TensorSpec((None,), tf.string, name="image_bytes")}
     image = {"image": tf.TensorSpec((None, *image_size, 3), tf.float32, name="image")}
@@ -227,8 +227,8 @@ def _check(model: keras.Model, classes: Sequence[str], image_size: tuple[int, in
         mistakes.append(f"its input 'metadata' is {inputs['metadata'].shape[1]} wide, but the encoder {metadata.width}")
     elif tuple(inputs["image"].shape[1:]) not in {(*image_size, 3), (None, None, 3)}:
         mistakes.append(f"its input 'image' has shape {inputs['image'].shape}, expected {(None, *image_size, 3)}")
-    if not set(outputs) & set(_SERVED):
-        mistakes.append(f"it has none of the outputs {', '.join(_SERVED)}")
+    if not set(outputs) & set(SERVED):
+        mistakes.append(f"it has none of the outputs {', '.join(SERVED)}")
     if "label" in outputs and outputs["label"].shape[-1] != len(classes):
         mistakes.append(f"its output 'label' has {outputs['label'].shape[-1]} classes, but {len(classes)} names were given")
     if mistakes:

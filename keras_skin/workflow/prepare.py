@@ -48,9 +48,17 @@ class PreparedData:
     warning: str = ""
 
     @property
-    def metadata_width(self) -> int | None:
-        """Number of columns of the encoded metadata; None without."""
-        return self.metadata.width if self.metadata else None
+    def model_arguments(self) -> dict[str, Any]:
+        """What builders may ask of the training part: `class_counts`, its images of each class in the order of `classes`; with
+        metadata `metadata_width`, their columns, and `metadata_fields`, the columns of each field before those that say which
+        fields are known (with `missing` `mask`, else none)."""
+        counts = self.part("train")["label"].value_counts()
+        told: dict[str, Any] = {"class_counts": [int(counts.get(name, 0)) for name in self.classes]}
+        if self.metadata is not None:
+            fields = self.metadata.fields if self.metadata.missing == "mask" else ()
+            told["metadata_width"] = self.metadata.width
+            told["metadata_fields"] = [len(field.column_names) for field in fields]
+        return told
 
     def encoded(self, table: pd.DataFrame) -> np.ndarray | None:
         """The metadata of some of the rows, (N, M) float32."""

@@ -22,7 +22,7 @@ from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
-from keras_skin.export.saved_model import export_model
+from keras_skin.export.saved_model import SERVED, export_model
 from keras_skin.registry import UserError
 from keras_skin.training.fit import BEST_WEIGHTS, RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
@@ -64,7 +64,7 @@ def execute(
 
     precision = choose_precision(experiment.train.precision)
     begun = resume and (folder / "checkpoints" / RUN_STATE).is_file()
-    model = build_model(experiment, len(classes), precision, prepared.metadata_width, pretrained=not begun)
+    model = build_model(experiment, len(classes), prepared.model_arguments, precision, pretrained=not begun)
     trained = train(folder, experiment, model, prepared, resume)
     model = _as_float32(experiment, model, prepared, precision)
 
@@ -104,8 +104,8 @@ def execute(
 def build_model(
     experiment: Experiment,
     classes: int,
+    from_data: Mapping[str, Any] | None = None,
     precision: str = "float32",
-    metadata_width: int | None = None,
     pretrained: bool = False,
 ) -> keras.Model:
     """The experiment's model under a precision policy; its builder's complaints become a user's message.
@@ -113,8 +113,8 @@ def build_model(
     Args:
         experiment: names the model.
         classes: number of classes.
+        from_data: `PreparedData.model_arguments`; the builder gets those that it takes.
         precision: Keras' name of the policy.
-        metadata_width: number of columns of the encoded metadata; None without.
         pretrained: whether the weights that the experiment names are loaded; not where others follow anyway.
 
     Raises:
@@ -127,8 +127,9 @@ def build_model(
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        width = {} if metadata_width is None else {"metadata_width": metadata_width}
-        return entry.builder(image_size=experiment.image_size, classes=classes, **width, **arguments)
+        taken = models.registry.parameters(entry.name)
+        given = {key: value for key, value in (from_data or {}).items() if key in taken}
+        return entry.builder(image_size=experiment.image_size, classes=classes, **given, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
@@ -156,7 +157,13 @@ def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fol
     if prepared.metadata is not None:
         folder.write_text(METADATA, prepared.metadata.to_json())
     folder.write_json(
-        "run.json", {**folder.read_json("run.json"), "classes": list(prepared.classes), "warning": prepared.warning}
+        "run.json",
+        {
+            **folder.read_json("run.json"),
+            "classes": list(prepared.classes),
+            "model_arguments": prepared.model_arguments,
+            "warning": prepared.warning,
+        },
     )
     for note in prepared.notes:
         log.info("%s", note)
@@ -182,13 +189,14 @@ def _as_float32(experiment: Experiment, model: keras.Model, prepared: PreparedDa
     """The trained weights in a float32 model: measured, explained and exported are one and the same function."""
     if precision == "float32":
         return model
-    exact = build_model(experiment, len(prepared.classes), metadata_width=prepared.metadata_width)
+    exact = build_model(experiment, len(prepared.classes), prepared.model_arguments)
     exact.set_weights(model.get_weights())
     return exact
 
 
 def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-    call = tf.function(functools.partial(model, training=False), reduce_retracing=True)
+    served = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
+    call = tf.function(functools.partial(served, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
 
 
@@ -314,6 +322,6 @@ def load_run(folder: str | Path) -> Run:
     metadata = None
     if (opened / METADATA).is_file():
         metadata = MetadataEncoder.from_json((opened / METADATA).read_text(encoding="utf-8"))
-    model = build_model(experiment, len(classes), metadata_width=metadata.width if metadata else None)
+    model = build_model(experiment, len(classes), opened.read_json("run.json")["model_arguments"])
     model.load_weights(weights)
     return Run(opened.path, experiment, classes, model, opened.read_json("metrics.json"), metadata)

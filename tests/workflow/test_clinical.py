@@ -64,12 +64,22 @@ def experiment(*more):
 
 def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_numbers(pad):
     prepared = prepare_data(experiment('metadata={"preset": "pad_ufes_20_81"}'), pad)
-    assert prepared.metadata_width == 81
+    assert prepared.model_arguments["metadata_width"] == 81
     ages = prepared.part("train")["age"].replace("", np.nan).astype(float)
     assert prepared.metadata.fields[0].name == "age"
     assert prepared.metadata.fields[0].mean == pytest.approx(ages.mean())
     for part in ("train", "validation", "test"):
         assert prepared.encoded(prepared.part(part)).shape == (len(prepared.part(part)), 81)
+
+
+def test_builders_are_told_what_the_training_part_decides_on(pad):
+    prepared = prepare_data(experiment('metadata={"missing": "mask", "inputs": ["age", "smoke", "itch"]}'), pad)
+    told, train = prepared.model_arguments, prepared.part("train")
+    assert told["class_counts"] == [int((train["label"] == name).sum()) for name in prepared.classes]
+    assert len(told["metadata_fields"]) == 3
+    assert told["metadata_width"] == sum(told["metadata_fields"]) + 3
+    assert told["metadata_fields"][0] == 1
+    assert prepare_data(experiment("metadata={}"), pad).model_arguments["metadata_fields"] == []
 
 
 def test_incomplete_rows_are_left_out_before_the_split(pad):
