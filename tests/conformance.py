@@ -61,16 +61,8 @@ def configurations() -> list[tuple[str, dict[str, Any]]]:
 
 def tiny(name: str, arguments: dict[str, Any]) -> keras.Model:
     """The small version of a model, with the same initial weights whenever it is asked for."""
-    model, weights = _built(name, tuple(sorted(arguments.items())), keras.config.dtype_policy().name)
-    model.set_weights(weights)
-    return model
-
-
-@functools.cache
-def _built(name: str, arguments: tuple[tuple[str, Any], ...], policy: str) -> tuple[keras.Model, list[np.ndarray]]:
     keras.utils.set_random_seed(1)
-    model = models.create_model(name, **{"classes": CLASSES, **models.get(name).info["tiny"], **dict(arguments)})
-    return model, model.get_weights()
+    return models.create_model(name, **{"classes": CLASSES, **models.get(name).info["tiny"], **arguments})
 
 
 @functools.cache
@@ -114,6 +106,8 @@ def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimiz
         loss={key: losses.get(objectives[kind]).builder() for key, kind in kinds.items()},
         metrics=scores if with_metrics else None,
         jit_compile="auto",
+        # TensorFlow never frees the graph of a training step: of all models they would fill the memory. Whole runs test graphs.
+        run_eagerly=keras.config.backend() == "tensorflow",
     )
 
 

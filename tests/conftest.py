@@ -1,5 +1,7 @@
 """Shared fixtures: quiet TensorFlow, and the real data where there is some."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -24,12 +26,19 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forgotten_graphs():
-    """What Keras remembers of a file's models goes with it: a process that tests many models would grow by gigabytes."""
+def small_process():
+    """A file's models and graphs go with it: a process that tests many models would grow by ten gigabytes and more."""
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
-        gc.collect()
+        forget_models()
+
+
+def forget_models() -> None:
+    """Frees the memory of models that nobody holds any more, and gives it back to the system."""
+    sys.modules["keras"].backend.clear_session()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,12 @@ def test_takes_one_step(name: str, policy: str) -> None:
         model = classifier(name)
     assert model.get_layer("scale").compute_dtype == "float32"
     before = [conformance.to_numpy(variable.value) for variable in model.trainable_variables]
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.BinaryCrossentropy(from_logits=True), jit_compile="auto")
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile="auto",
+        run_eagerly=keras.config.backend() == "tensorflow",
+    )
     assert np.isfinite(model.train_on_batch(images(4, 32), np.eye(2, dtype="float32")[[0, 1, 0, 1]]))
     after = [conformance.to_numpy(variable.value) for variable in model.trainable_variables]
     assert all(np.isfinite(values).all() for values in after)
