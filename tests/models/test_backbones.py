@@ -45,7 +45,7 @@ FAST = ("resnet18", "mobilenet_v2")
 
 def every_backbone(fast: tuple[str, ...] = tuple(PUBLISHED)) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow]) for name in PUBLISHED]
+        "name", [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow, pytest.mark.nightly]) for name in PUBLISHED]
     )
 
 
