@@ -126,7 +126,7 @@ def test_the_same_demo_twice_gives_the_same_metrics(tiny_run, tmp_path):
 @pytest.mark.slow
 def test_dry_run_goes_through_export_with_preprocessing_and_a_supervised_first_mask(tmp_path):
     supervised = ["model.initial_mask=true", 'losses.mask_aux_1={"name": "dice", "weight": 0.2}']
-    overrides = [*TINY, *supervised, 'image.preprocessing=[{"name": "shades_of_grey"}]', "balancing.name=class_weights"]
+    overrides = [*TINY, *supervised, 'image.preprocessing=[{"name": "shades_of_grey"}]', "balancing.class_weights=true"]
     assert main(arguments("jrl_ph2", "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
     (run,) = tmp_path.iterdir()
     assert "dry-run" in run.name

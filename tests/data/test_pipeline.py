@@ -308,8 +308,8 @@ def test_users_mistakes_are_all_named(table):
 
 
 def test_what_no_data_can_be_made_for_is_refused(table):
-    with pytest.raises(ValueError, match="No data for the input 'depth', output 'super_resolution'"):
-        pipeline.evaluation_data(table, CLASSES, SIZE, ["image", "depth"], ["label", "super_resolution"], 4)
+    with pytest.raises(ValueError, match="No data for the input 'depth', output 'depth_map'"):
+        pipeline.evaluation_data(table, CLASSES, SIZE, ["image", "depth"], ["label", "depth_map"], 4)
     with pytest.raises(ValueError, match=r"'metadata' needs a matrix with 11 rows, got shape \(3, 2\)"):
         pipeline.evaluation_data(table, CLASSES, SIZE, ["metadata"], ["label"], 4, metadata=np.zeros((3, 2)))
 
