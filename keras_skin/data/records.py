@@ -122,7 +122,9 @@ def read_dataset(
 
 
 def describe_excluded(excluded: pd.DataFrame, limit: int = PRINTED) -> str:
-    """`N images that cannot be used:` and the first `limit` of them, a line each."""
+    """`N images that cannot be used:` and the first `limit` of them, a line each; files that are only absent come last."""
+    absent_last = excluded["reason"].str.startswith("a row without an image")
+    excluded = excluded.iloc[absent_last.argsort(kind="stable")]
     lines = [f"{len(excluded)} image{'s' if len(excluded) != 1 else ''} that cannot be used:"]
     for image_id, file, reason in excluded[["image_id", "file", "reason"]].head(limit).itertuples(index=False):
         lines.append(f"  {image_id}: {reason}" + (f" ({file})" if file else ""))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from keras_skin.data import readers
@@ -152,3 +153,11 @@ def test_records_have_all_columns_in_order():
 
 def test_bare_ids():
     assert bare_id("ISIC_0000001_downsampled") == bare_id("ISIC_0000001") == "ISIC_0000001"
+
+
+def test_broken_files_are_told_before_absent_ones():
+    rows = [{"image_id": f"{number:02}", "file": "", "reason": "a row without an image"} for number in range(30)]
+    rows[25]["reason"] = "empty file"
+    text = describe_excluded(pd.DataFrame(rows), limit=3)
+    assert text.splitlines()[1:3] == ["  25: empty file", "  00: a row without an image"]
+    assert text.endswith("... and 27 more")
