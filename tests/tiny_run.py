@@ -30,6 +30,19 @@ def tiny(name: str) -> list[str]:
     return [f"image.size={size}", *(f"model.{key}={json.dumps(value)}" for key, value in arguments.items()), *SHORT]
 
 
+def stratified(dataset: str) -> list[str]:
+    """Overrides that put a data set without official parts in the place of an experiment's own."""
+    return [
+        f"data.train.name={dataset}",
+        "data.test=null",
+        "data.external=[]",
+        "data.extra_train=[]",
+        "split.scheme=stratified",
+        "split.validation=0.2",
+        "split.test=0.2",
+    ]
+
+
 def arguments(*more: str, overrides: list[str] = TINY) -> list[str]:
     """Arguments of `python -m keras_skin.run` for a tiny demo run."""
     return [*more, "--demo", *(item for text in overrides for item in ("--set", text))]

@@ -15,15 +15,10 @@ from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow import load_run, resume, start
 from keras_skin.workflow.prepare import prepare_data
+from tests.tiny_run import stratified
 
 PAD = [
-    "data.train.name=pad_ufes_20",
-    "data.test=null",
-    "data.external=[]",
-    "data.extra_train=[]",
-    "split.scheme=stratified",
-    "split.validation=0.2",
-    "split.test=0.2",
+    *stratified("pad_ufes_20"),
     'augmentation={"name": "none"}',
     "model.name=fused_for_tests",
     "image.size=[32, 32]",

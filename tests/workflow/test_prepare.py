@@ -11,6 +11,7 @@ from keras_skin.data.splits import straddling_groups
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow.prepare import describe, prepare_data, render_demo, shorten
+from tests.tiny_run import stratified
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +76,7 @@ def test_training_images_that_are_tested_on_are_an_error_or_left_out_of_training
     assert prepared.excluded["reason"].str.contains("leak: .*external/isic2017").any()
 
 
-HAM10000 = [
-    "data.train.name=ham10000",
-    "data.test=null",
-    "data.external=[]",
-    "data.extra_train=[]",
-    "split.scheme=stratified",
-    "split.validation=0.2",
-    "split.test=0.2",
-    'augmentation={"name": "none"}',
-]
+HAM10000 = [*stratified("ham10000"), 'augmentation={"name": "none"}']
 
 
 def test_the_protocol_of_the_papers_tears_lesions_apart_and_says_so(tmp_path):

@@ -13,17 +13,12 @@ from keras_skin.registry import UserError
 from keras_skin.workflow import start
 from keras_skin.workflow.steps import build_model
 from keras_skin.workflow.training import class_weights
+from tests.tiny_run import stratified
 
 CLASSES = readers.get("ham10000").info["classes"]
 COUNTS = {"NV": 24, **{name: 10 for name in CLASSES if name != "NV"}}
 HAM = [
-    "data.train.name=ham10000",
-    "data.test=null",
-    "data.external=[]",
-    "data.extra_train=[]",
-    "split.scheme=stratified",
-    "split.validation=0.2",
-    "split.test=0.2",
+    *stratified("ham10000"),
     'augmentation={"name": "flips_rotations"}',
     "model.name=small_for_tests",
     "image.size=[32, 32]",
