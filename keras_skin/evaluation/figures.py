@@ -61,6 +61,7 @@ QUANTITIES = {
     "mask_dsc": "DSC",
     "mask_iou": "IoU",
     "label_accuracy": "Accuracy",
+    "label_balanced_accuracy": "Balanced accuracy",
     "label_f1_weighted": "F1, weighted",
     "label_auc": "AUC",
     "learning_rate": "Learning rate",

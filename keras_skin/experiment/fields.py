@@ -134,6 +134,22 @@ class MetadataSettings(Settings):
     preset: Literal["pad_ufes_20_81"] | None = None
 
 
+class SegmenterSettings(Settings):
+    """What cuts the lesion out of its image, for models that take it so: `run`, the folder of a finished run of a segmentation
+    model or the beginning of its name, without date and time (the newest finished one is taken), as in
+    `runs/deep_unet_isic2018`; or `masks` `dataset`, the data set's own masks. These no client can send, so that such a model
+    is not exported."""
+
+    run: str | None = None
+    masks: Literal["dataset"] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SegmenterSettings:
+        if (self.run is None) == (self.masks is None):
+            raise ValueError('give one of "run" (of a segmentation model) and "masks" ("dataset"), and leave the other null')
+        return self
+
+
 class DatasetSettings(Component):
     """A data set on disk. `folder` (relative to --data, or absolute) where it does not lie under its usual name;
     `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on
@@ -213,12 +229,13 @@ class ImageSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """Optimizer by name; keys left null keep Keras' default. `gradient_accumulation_steps` adds up that many batches per
-    update."""
+    """Optimizer by name; keys left null keep Keras' default. `weight_decay` is Keras' decoupled one, `l2` that of PyTorch's
+    optimizers, added to the gradients; `gradient_accumulation_steps` adds up that many batches per update."""
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float | None = Field(None, ge=0)
+    l2: float | None = Field(None, ge=0)
     momentum: float | None = Field(None, ge=0, lt=1)
     clipnorm: float | None = Field(None, gt=0)
     gradient_accumulation_steps: int | None = Field(None, ge=2)
@@ -227,16 +244,23 @@ class OptimizerSettings(Settings):
 class ScheduleSettings(Settings):
     """Learning rate over training: `exponential` falls smoothly to `factor` of itself by the last step; `step` multiplies by
     `factor`
-    every `every` epochs; `constant` does not change."""
+    every `every` epochs; `plateau` multiplies by `factor` whenever `monitor` has not improved for `patience` epochs; `constant`
+    does not change."""
 
-    name: Literal["constant", "exponential", "step"] = "constant"
+    name: Literal["constant", "exponential", "step", "plateau"] = "constant"
     factor: float | None = Field(None, gt=0, le=1)
     every: PositiveInt | None = None
+    patience: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> ScheduleSettings:
-        needed = {"constant": (), "exponential": ("factor",), "step": ("factor", "every")}[self.name]
-        given = {key for key in ("factor", "every") if getattr(self, key) is not None}
+        needed = {
+            "constant": (),
+            "exponential": ("factor",),
+            "step": ("factor", "every"),
+            "plateau": ("factor", "patience"),
+        }[self.name]
+        given = {key for key in ("factor", "every", "patience") if getattr(self, key) is not None}
         if given != set(needed):
             raise ValueError(
                 f"schedule '{self.name}' takes {' and '.join(needed) or 'no further key'}, "
@@ -319,6 +343,7 @@ class Experiment(Settings):
     batch_augmentation: BatchAugmentationSettings | None = None
     balancing: BalancingSettings = BalancingSettings()
     metadata: MetadataSettings | None = None
+    segmenter: SegmenterSettings | None = None
     model: ModelSettings
     losses: dict[str, LossSettings | None] = Field(
         min_length=1, description="The loss of each output of the model; null takes away what a parent file set."
@@ -334,6 +359,15 @@ class Experiment(Settings):
         taken = "metadata_width" in REGISTRIES["model"][0].parameters(self.model.name)
         if self.metadata is not None and not taken:
             raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_can_be_served_is_exported(self) -> Experiment:
+        if self.segmenter is not None and self.segmenter.masks and self.export.enabled:
+            raise ValueError(
+                "'segmenter.masks' takes the data set's masks, which no client can send: name a run in 'segmenter.run', or set "
+                "'export.enabled' to false"
+            )
         return self
 
     @model_validator(mode="after")

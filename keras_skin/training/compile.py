@@ -13,7 +13,10 @@ from keras_skin.registry import Registry, UserError, did_you_mean
 if TYPE_CHECKING:
     import keras
 
-DEFAULT_METRICS: dict[str, tuple[str, ...]] = {"mask": ("dsc", "iou"), "label": ("accuracy", "f1_weighted", "auc")}
+DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
+    "mask": ("dsc", "iou"),
+    "label": ("accuracy", "balanced_accuracy", "f1_weighted", "auc"),
+}
 """The metrics of an output where none are asked for; an output that is not listed has none."""
 
 

@@ -22,6 +22,7 @@ from keras_skin.training.history import EpochHistory
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.monitor import Monitor
 from keras_skin.training.non_finite import StopAtNonFiniteLoss
+from keras_skin.training.plateau import FallOnPlateau, Plateau
 from keras_skin.training.progress import Progress
 from keras_skin.training.run_state import load_run_state
 
@@ -75,6 +76,7 @@ def fit(
     monitor: str | Sequence[str] = "val_loss",
     mode: str = "auto",
     patience: int | None = None,
+    plateau: Plateau | None = None,
     resume: bool = False,
     history_file: str | os.PathLike[str] | None = None,
     save_every_seconds: float = 60.0,
@@ -97,6 +99,7 @@ def fit(
         monitor: the logged value, or values whose mean, decides which epoch is best.
         mode: `"min"`, `"max"` or `"auto"`, which goes by the names.
         patience: stop after this many epochs without improvement; None trains all epochs.
+        plateau: lower the learning rate where the monitored value stays; the optimizer must have a rate, not a schedule.
         resume: continue from the state in `folder`; where there is none yet, start at the beginning.
         history_file: the CSV file of the history; `history.csv` in `folder` if None.
         save_every_seconds: save the state within an epoch when this much time has passed.
@@ -126,6 +129,8 @@ def fit(
     progress = Progress(epochs, train.steps, history, best, stream)
     with HeldInterrupts() as interrupts:
         others = [StopAtNonFiniteLoss(train, train.steps), *callbacks, history, best, progress]
+        if plateau:
+            others.append(FallOnPlateau(plateau, best))
         checkpoints = Checkpoints(state_file, others, epochs, train.steps, interrupts, save_every_seconds, save_every_steps)
         model.stop_training = False
         if state_file.exists():

@@ -11,6 +11,7 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
     "constant": (),
     "exponential": ("factor",),
     "step": ("factor", "every"),
+    "plateau": ("factor", "patience"),
 }
 """Names of the schedules, each with the arguments that it needs."""
 
@@ -22,6 +23,8 @@ def make_schedule(settings: Mapping[str, Any] | None, learning_rate: float, epoc
     - `{"name": "exponential", "factor": f}`: falls smoothly at every step and has become `f` times itself after the last one,
       lr(i) = learning_rate * f ** (i / (epochs * steps)).
     - `{"name": "step", "factor": f, "every": n}`: multiplied by `f` after every `n` epochs.
+    - `{"name": "plateau", "factor": f, "patience": n}`: depends on how the training goes, which no function of the step
+      can tell. The learning rate itself is returned here; what lowers it is `keras_skin.training.plateau`, given to `fit`.
 
     Args:
         settings: name and arguments; None means constant. Arguments that are None count as not given.
@@ -39,7 +42,7 @@ def make_schedule(settings: Mapping[str, Any] | None, learning_rate: float, epoc
     problems = schedule_problems(settings)
     if problems:
         raise UserError("\n".join(problems))
-    if settings["name"] == "constant":
+    if settings["name"] in ("constant", "plateau"):
         return float(learning_rate)
     import keras
 
@@ -68,6 +71,9 @@ def schedule_problems(settings: Mapping[str, Any]) -> list[str]:
     problems += [f"Schedule '{name}' needs '{key}'." for key in needed if key not in settings]
     if "factor" in needed and "factor" in settings and not 0 < settings["factor"] <= 1:
         problems.append(f"Schedule '{name}': factor must be above 0 and at most 1, got {settings['factor']!r}.")
-    if "every" in needed and "every" in settings and not (isinstance(settings["every"], int) and settings["every"] >= 1):
-        problems.append(f"Schedule '{name}': every must be a whole number of epochs, at least 1, got {settings['every']!r}.")
+    problems += [
+        f"Schedule '{name}': {key} must be a whole number of epochs, at least 1, got {settings[key]!r}."
+        for key in ("every", "patience")
+        if key in needed and key in settings and not (isinstance(settings[key], int) and settings[key] >= 1)
+    ]
     return problems

@@ -19,6 +19,7 @@ from keras_skin.registry import UserError
 from keras_skin.training.compile import compile_model
 from keras_skin.training.fit import TrainingResult, fit
 from keras_skin.training.optimizers import make_optimizer
+from keras_skin.training.plateau import Plateau
 from keras_skin.training.sample_losses import SampleLossFeedback
 from keras_skin.training.unfreeze import Thaw, train_gently
 from keras_skin.workflow.folder import RunFolder
@@ -69,9 +70,8 @@ def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepare
     losses = experiment.loss_settings
     if experiment.balancing.class_weights and "label" in losses:
         losses["label"]["class_weights"] = class_weights(images, prepared.classes)
-    optimizer = make_optimizer(
-        settings.optimizer.model_dump(), settings.schedule.model_dump(exclude_none=True), epochs=settings.epochs, steps=data.steps
-    )
+    schedule = settings.schedule.model_dump(exclude_none=True)
+    optimizer = make_optimizer(settings.optimizer.model_dump(), schedule, epochs=settings.epochs, steps=data.steps)
     callbacks: list[keras.callbacks.Callback] = [feedback] if feedback else []
     if settings.backbone:
         optimizer, unfreezing = train_gently(model, optimizer, Thaw(**settings.backbone.model_dump()), steps=data.steps)
@@ -88,6 +88,7 @@ def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepare
         callbacks=callbacks,
         monitor=settings.monitor,
         patience=settings.early_stopping.patience if settings.early_stopping else None,
+        plateau=Plateau(**schedule) if schedule.pop("name") == "plateau" else None,
         resume=resume,
         history_file=folder / "history.csv",
         save_every_seconds=settings.save_every_seconds,

@@ -1,11 +1,12 @@
-"""Accuracy, weighted F1 and AUC against scikit-learn."""
+"""Accuracy, balanced accuracy, weighted F1 and AUC against scikit-learn."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from keras_skin import metrics
 from keras_skin.metrics.auc import AUC
+from keras_skin.metrics.balanced_accuracy import BalancedAccuracy
 from keras_skin.metrics.f1_weighted import F1Weighted
 
 
@@ -29,6 +30,9 @@ def score(name: str, truth: np.ndarray, logits: np.ndarray) -> float:
 def test_accuracy_and_f1(classes: int) -> None:
     truth, logits = draw(classes, 1.0)
     assert score("accuracy", truth, logits) == pytest.approx(accuracy_score(truth, logits.argmax(1)), abs=1e-6)
+    balanced = balanced_accuracy_score(truth, logits.argmax(1))
+    assert balanced != pytest.approx(accuracy_score(truth, logits.argmax(1)), abs=1e-3)
+    assert score("balanced_accuracy", truth, logits) == pytest.approx(balanced, abs=1e-6)
     assert score("f1_weighted", truth, logits) == pytest.approx(f1_score(truth, logits.argmax(1), average="weighted"), abs=1e-6)
 
 
@@ -43,6 +47,25 @@ def test_auc(classes: int, scale: float) -> None:
         else roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
     )
     assert score("auc", truth, logits) == pytest.approx(expected, abs=2e-3)
+
+
+def test_balanced_accuracy_leaves_out_classes_that_do_not_occur() -> None:
+    truth, logits = draw(3, 1.0)
+    truth, logits = truth[truth != 1], logits[truth != 1]
+    predicted = logits.argmax(1)
+    assert (predicted == 1).any()
+    expected = np.mean([np.mean(predicted[truth == k] == k) for k in (0, 2)])
+    assert score("balanced_accuracy", truth, logits) == pytest.approx(expected, abs=1e-6)
+    assert float(BalancedAccuracy().result()) == 0
+
+
+def test_balanced_accuracy_weights() -> None:
+    truth, logits = draw(3, 1.0)
+    weights = np.random.default_rng(0).uniform(0.1, 2, len(truth)).astype("float32")
+    metric = BalancedAccuracy()
+    metric.update_state(np.eye(3)[truth], logits, sample_weight=weights)
+    expected = balanced_accuracy_score(truth, logits.argmax(1), sample_weight=weights)
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_auc_leaves_out_classes_that_do_not_occur() -> None:

@@ -47,6 +47,7 @@ def test_default_metrics(small, seeded):
         "mask_dsc",
         "mask_iou",
         "label_accuracy",
+        "label_balanced_accuracy",
         "label_f1_weighted",
         "label_auc",
     }

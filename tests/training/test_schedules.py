@@ -26,7 +26,15 @@ def test_step_halves_after_every_second_epoch_and_not_before():
     assert [rate(schedule, step) for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
 
 
-@pytest.mark.parametrize("settings", [None, {"name": "constant"}, {"name": "constant", "factor": None, "every": None}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        {"name": "constant"},
+        {"name": "constant", "factor": None, "every": None},
+        {"name": "plateau", "factor": 0.1, "patience": 5},
+    ],
+)
 def test_constant(settings):
     assert make_schedule(settings, 0.01, EPOCHS, STEPS) == 0.01
 
@@ -38,6 +46,7 @@ def test_constant(settings):
         ({"name": "exponential"}, ["needs 'factor'"]),
         ({"name": "exponential", "factor": 1.5}, ["at most 1, got 1.5"]),
         ({"name": "step", "factor": 0.5, "every": 0.5}, ["whole number", "0.5"]),
+        ({"name": "plateau", "factor": 0, "patience": 0}, ["at most 1, got 0", "patience must be a whole number of epochs"]),
         ({"name": "step", "gamma": 1}, ["takes no 'gamma'", "needs 'factor'", "needs 'every'"]),
     ],
 )
