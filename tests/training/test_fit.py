@@ -220,7 +220,15 @@ def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_p
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_the_second_interrupt_acts_at_once(capfd):
+@pytest.fixture
+def python_handles_ctrl_c():
+    """As in a terminal: a process that is started in the background of a script ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_second_interrupt_acts_at_once(capfd, python_handles_ctrl_c):
     with HeldInterrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.received == signal.SIGINT
