@@ -233,6 +233,8 @@ class RandAugment:
 def _check_image(inputs: Sequence[str]) -> None:
     if "image" not in inputs:
         raise UserError(f"A batch_augmentation changes images, but the model takes only {', '.join(map(repr, inputs))}.")
+    if "segmented_image" in inputs:
+        raise UserError("A batch_augmentation changes images, but the model also takes lesions cut out of them: leave it out.")
 
 
 def _check_alpha(alpha: float) -> None:

@@ -109,7 +109,7 @@ def disk_cache(
 
     Args:
         samples: what the rows of `table` are turned into.
-        table: records, with columns `image` and `mask`: those that `samples` was made of.
+        table: records, with columns `image` and that of the masks: those that `samples` was made of.
         title: the data set's name, for the list that `python -m keras_skin.cache` shows.
         fit: keep masks at the size of their images, as an augmentation wants them.
         finished: keep what the model takes, resized and pre-processed, in float32, instead of decoded images; only for what is
@@ -126,20 +126,20 @@ def disk_cache(
     Raises:
         tf.errors.InvalidArgumentError: if an image cannot be decoded, as without a cache.
     """
-    masks = "mask" in samples.outputs
+    masks = samples.mask_column
     sources = _sources(table, pool, masks)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         try:
             sources["digest"] = list(threads.map(_digest, sources["image"], sources["mask"]))
             kept = sources.drop_duplicates("digest").sort_values("digest", ignore_index=True)
-            key = _key(samples, fit and masks, finished, kept["digest"].tolist())
+            key = _key(samples, fit and masks != "", finished, kept["digest"].tolist())
             folder = folder or CacheFolder()
             lease, index = _open(folder, key, len(kept), threads, note, progress)
             if index is None:
                 height, width = samples.image_size
                 title = f"{title}, {'finished at' if finished else 'decoded for'} {height}x{width}"
                 try:
-                    index = _build(folder, lease, _keeper(samples, kept, masks), fit and masks, finished, title, progress)
+                    index = _build(folder, lease, _keeper(samples, kept), fit and masks != "", finished, title, progress)
                 finally:
                     if not lease.complete:
                         folder.discard(lease)
@@ -151,14 +151,17 @@ def disk_cache(
     return DiskCache(reader, place.loc[sources["digest"][: len(table)]].to_numpy(), finished)
 
 
-def _sources(table: pd.DataFrame, pool: pd.DataFrame | None, masks: bool) -> pd.DataFrame:
-    """Files to keep: those of the table first, row by row."""
-    sources = table[["image", "mask"]]
+def _sources(table: pd.DataFrame, pool: pd.DataFrame | None, masks: str) -> pd.DataFrame:
+    """Files to keep, `image` and `mask` (the column `masks` of the tables): those of the table first, row by row."""
+
+    def files(records: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"image": records["image"], "mask": records[masks] if masks else ""})
+
+    sources = files(table)
     if pool is not None:
-        usable = (pool["image"] != "") & ((pool["mask"] != "") | (not masks))
-        sources = pd.concat([sources, pool.loc[usable, ["image", "mask"]]])
-    sources = sources.reset_index(drop=True)
-    return sources if masks else sources.assign(mask="")
+        more = files(pool)
+        sources = pd.concat([sources, more[(more["image"] != "") & ((more["mask"] != "") | (not masks))]])
+    return sources.reset_index(drop=True)
 
 
 def _digest(*paths: str) -> str:
@@ -220,10 +223,10 @@ def _open(
             folder.discard(lease)
 
 
-def _keeper(samples: Samples, kept: pd.DataFrame, masks: bool) -> Samples:
+def _keeper(samples: Samples, kept: pd.DataFrame) -> Samples:
     """Samples of all that is to be kept, without what only training asks for."""
     table = kept.assign(image_id=kept["digest"], label="")
-    return Samples(table, (), samples.image_size, ["image"], ["mask"] if masks else [], samples.preprocessing, None)
+    return Samples(table, (), samples.image_size, ["image"], ["mask"] if samples.mask_column else [], samples.preprocessing, None)
 
 
 def _build(

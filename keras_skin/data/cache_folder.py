@@ -81,7 +81,7 @@ class CacheFolder:
     """The folder of the disk cache.
 
     Args:
-        path: by default `$KERAS_SKIN_CACHE`, else `keras_skin` in the user's cache folder.
+        path: by default `cache_path()`.
         max_gib: what the entries together may hold, above 0; by default `$KERAS_SKIN_CACHE_GIB`, else 20.
 
     Raises:
@@ -92,7 +92,7 @@ class CacheFolder:
     def __init__(self, path: str | os.PathLike[str] | None = None, max_gib: float | None = None) -> None:
         if fcntl is None:
             raise OSError("it needs POSIX file locks, which this system does not have.")
-        self.path = Path(path or os.environ.get("KERAS_SKIN_CACHE") or _user_cache() / "keras_skin").expanduser()
+        self.path = Path(path).expanduser() if path else cache_path()
         self.max_bytes = int((_max_gib() if max_gib is None else max_gib) * GIB)
 
     def acquire(self, key: str) -> Lease | None:
@@ -248,6 +248,11 @@ def _try_exclusive(path: Path) -> IO[bytes] | None:
 
 def _size(path: Path) -> int:
     return sum(item.stat().st_size for item in path.iterdir())
+
+
+def cache_path() -> Path:
+    """Where the cache lies: `$KERAS_SKIN_CACHE`, else `keras_skin` in the user's cache folder."""
+    return Path(os.environ.get("KERAS_SKIN_CACHE") or _user_cache() / "keras_skin").expanduser()
 
 
 def _user_cache() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from keras_skin.data.leaks import unite
@@ -68,6 +69,40 @@ def add_training(
     if len(conflicts):
         notes.append(f"{extra.name}: {len(conflicts)} of those have another label there: {', '.join(conflicts['image_id'])}.")
     return table.sort_values("image_id", kind="stable", ignore_index=True), notes, left_out
+
+
+def without_fitted(table: pd.DataFrame, fitted: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Leaves nothing in the parts that are measured which another model, that this one is chained to, was fitted on: its masks of
+    such images are better than those of new ones.
+
+    Args:
+        table: all parts, with `split` and `dataset`.
+        fitted: the other model's images, `image_id, group_id, label, dataset`; known again by id and group, since their files may
+            be elsewhere.
+        mode: `"error"` lists them, `"exclude"` leaves the measured images out: what was fitted cannot be unlearnt.
+
+    Returns:
+        The rows that stay; a table `image_id, dataset, label, split, reason` of those left out; sentences with the counts.
+
+    Raises:
+        UserError: if there are any and `mode` is `"error"`.
+    """
+    measured = table[table["split"] != "train"]
+    unions = unite(pd.concat([_known(fitted.assign(image="")), _known(measured)], ignore_index=True))
+    seen = np.isin(unions[len(fitted) :], unions[: len(fitted)])
+    if not seen.any():
+        return table, measured[:0].reindex(columns=[*DROPPED_COLUMNS, "split"], fill_value=""), []
+    counts = ", ".join(f"{count} of {part}" for part, count in measured.loc[seen, "split"].value_counts().sort_index().items())
+    told = f"The segmenter was fitted on images, patients or lesions of the parts that are measured: {counts}"
+    if mode == "error":
+        names = ", ".join(measured.loc[seen, "image_id"].head(5)) + (", ..." if seen.sum() > 5 else "")
+        raise UserError(
+            f"Leak: {told} ({names}).\nSet data.leak_guard to 'exclude' to leave these images out of what is measured, or name a "
+            "segmenter that was trained on other images."
+        )
+    dropped = measured[seen].assign(reason="leak: the segmenter was fitted on this image, patient or lesion")
+    dropped = dropped[[*DROPPED_COLUMNS, "split"]].reset_index(drop=True)
+    return table.drop(measured.index[seen]).reset_index(drop=True), dropped, [f"{told}; they are left out."]
 
 
 def _repeats(held_out: pd.DataFrame, trained: pd.DataFrame, wanted: pd.DataFrame) -> pd.Series:

@@ -150,9 +150,10 @@ class TrainingData:
         """The samples of an epoch, before they are put in order."""
         rng, labels = self._random(epoch, _PLAN), self._samples.label_names
         draw = self._sampler.draw(labels, epoch, rng) if self._sampler else Draw(np.arange(len(labels)))
-        if draw.shares is not None and "mask" in self._samples.outputs:
+        if draw.shares is not None and self._samples.mask_column:
+            reason = "has an output 'mask'" if "mask" in self._samples.outputs else "takes the lesion cut out of its image"
             raise UserError(
-                "This balancing blends images of two lesions, whose masks cannot be blended, but the model has an output 'mask'. "
+                f"This balancing blends images of two lesions, whose masks cannot be blended, but the model {reason}. "
                 "Choose a balancing that repeats images instead ('oversample' or 'partial')."
             )
         rows = np.asarray(draw.rows, np.int64)
@@ -250,10 +251,11 @@ def training_data(
     """Batches of shuffled, augmented training images.
 
     Args:
-        table: records, with columns `image_id`, `image`, `mask` and `label`.
+        table: records, with columns `image_id`, `image`, `mask` and `label`; with `"segmented_image"` also `lesion`, the files of
+            the masks that cut the lesions out.
         classes: labels in the order of the model's outputs.
         image_size: (height, width) of the model's image.
-        inputs: the model's inputs, of `"image"` and `"metadata"`.
+        inputs: the model's inputs, of `"image"`, `"segmented_image"` and `"metadata"`.
         outputs: the model's outputs, of `"mask"` (`"mask_aux_1"` and `"mask_aux_2"` have the same target) and `"label"`;
             what is not asked for is not loaded.
         batch_size: number of samples in a batch.
@@ -269,8 +271,9 @@ def training_data(
 
     Returns:
         The training data; its elements are (inputs, targets), two dicts with exactly the keys asked for: `image` (B, H, W, 3)
-        float32 in 0..255, `metadata` (B, M) float32; `mask` (B, H, W, 1) float32 in {0, 1}, `label` (B, K) float32 one-hot
-        (shares of classes after a batch augmentation that mixes images).
+        float32 in 0..255, `segmented_image` the same with black around the lesion, `metadata` (B, M) float32; `mask`
+        (B, H, W, 1) float32 in {0, 1}, `label` (B, K) float32 one-hot (shares of classes after a batch augmentation that mixes
+        images).
 
     Raises:
         UserError: if there is no image, or some have no mask or no known label although the model needs them; or if sampler,

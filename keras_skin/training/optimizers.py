@@ -8,7 +8,7 @@ from typing import Any
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.training.schedules import make_schedule
 
-_COMMON = ("learning_rate", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps")
+_COMMON = ("learning_rate", "l2", "weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps")
 
 OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "adam": ("Adam", (*_COMMON, "beta_1", "beta_2", "epsilon", "amsgrad")),
@@ -29,8 +29,8 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
     """The optimizer that the settings describe, with its learning-rate schedule.
 
     Args:
-        settings: `name`, `learning_rate` and any argument of that optimizer, `gradient_accumulation_steps` among them. Arguments
-            that are None keep Keras' default.
+        settings: `name`, `learning_rate` and any argument of that optimizer, `gradient_accumulation_steps` among them, or `l2`
+            (see `coupled_l2`). Arguments that are None keep Keras' default.
         schedule: see `make_schedule`; None means a constant learning rate.
         epochs: epochs of the whole training.
         steps: steps of one epoch.
@@ -56,11 +56,16 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
         problems.append(f"Optimizer '{name}' needs a learning_rate above 0, got {learning_rate!r}.")
     if problems:
         raise UserError("\n".join(problems))
+    l2 = arguments.pop("l2", None)
+    if l2 is not None and arguments.get("weight_decay") is not None:
+        raise UserError(f"Optimizer '{name}': l2 (coupled) and weight_decay (decoupled) are two readings of one thing; give one.")
     import keras
 
+    from keras_skin.training.coupled_l2 import coupled_l2
+
+    kind = getattr(keras.optimizers, class_name)
+    arguments["learning_rate"] = make_schedule(schedule, learning_rate, epochs, steps)
     try:
-        return getattr(keras.optimizers, class_name)(
-            learning_rate=make_schedule(schedule, learning_rate, epochs, steps), **arguments
-        )
+        return kind(**arguments) if l2 is None else coupled_l2(kind, l2, **arguments)
     except ValueError as error:  # Keras checks the values and combinations of arguments
         raise error if isinstance(error, UserError) else UserError(f"Optimizer '{name}': {error}") from error

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from keras_skin.data import readers
-from keras_skin.data.overlap import add_training
+from keras_skin.data.overlap import add_training, without_fitted
 from keras_skin.data.records import make_records, read_dataset
 from keras_skin.data.splits import make_splits
 from keras_skin.registry import UserError
@@ -172,3 +172,37 @@ def test_numbers_are_no_names_outside_their_data_set(base, picture):
     base = base.assign(image_id=["17", *base["image_id"][1:]], group_id="3")
     _, _, dropped = add_training(base, extra)
     assert dropped.empty
+
+
+FITTED = pd.DataFrame(
+    [("test1", "g1", "", "train", "others"), ("elsewhere", "lesion_7", "", "validation", "others")],
+    columns=["image_id", "group_id", "label", "split", "dataset"],
+)
+
+
+def test_what_the_segmenter_was_fitted_on_is_not_measured(base):
+    table = base.assign(dataset="base")
+    table.loc[table["image_id"] == "valid1", "group_id"] = "lesion_7"
+    table.loc[table["image_id"] == "train1", "group_id"] = "lesion_7"
+    kept, dropped, notes = without_fitted(table, FITTED, "exclude")
+    assert kept["image_id"].tolist() == ["test2", "train1", "train2"]
+    assert sorted(dropped["image_id"]) == ["test1", "valid1"]
+    assert dropped["reason"].str.startswith("leak: the segmenter").all()
+    assert notes == [
+        "The segmenter was fitted on images, patients or lesions of the parts that are measured: 1 of test, 1 of validation; "
+        "they are left out."
+    ]
+
+
+def test_a_segmenter_fitted_on_what_is_measured_is_an_error_by_default(base):
+    with pytest.raises(UserError, match=r"1 of test \(test1\)") as error:
+        without_fitted(base.assign(dataset="base"), FITTED, "error")
+    assert "data.leak_guard to 'exclude'" in str(error.value)
+
+
+def test_a_segmenter_of_other_images_changes_nothing(base):
+    table = base.assign(dataset="base")
+    kept, dropped, notes = without_fitted(table, FITTED[1:], "error")
+    pd.testing.assert_frame_equal(kept, table)
+    assert dropped.empty
+    assert notes == []

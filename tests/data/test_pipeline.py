@@ -350,3 +350,62 @@ print("ended")
         cwd=Path(__file__).parent.parent.parent,
     )
     assert done.stdout == "ended\n"
+
+
+@pytest.fixture(scope="module")
+def segmented(table):
+    return table.assign(lesion=table["mask"], mask="")
+
+
+def lesions(table, **options):
+    return pipeline.evaluation_data(table, CLASSES, SIZE, ["image", "segmented_image"], ["label"], 4, **options)
+
+
+def test_the_segmented_image_is_the_image_times_its_mask(segmented):
+    row = 0
+    for inputs, _ in collect(lesions(segmented)):
+        for image, cut in zip(inputs["image"], inputs["segmented_image"], strict=True):
+            mask = images.load_mask(segmented["lesion"][row], SIZE).numpy()
+            assert 0 < mask.mean() < 1
+            np.testing.assert_array_equal(cut, image * mask)
+            row += 1
+    assert row == N
+
+
+def test_image_and_lesion_are_augmented_together(segmented):
+    plain, changed = (
+        pipeline.training_data(
+            segmented, CLASSES, SIZE, ["image", "segmented_image"], ["label"], 4, augmentation=augment.get(name).builder()
+        )
+        for name in ("none", "flips_rotations")
+    )
+    moved = 0
+    for index in range(N):
+        inputs = changed.example(0, index)[0]
+        image, cut = inputs["image"].numpy(), inputs["segmented_image"].numpy()
+        lesion = (cut > 0).any(axis=-1)
+        np.testing.assert_array_equal(cut[lesion], image[lesion])
+        assert not cut[~lesion].any()
+        moved += not np.array_equal(lesion, (plain.example(0, index)[0]["segmented_image"].numpy() > 0).any(axis=-1))
+    assert moved > N / 2
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_lesions_come_from_the_cache_as_from_the_files(segmented, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path))
+    expected = collect(lesions(segmented))
+    assert_same(collect(lesions(segmented, cache=kind)), expected)
+    assert_same(collect(lesions(segmented, cache=kind)), expected)
+
+
+def test_lesions_that_are_missing_are_named(table):
+    with pytest.raises(UserError, match=f"{N} images have no mask that cuts the lesion out: 00, 01"):
+        lesions(table)
+    with pytest.raises(ValueError, match="cannot have the output 'mask' too"):
+        pipeline.evaluation_data(table.assign(lesion=""), CLASSES, SIZE, ["segmented_image"], ["mask"], 4)
+
+
+def test_lesions_of_two_images_are_not_blended(segmented):
+    half = Drawn(lambda labels, epoch: np.arange(2), np.array([1, 0]), np.full(2, 0.5, np.float32))
+    with pytest.raises(UserError, match="takes the lesion cut out of its image"):
+        pipeline.training_data(segmented, CLASSES, SIZE, ["image", "segmented_image"], ["label"], 4, sampler=half)

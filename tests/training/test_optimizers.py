@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from keras_skin.registry import UserError
@@ -21,7 +22,7 @@ def test_listed_arguments_are_those_of_keras(name):
     class_name, arguments = OPTIMIZERS[name]
     known = set(inspect.signature(getattr(keras.optimizers, class_name)).parameters)
     left_out = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "name", "kwargs"}
-    assert set(arguments) == known - left_out
+    assert set(arguments) - {"l2"} == known - left_out
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -42,9 +43,67 @@ def test_the_schedule_is_used():
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
+def adam_as_pytorch_writes_it(weights, gradients, learning_rate, decay):
+    """`torch.optim.Adam(lr, weight_decay=decay)`, step by step in float64."""
+    weights, first, second = np.array(weights, float), 0.0, 0.0
+    for number, gradient in enumerate(gradients, start=1):
+        gradient = gradient + decay * weights
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        root = np.sqrt(second / (1 - 0.999**number))
+        weights = weights - learning_rate * (first / (1 - 0.9**number)) / (root + 1e-7)
+    return weights
+
+
+def test_l2_is_that_of_pytorchs_adam():
+    gradients = np.random.default_rng(0).normal(size=(5, 3))
+    begun, after = [1.0, -2.0, 0.5], []
+    for l2 in (0.0, 0.3):
+        variable = keras.Variable(begun)
+        optimizer = make(name="adam", learning_rate=0.1, l2=l2)
+        for gradient in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
+        after.append(keras.ops.convert_to_numpy(variable))
+        assert after[-1] == pytest.approx(adam_as_pytorch_writes_it(begun, gradients, 0.1, l2), abs=1e-5)
+    assert np.abs(after[0] - after[1]).max() > 0.01
+
+
+def test_l2_survives_its_configuration():
+    optimizer = make(name="sgd", learning_rate=0.1, l2=0.25, momentum=0.5)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert (again.l2, again.momentum, type(again).__name__) == (0.25, 0.5, "SGD")
+
+
+def test_accumulated_small_batches_are_one_large_batch():
+    """Without batch normalisation, whose statistics are those of the small batches."""
+    rng = np.random.default_rng(1)
+    images, labels = rng.normal(size=(32, 6, 6, 3)).astype("float32"), np.eye(3, dtype="float32")[rng.integers(3, size=32)]
+
+    def trained(batch_size, accumulated):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, dtype="float32"),
+            ]
+        )
+        optimizer = make(name="adam", learning_rate=0.01, l2=1e-4, gradient_accumulation_steps=accumulated)
+        model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
+        before = model.get_weights()
+        model.fit(images, labels, batch_size=batch_size, epochs=3, shuffle=False, verbose=0)
+        return before, model.get_weights()
+
+    (begun, large), (_, small) = trained(32, None), trained(4, 8)
+    for start, one, other in zip(begun, large, small, strict=True):
+        assert np.abs(one - start).max() > 0.01
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"name": "adam", "learning_rate": 1.0, "l2": 0.1, "weight_decay": 0.1}, ["l2 (coupled)", "give one"]),
         ({"name": "adm", "learning_rate": 1.0}, ["'adm'", "Did you mean 'adam'?"]),
         ({"learning_rate": 1.0}, ["no optimizer None"]),
         (
