@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -17,6 +17,10 @@ NO_EVIDENCE = "no positive evidence"
 # float16 cannot hold gradients below 6e-8, and those of a wide feature map lie there: they are computed enlarged, and divided
 # in float32.
 _FLOAT16_SCALE = 1024.0
+
+
+FEATURES = "cam_features"
+"""What every model calls the layer to explain; further branches have names that begin with it."""
 
 
 class GradCAM:
@@ -34,6 +38,8 @@ class GradCAM:
         layer: name of a layer with output (B, h, w, K). A layer inside a nested model is written `"backbone/stage_4"`. If the
             layer is called several times, its last call is explained.
         output: key of the output whose logits are explained: `"label"` (B, classes) or `"mask"` (B, H, W, channels).
+        method: `"grad_cam"`, or `"grad_cam++"` (Chattopadhyay et al., WACV 2018, equations 10, 16 and 19): channels are weighed
+            by their positive gradients, those of small regions more than in equation 3.
 
     Raises:
         UserError: if the model has no such layer or output, or if the layer has no influence on the output.
@@ -50,10 +56,19 @@ class GradCAM:
     last one with spatial extent before its classifier.
     """
 
-    def __init__(self, model: keras.Model, layer: str = "cam_features", output: str = "label") -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: str = FEATURES,
+        output: str = "label",
+        method: Literal["grad_cam", "grad_cam++"] = "grad_cam",
+    ) -> None:
+        if method not in ("grad_cam", "grad_cam++"):
+            raise UserError(f"method is {method!r}, expected 'grad_cam' or 'grad_cam++' (Score-CAM is a class of its own).")
         self.model = model
         self.layer = layer
         self.output = output
+        self.method = method
         self._target = _find_layer(model, layer)
         outputs = model.output
         if isinstance(outputs, Mapping) and output not in outputs:
@@ -79,33 +94,51 @@ class GradCAM:
         Raises:
             UserError: if an input is missing or a class does not exist.
         """
+        tensors, chosen = self.prepare(inputs, class_index)
+        return self._graph(tensors, tf.constant(chosen)).numpy()
+
+    def prepare(self, inputs: Any, class_index: int | Sequence[int] | np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+        """The model's inputs as tensors, and the class of each image (B,) int32, -1 for the predicted one; both checked."""
         tensors = self._select(inputs)
         batch = int(keras.tree.flatten(tensors)[0].shape[0])
         chosen = np.broadcast_to(np.asarray(-1 if class_index is None else class_index, np.int32), (batch,))
         if class_index is not None and not ((chosen >= 0) & (chosen < self.channels)).all():
             raise UserError(f"Class indices to explain must lie in 0..{self.channels - 1}, got {sorted(set(chosen.tolist()))}.")
-        return self._graph(tensors, tf.constant(chosen)).numpy()
+        return tensors, chosen
 
     def compute(self, inputs: Any, class_index: tf.Tensor) -> tf.Tensor:
         """The same on tensors, for use inside another graph: `class_index` (B,) int32, -1 is the predicted class."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape, _watched_calls(self._target, tape) as calls:
-            outputs = self.model(inputs, training=False)
-            logits = outputs[self.output] if isinstance(outputs, Mapping) else outputs
-            scores = _scores(tf.cast(logits, tf.float32), class_index)
-            features = calls[-1] if calls else None
-            if not isinstance(features, tf.Tensor) or features.shape.rank != 4:
-                found = "is not called" if features is None else f"gives {getattr(features, 'shape', 'several outputs')}"
-                raise UserError(
-                    "Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but "
-                    f"'{self.layer}' {found}."
-                )
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            features, scores = self.features_and_scores(inputs, class_index, tape.watch)
             scale = _FLOAT16_SCALE if features.dtype == tf.float16 else 1.0
             total = scale * tf.reduce_sum(scores)
         gradients = tape.gradient(total, features)
         if gradients is None:
             raise UserError(f"Layer '{self.layer}' has no influence on output '{self.output}', so there is nothing to explain.")
-        alpha = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True) / scale  # equation 3
-        return tf.nn.relu(tf.reduce_sum(alpha * tf.cast(features, tf.float32), axis=-1))  # equation 4
+        features, gradients = tf.cast(features, tf.float32), tf.cast(gradients, tf.float32) / scale
+        weigh = _channel_weights if self.method == "grad_cam" else _channel_weights_plus_plus
+        return tf.nn.relu(tf.reduce_sum(weigh(features, gradients) * features, axis=-1))  # equation 4
+
+    def features_and_scores(
+        self, inputs: Any, class_index: tf.Tensor, watch: Callable[[tf.Tensor], None] | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the layer gives, (B, h, w, K), and the number that is explained, (B,) float32.
+
+        Args:
+            inputs: tensors as the model takes them.
+            class_index: (B,) int32, -1 is the predicted class.
+            watch: is given the layer's output before it is used.
+        """
+        with _recorded_calls(self._target, watch) as calls:
+            outputs = self.model(inputs, training=False)
+        logits = outputs[self.output] if isinstance(outputs, Mapping) else outputs
+        features = calls[-1] if calls else None
+        if not isinstance(features, tf.Tensor) or features.shape.rank != 4:
+            found = "is not called" if features is None else f"gives {getattr(features, 'shape', 'several outputs')}"
+            raise UserError(
+                f"Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but '{self.layer}' {found}."
+            )
+        return features, _scores(tf.cast(logits, tf.float32), class_index)
 
     def check(self) -> None:
         """Builds the graph without running it, so that a wrong layer is reported before hours of training."""
@@ -141,6 +174,26 @@ def normalise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return finite / np.where(has_evidence, maxima, 1.0)[:, None, None], has_evidence
 
 
+def feature_layers(model: keras.Model) -> list[str]:
+    """The layers that a model offers to be explained: `cam_features`, and those of its further branches."""
+    maps = [layer for layer in model.layers if layer.name.startswith(FEATURES) and len(getattr(layer.output, "shape", ())) == 4]
+    names = [layer.name for layer in maps]
+    return sorted(names) or [FEATURES]
+
+
+def _channel_weights(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Equation 3, (B, 1, 1, K)."""
+    return tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+
+
+def _channel_weights_plus_plus(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Grad-CAM++, equations 16 and 19 for exp(y) in place of y, (B, 1, 1, K)."""
+    squared = gradients**2
+    denominator = 2.0 * squared + tf.reduce_sum(features, axis=(1, 2), keepdims=True) * squared * gradients
+    shares = tf.math.divide_no_nan(squared, denominator)
+    return tf.reduce_sum(shares * tf.nn.relu(gradients), axis=(1, 2), keepdims=True)
+
+
 def _scores(logits: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
     """The number y that explains each image, (B,)."""
     if logits.shape.rank == 2:
@@ -171,8 +224,8 @@ def _find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
 
 
 @contextmanager
-def _watched_calls(layer: keras.layers.Layer, tape: tf.GradientTape) -> Iterator[list[Any]]:
-    """Collects what `layer` returns, and has `tape` watch it from there on.
+def _recorded_calls(layer: keras.layers.Layer, watch: Callable[[tf.Tensor], None] | None) -> Iterator[list[Any]]:
+    """Collects what `layer` returns, and shows it to `watch` before it is used.
 
     Recording the call instead of building a second keras.Model reaches layers of nested models and layers that are called
     several times, and leaves the part of the model in front of the layer off the tape.
@@ -183,8 +236,8 @@ def _watched_calls(layer: keras.layers.Layer, tape: tf.GradientTape) -> Iterator
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
         result = call(*args, **kwargs)
-        if isinstance(result, tf.Tensor):
-            tape.watch(result)
+        if watch is not None and isinstance(result, tf.Tensor):
+            watch(result)
         calls.append(result)
         return result
 

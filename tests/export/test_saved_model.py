@@ -17,8 +17,10 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_skin
-from keras_skin.data.images import decode_image, resize_image
-from keras_skin.export import saved_model
+from keras_skin.data.images import decode_image, resize_image, resize_mask
+from keras_skin.explain.grad_cam import GradCAM
+from keras_skin.export import endpoints
+from keras_skin.export.endpoints import Segmenter
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
 
@@ -331,7 +333,7 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, expor
         Path(path).mkdir()
         raise OSError("no space left")
 
-    monkeypatch.setattr(saved_model, "_bytes_endpoint", lambda model, *_: lambda image_bytes: {"valid": image_bytes == ""})
+    monkeypatch.setattr(endpoints.Endpoints, "serve", lambda self, inputs: {"valid": inputs["image_bytes"] == ""})
     monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", lambda self, path, **_: fails(path))
     with pytest.raises(OSError, match="no space"):
         export_model(model, tmp_path, **arguments)
@@ -416,3 +418,82 @@ def test_mistakes_are_named_together(tmp_path):
     with pytest.raises(UserError, match="expected"):
         export_model(seeded_model(), tmp_path, classes=CLASSES, image_size=(8, 8), name="size")
     assert list(tmp_path.iterdir()) == []
+
+
+OTHER = (16, 20)
+
+
+def segmenter_model():
+    image = keras.Input((*OTHER, 3), name="image")
+    mask = keras.layers.Conv2D(1, 3, padding="same", bias_initializer="zeros", name="mask")(
+        keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    )
+    extra = keras.layers.Conv2D(1, 1)(mask)
+    return keras.Model({"image": image}, {"mask": mask, "mask_aux_1": extra})
+
+
+def branched_model():
+    image, cut = (keras.Input((*SIZE, 3), name=name) for name in ("image", "segmented_image"))
+    metadata = keras.Input((3,), name="metadata")
+    features = []
+    for name, x in (("cam_features", image), ("cam_features_segmented", cut)):
+        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(x))
+        features.append(keras.layers.Identity(name=name)(x))
+    pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
+    positive = keras.initializers.RandomUniform(0, 1)  # something speaks for every class
+    label = keras.layers.Dense(2, kernel_initializer=positive, dtype="float32", name="label")(
+        keras.layers.Concatenate()([*pooled, metadata])
+    )
+    return keras.Model({"image": image, "segmented_image": cut, "metadata": metadata}, {"label": label})
+
+
+@pytest.mark.parametrize("order", [(), (invert,)])
+def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
+    keras.utils.set_random_seed(5)
+    classifier, cutter = branched_model(), segmenter_model()
+    target = export_model(
+        classifier,
+        tmp_path,
+        classes=CLASSES,
+        image_size=SIZE,
+        name="chained",
+        metadata=AgeAndSex(),
+        segmenter=Segmenter(cutter, OTHER, order),
+    )
+    loaded = tf.saved_model.load(str(target))
+    uploads = [photograph("PNG", 48, 64, 1), b"no image", photograph("PNG", 30, 50, 2)]
+    fields = {"age": tf.constant([55.0, 1.0, -1.0]), "sex": tf.constant(["f", "m", ""])}
+    served = loaded.signatures["serving_default"](image_bytes=tf.constant(uploads), **fields)
+    assert served["valid"].numpy().tolist() == [True, False, True]
+    explained = loaded.signatures["explain"](image_bytes=tf.constant(uploads), **fields)
+    for row, metadata in ((0, [1.1, 1, 1]), (2, [0, 0, 0])):
+        decoded = decode_image(uploads[row])
+        for_segmenter = resize_image(decoded, OTHER)[None]
+        logits = cutter({"image": 255 - for_segmenter if order else for_segmenter})["mask"]
+        lesion = resize_mask(tf.cast(logits > 0, tf.float32), SIZE)
+        assert 0.05 < float(tf.reduce_mean(lesion)) < 0.95
+        image = resize_image(decoded, SIZE)[None]
+        seen = {"image": image, "segmented_image": image * lesion, "metadata": tf.constant([metadata])}
+        np.testing.assert_allclose(served["probabilities"][row], tf.nn.softmax(classifier(seen)["label"])[0], atol=1e-5)
+        np.testing.assert_allclose(served["mask"][row], tf.sigmoid(logits)[0], atol=1e-5)
+        assert tf.io.decode_png(served["mask_png"][row]).shape[:2] == decoded.shape[:2]
+        for layer, name in (("cam_features", "grad_cam"), ("cam_features_segmented", "grad_cam_segmented")):
+            np.testing.assert_allclose(explained[name][row], GradCAM(classifier, layer)(seen)[0], atol=1e-5)
+            features = keras.Model(classifier.input, classifier.get_layer(layer).output)(seen)
+            np.testing.assert_allclose(explained[layer][row], features[0], atol=1e-5)
+        assert explained["label"][row] == served["label"][row]
+    assert not np.any(explained["grad_cam"][1])
+    assert served["mask_png"][1] == b""
+    assert np.any(explained["grad_cam"])
+    with pytest.raises(UserError, match=r"inputs must be a dict with 'image' and 'metadata', got .*segmented_image"):
+        export_model(classifier, tmp_path, classes=CLASSES, image_size=SIZE, name="chained", metadata=AgeAndSex())
+    with pytest.raises(UserError, match="its segmenter must make a 'mask' of an 'image' alone"):
+        export_model(
+            classifier,
+            tmp_path,
+            classes=CLASSES,
+            image_size=SIZE,
+            name="c",
+            metadata=AgeAndSex(),
+            segmenter=Segmenter(classifier, SIZE),
+        )
