@@ -155,3 +155,10 @@ def test_a_backbone_of_random_weights_is_not_frozen():
     with pytest.raises(UserError, match=r"frozen_epochs' freezes a backbone of random weights: name model\.weights"):
         load_experiment("msfa_ham10000", ["model.weights=null", frozen])
     assert load_experiment("msfa_ham10000", [frozen]).train.backbone.frozen_epochs == 2
+
+
+def test_a_schedule_takes_its_own_keys():
+    plateau = 'train.schedule={"name": "plateau", "factor": 0.1, "patience": 5}'
+    assert load_experiment("jrl_ph2", [plateau]).train.schedule.patience == 5
+    with pytest.raises(UserError, match=r"schedule 'plateau' takes factor and patience, given: every, factor"):
+        load_experiment("jrl_ph2", ['train.schedule={"name": "plateau", "factor": 0.1, "every": 5}'])

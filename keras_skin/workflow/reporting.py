@@ -15,6 +15,7 @@ from keras_skin.evaluation import figures
 from keras_skin.evaluation.balance_figure import class_balance
 from keras_skin.evaluation.curriculum_figure import curriculum_figure
 from keras_skin.evaluation.evaluate import Evaluation
+from keras_skin.evaluation.examples_figure import examples_figure
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import Sheet
@@ -36,9 +37,11 @@ def write_figures_and_report(
     trained: Trained,
     evaluations: dict[str, Evaluation],
     sheets: Sequence[Sheet],
+    pictures: Sequence[Picture],
     facts: dict[str, str],
 ) -> None:
-    """Draws every figure of a run and writes report.html; `facts` of the training go into its summary."""
+    """Draws every figure of a run that needs no model, and writes report.html: with the `pictures` that needed it behind them,
+    and the `facts` of the training in its summary."""
     log.info("Drawing figures and writing the report")
     result = trained.result
     drawn = _training_figures(folder, prepared, trained, options.demo) + _measured_figures(
@@ -67,7 +70,7 @@ def write_figures_and_report(
         notes=list(prepared.notes),
         evaluation_notes={split: list(evaluation.notes) for split, evaluation in evaluations.items()},
         paper=experiment.paper.model_dump() if experiment.paper else None,
-        figures=drawn,
+        figures=[*drawn, *pictures],
         explanations=[Picture(sheet.path, sheet.caption) for sheet in sheets],
         environment=folder.read_json("environment.json"),
         experiment=folder.read_json("experiment.json"),
@@ -155,6 +158,7 @@ def _measured_figures(
         drawn.append(Picture(boxes, "Segmentation scores of every image."))
     for split, evaluation in evaluations.items():
         drawn += _split_figures(folder, split, evaluation, synthetic)
+        drawn += _examples(folder, prepared, split, evaluation, synthetic)
         if "dsc" not in evaluation.predictions:
             continue
         paths = prepared.part(split).set_index("image_id")[["image", "mask"]]
@@ -184,6 +188,21 @@ def _split_figures(folder: RunFolder, split: str, evaluation: Evaluation, synthe
         Picture(matrix, f"Confusion matrix of {split}."),
         *([Picture(curves, f"ROC and precision-recall curves of {split}.")] if curves else []),
     ]
+
+
+def _examples(folder: RunFolder, prepared: PreparedData, split: str, evaluation: Evaluation, synthetic: bool) -> list[Picture]:
+    if evaluation.confusion is None:
+        return []
+    paths = prepared.part(split).set_index("image_id")["image"]
+    sheet = examples_figure(
+        evaluation.predictions,
+        evaluation.classes,
+        lambda image_id: images.load_image(paths[image_id]).numpy().astype(np.uint8),
+        folder / "figures" / f"{_stem(split)}_examples.png",
+        title=f"Right and wrong, the surest of each true class in turn, {split}",
+        synthetic=synthetic,
+    )
+    return [Picture(sheet, f"Right and wrong examples of {split}, with the probability of the predicted class.")] if sheet else []
 
 
 def _loader(paths: pd.DataFrame, masks: Path) -> figures.LoadImage:

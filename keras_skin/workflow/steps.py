@@ -27,6 +27,7 @@ from keras_skin.registry import UserError
 from keras_skin.training.fit import BEST_WEIGHTS, RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.folder import RunFolder, environment
+from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.reporting import write_figures_and_report
 from keras_skin.workflow.training import evaluation_batches, preprocessing, train
@@ -91,6 +92,7 @@ def execute(
         trained,
         evaluations,
         sheets,
+        model_figures(folder, experiment, model, prepared, evaluations, options.demo),
         {
             "Parameters": f"{model.count_params():,}",
             "Training precision": precision,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from keras_skin.data import augment
-from keras_skin.data.augment import JRL16, FlipsRotations, octagon_symmetry
+from keras_skin.data.augment import JRL16, DualRefNetAugmentation, FlipsRotations, octagon_symmetry
 from keras_skin.registry import UserError
 
-POLICIES = {"none": {}, "jrl_16": {}, "flips_rotations": {}}
+POLICIES = {"none": {}, "jrl_16": {}, "flips_rotations": {}, "dualrefnet": {}}
+STILL = {"brightness": 0.0, "contrast": 0.0}
 RNG = np.random.default_rng(3)
 IMAGE = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
 MASK = np.zeros((24, 32), np.uint8)
@@ -48,7 +49,7 @@ def test_shapes_types_and_purity(name):
     np.testing.assert_array_equal(MASK, before[1])
 
 
-@pytest.mark.parametrize("name", ["jrl_16", "flips_rotations"])
+@pytest.mark.parametrize("name", ["jrl_16", "flips_rotations", "dualrefnet"])
 def test_threads_do_not_disturb_each_other(name):
     policy = augment.get(name).builder()
     expected = [policy(IMAGE, MASK, number % 16, rng(number)) for number in range(40)]
@@ -59,10 +60,17 @@ def test_threads_do_not_disturb_each_other(name):
         np.testing.assert_array_equal(mask, expected_mask)
 
 
-@pytest.mark.parametrize("name", ["jrl_16", "flips_rotations"])
-def test_mask_moves_with_the_image(name):
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("jrl_16", {}),
+        ("flips_rotations", {**STILL, "rotation": 40.0}),
+        ("dualrefnet", {**STILL, "scale": 0.5, "saturation": 0.0, "noise": 0.0}),
+    ],
+)
+def test_mask_moves_with_the_image(name, arguments):
     """A picture that shows its own mask still shows it afterwards."""
-    policy = augment.get(name).builder(**({} if name == "jrl_16" else {"brightness": 0.0, "contrast": 0.0, "rotation": 40.0}))
+    policy = augment.get(name).builder(**arguments)
     y, x = np.mgrid[:96, :128]
     mask = ((x - 50) ** 2 / 900 + (y - 40) ** 2 / 400 < 1).astype(np.uint8)
     image = np.repeat(mask[..., np.newaxis] * 255, 3, axis=-1).astype(np.uint8)
@@ -165,6 +173,8 @@ def test_a_class_without_copies_is_a_users_mistake():
 def test_all_arguments_out_of_range_are_named():
     with pytest.raises(UserError, match=r"(?s)rotation is 200, expected a number from 0 to 180.*contrast is 'much'"):
         FlipsRotations(rotation=200, contrast="much")
+    with pytest.raises(UserError, match=r"(?s)scale is 1, expected a number from 0 to 0.9.*noise is -0.1"):
+        DualRefNetAugmentation(scale=1, noise=-0.1)
 
 
 def test_flips_rotations_does_what_its_arguments_say():
@@ -176,6 +186,47 @@ def test_flips_rotations_does_what_its_arguments_say():
     image, mask = light(IMAGE, MASK, 0, rng())
     assert (image != IMAGE).any()
     np.testing.assert_array_equal(mask, MASK)
+
+
+def test_dualrefnet_scales_about_the_centre_in_its_frame():
+    """A disc keeps its place and its shape and changes its radius, by every factor up to the largest."""
+    alone = {**STILL, "horizontal_flip": 0.0, "vertical_flip": 0.0, "saturation": 0.0, "noise": 0.0}
+    y, x = np.mgrid[:97, :129]
+    disc = (((x - 64) ** 2 + (y - 48) ** 2 < 20**2) * 255).astype(np.uint8)
+    policy, radii = DualRefNetAugmentation(scale=0.3, **alone), []
+    for seed in range(60):
+        image, _ = policy(np.repeat(disc[..., np.newaxis], 3, axis=-1), None, 0, rng(seed))
+        rows, columns = np.nonzero(image[30:67, 40:89, 0] >= 128)  # reflections of the disc can turn up at the border
+        assert (rows.mean() + 30, columns.mean() + 40) == pytest.approx((48, 64), abs=0.6)
+        assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1) or np.ptp(rows) == 36
+        radii.append(np.ptp(columns) / 2)
+    assert min(radii) == pytest.approx(20 * 0.7, abs=1.5)
+    assert max(radii) == pytest.approx(min(20 * 1.3, 24), abs=1.5)
+    still, _ = DualRefNetAugmentation(scale=0.0, **alone)(IMAGE, None, 0, rng())
+    np.testing.assert_array_equal(still, IMAGE)
+
+
+def test_dualrefnet_mixes_with_grey_and_adds_noise():
+    """Saturation moves a pixel along the line to its grey; noise has the deviation asked for, different from pixel to pixel."""
+    alone = {**STILL, "horizontal_flip": 0.0, "vertical_flip": 0.0, "scale": 0.0}
+    colour = np.full((8, 8, 3), (180, 120, 60), np.uint8)
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)[0, 0].astype(float)
+    factors = []
+    for seed in range(60):
+        image, _ = DualRefNetAugmentation(saturation=0.4, noise=0.0, **alone)(colour, None, 0, rng(seed))
+        found = (image[0, 0] - grey) / (colour[0, 0] - grey)
+        assert found[[0, 2]] == pytest.approx(found[0], abs=0.04)
+        factors.append(found[0])
+    assert min(factors) == pytest.approx(0.6, abs=0.06)
+    assert max(factors) == pytest.approx(1.4, abs=0.06)
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    deviations = []
+    for seed in range(40):
+        image, _ = DualRefNetAugmentation(saturation=0.0, noise=0.1, **alone)(flat, None, 0, rng(seed))
+        deviations.append(image.std(axis=(0, 1)))
+        assert image.mean() == pytest.approx(128, abs=1)
+    assert np.max(deviations) == pytest.approx(25.5, abs=2)
+    assert np.min(deviations) < 4
 
 
 def test_albumentations_is_imported_when_needed_and_asks_no_network():

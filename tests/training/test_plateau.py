@@ -83,7 +83,7 @@ def test_a_value_that_never_is_a_number_is_no_improvement() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, math.nan]), min_size=1, max_size=15),
+    st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=15),
     st.integers(1, 4),
     st.booleans(),
     st.integers(0, 14),

@@ -1,0 +1,100 @@
+"""The figure of what a model's classifier sees: its features, laid out in a plane by t-SNE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from keras_skin.evaluation.figures import CYCLE, RED, _figure
+
+FEWEST = 8
+"""With fewer images neighbours mean nothing."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+PERPLEXITY = 30.0
+
+
+def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Places in a plane at which like features are neighbours.
+
+    Source: van der Maaten and Hinton, "Visualizing data using t-SNE", J. Mach. Learn. Res. 2008; scikit-learn's, begun from the
+    principal components. Distances between clusters, and their sizes, say nothing.
+
+    Args:
+        features: (N, D), N at least `FEWEST`, not all the same.
+        seed: of the random generator.
+
+    Returns:
+        (N, 2) float32.
+    """
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    layout = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+    # Threads that wait for one another on a busy machine make seconds of it, two hundredfold for few images.
+    with threadpool_limits(1):
+        return layout.fit_transform(np.asarray(features, np.float32))
+
+
+def embedding_figure(
+    features: np.ndarray,
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    classes: Sequence[str],
+    path: Path,
+    title: str = "",
+    seed: int = 0,
+    synthetic: bool = False,
+) -> Path | None:
+    """Draws the images' features twice: by their true class, and by whether they were classified rightly.
+
+    Args:
+        features: (N, D), a row per image: what the classifier takes.
+        truth: N names of classes.
+        predicted: N names of classes.
+        classes: all names, in the order of their colours.
+        path: file to write; its suffix decides the format.
+        title: heading.
+        seed: of the layout.
+        synthetic: mark the figure as drawn from stand-in data.
+
+    Returns:
+        `path`, or None (and no file) where there are fewer than `FEWEST` images or all features are the same.
+
+    Raises:
+        ValueError: if the numbers of rows differ.
+    """
+    features, true, said = np.asarray(features), np.asarray(truth, str), np.asarray(predicted, str)
+    if not len(features) == len(true) == len(said):
+        raise ValueError(f"There are {len(features)} rows of features, {len(true)} true and {len(said)} predicted classes.")
+    if len(features) < FEWEST or np.ptp(features, axis=0).max() == 0:
+        return None
+    places, right = tsne(features, seed), true == said
+    size = float(np.clip(4000 / len(places), 8, 40))
+    with _figure(path, (11.0, 5.6), synthetic) as figure:
+        by_class, by_success = figure.subplots(1, 2)
+        for index, name in enumerate(classes):
+            x, y = places[true == name].T
+            by_class.scatter(
+                x,
+                y,
+                s=size,
+                color=CYCLE[index % len(CYCLE)],
+                marker=MARKERS[index % len(MARKERS)],
+                alpha=0.75,
+                linewidths=0,
+                label=f"{name} (n = {len(x):,})",
+            )
+        by_success.scatter(*places[right].T, s=size, color="#B4BCC6", marker="o", linewidths=0, label=f"right ({right.sum():,})")
+        by_success.scatter(
+            *places[~right].T, s=1.6 * size, color=RED, marker="x", linewidths=1.3, label=f"wrong ({(~right).sum():,})"
+        )
+        for axes, name in ((by_class, "True class"), (by_success, "Right and wrong")):
+            axes.set_title(name, loc="left", weight="bold")
+            axes.set(xticks=[], yticks=[])
+            axes.set_box_aspect(1)
+            axes.grid(visible=False)
+            axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.02), ncols=3, handletextpad=0.3)
+        figure.suptitle(f"{title} (n = {len(places):,})" if title else f"n = {len(places):,}", x=0.01, ha="left")
+    return path

@@ -1,0 +1,96 @@
+"""The figures that need the model: what they draw, of which images."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from keras_skin.data import readers
+from keras_skin.evaluation.super_resolution import psnr
+from keras_skin.experiment import load_experiment
+from keras_skin.workflow import model_figures as module
+from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.model_figures import model_figures
+from keras_skin.workflow.prepare import prepare_data
+from tests.tiny_run import stratified
+
+CLASSES = readers.get("ham10000").info["classes"]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return load_experiment("resnet50_isic2016", [*stratified("ham10000"), "image.size=[32, 32]", "train.batch_size=7"])
+
+
+@pytest.fixture(scope="module")
+def prepared(experiment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ham")
+    readers.get("ham10000").info["render"](folder / "ham10000", counts=dict.fromkeys(CLASSES, 12), size=(40, 40))
+    return prepare_data(experiment, folder)
+
+
+def model(super_resolution=True, layer="label"):
+    image = keras.Input((32, 32, 3), name="image")
+    features = keras.layers.GlobalAveragePooling2D()(image)
+    outputs = {"label": keras.layers.Dense(len(CLASSES), name=layer)(features)}
+    if super_resolution:
+        target = keras.layers.Reshape((1, 64, 64, 3))(keras.layers.Rescaling(1 / 255)(keras.layers.UpSampling2D(2)(image)))
+        darker = keras.layers.Rescaling(1, offset=-0.1)(target)
+        outputs["super_resolution"] = keras.layers.Concatenate(axis=1, name="super_resolution")([darker, target])
+    return keras.Model({"image": image}, outputs)
+
+
+def evaluated(prepared, split="test"):
+    """All are predicted to be of the first class."""
+    return {split: SimpleNamespace(predictions=prepared.part(split).assign(predicted=prepared.classes[0]))}
+
+
+def test_features_of_the_classifier_with_their_classes(experiment, prepared, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: seen.append(arguments) or arguments[4])
+    monkeypatch.setattr(module, "EMBEDDED", 10)
+    (picture,) = model_figures(RunFolder(tmp_path), experiment, model(False), prepared, evaluated(prepared), False)
+    features, truth, predicted, classes, path = seen[0]
+    table = prepared.part("test")
+    assert len(table) > 10 == len(features) == len(truth)
+    assert len(set(truth)) == len(CLASSES), "classes in turn"
+    assert set(predicted) == {CLASSES[0]}
+    assert classes == prepared.classes
+    means = {
+        row["image_id"]: image.mean(axis=(0, 1))
+        for row, image in zip(table.to_dict("records"), pictures(table, experiment, prepared), strict=True)
+    }
+    for feature, label in zip(features, truth, strict=True):
+        near = min(means, key=lambda image_id: np.abs(means[image_id] - feature).max())
+        np.testing.assert_allclose(feature, means[near], atol=1e-2)
+        assert table.set_index("image_id").loc[near, "label"] == label
+    assert path == tmp_path / "figures" / "test_embeddings.png"
+    assert f"of 10 images of test (of {len(table)}, the classes in turn)" in picture.caption
+
+
+def pictures(table, experiment, prepared):
+    batches = module.evaluation_batches(experiment, model(False), prepared, table)
+    return [inputs["image"] for inputs, _ in batches.unbatch().as_numpy_iterator()]
+
+
+def test_super_resolved_images_beside_what_the_model_saw(experiment, prepared, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: seen.extend(images) or path)
+    drawn = model_figures(RunFolder(tmp_path), experiment, model(), prepared, evaluated(prepared), False)
+    assert [picture.path.name for picture in drawn] == ["test_embeddings.png", "test_super_resolution.png"]
+    assert len(seen) == module.SUPER_RESOLVED
+    for image in seen:
+        np.testing.assert_allclose(image.seen / 255, image.target[::2, ::2], atol=1e-5)
+        assert psnr(image.drawn, image.target) == pytest.approx(20, abs=0.01)
+    assert "mean PSNR 20.0 dB" in drawn[1].caption
+
+
+def test_the_validation_part_where_there_is_no_test_part(experiment, prepared, tmp_path):
+    drawn = model_figures(RunFolder(tmp_path), experiment, model(), prepared, evaluated(prepared, "validation"), True)
+    assert [picture.path.name for picture in drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]
+    assert all(picture.path.is_file() for picture in drawn)
+
+
+def test_a_model_without_such_layers_has_no_such_figures(experiment, prepared, tmp_path):
+    assert not model_figures(RunFolder(tmp_path), experiment, model(False, "other"), prepared, evaluated(prepared), False)
