@@ -56,7 +56,7 @@ def graph_of(name):
     experiment = load_experiment(name, tiny(name))
     model = experiment.model.model_dump()
     if "backbone" in REGISTRIES["model"][0].parameters(experiment.model.name):
-        model = {"name": experiment.model.name}
+        model = {"name": experiment.model.name, "branches": model.get("branches")}
     return json.dumps([model, experiment.metadata is not None, sorted(experiment.losses)], default=str)
 
 
@@ -75,7 +75,10 @@ def test_exported_model_answers_as_the_run_did_in_a_fresh_process(tiny_run):
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_experiment_runs_through_export(name, tmp_path):
-    assert main(arguments(name, "--dry-run", "--out", str(tmp_path), overrides=tiny(name))) == 0
+def test_experiment_runs_through_export(name, tmp_path, tiny_run):
+    overrides = tiny(name)
+    if load_experiment(name).segmenter:
+        overrides.append(f"segmenter.run={tiny_run}")
+    assert main(arguments(name, "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
     (run,) = tmp_path.iterdir()
     check_export(run)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from keras_skin.evaluation.report import comparison_rows, format_table
-from keras_skin.experiment import Experiment
+from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
 from keras_skin.registry import UserError
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.training.fit import RUN_STATE
 from keras_skin.workflow.cross_validation import execute_folds
 from keras_skin.workflow.folder import RunFolder, start_log
 from keras_skin.workflow.prepare import render_demo
-from keras_skin.workflow.steps import Run, RunOptions, execute, load_run
+from keras_skin.workflow.segmenter import adopt_segmenter
+from keras_skin.workflow.steps import RunOptions, execute
+from keras_skin.workflow.trained_model import SEGMENTER, Run, load_run
 
 __all__ = ["Run", "RunInterrupted", "load_run", "resume", "start"]
 
@@ -57,7 +59,8 @@ def start(
     """
     if dry_run:
         train = experiment.train.model_copy(update={"epochs": 1, "steps_per_epoch": 2})
-        explain = experiment.explain.model_copy(update={"images": min(2, experiment.explain.images)})
+        few = {name: min(2, getattr(experiment.explain, name)) for name in ("images", "measured")}
+        explain = experiment.explain.model_copy(update=few)
         experiment = experiment.model_copy(update={"train": train, "explain": explain})
     if data_dir is not None:
         data_dir = str(Path(data_dir).expanduser().resolve())
@@ -101,6 +104,7 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
             )
             render_demo(experiment, folder / "demo_data", experiment.train.seed)
             options = RunOptions(str(folder / "demo_data"), options.demo, options.dry_run)
+            _train_demo_segmenter(folder, experiment, options.dry_run)
         run = execute_folds if experiment.split.scheme == "kfold" else execute
         metrics = run(folder, experiment, options, resume=resume)
         folder.write_json("run.json", {**folder.read_json("run.json"), "finished": True})
@@ -122,6 +126,22 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
         log.removeHandler(handler)
         handler.close()
     return folder.path
+
+
+def _train_demo_segmenter(folder: RunFolder, experiment: Experiment, dry_run: bool) -> None:
+    """A demo needs no run from before: the shipped experiment that the segmenter's run is called after is trained first."""
+    name = Path(experiment.segmenter.run).name if experiment.segmenter and experiment.segmenter.run else ""
+    if (folder / SEGMENTER).is_dir() or name not in shipped_experiments():
+        return
+    log.info("The segmenter comes first: %s", name)
+    begun = sorted((folder / "segmenter_demo").glob(f"{name}-*"))
+    if not begun:
+        path = start(load_experiment(name, demo=True), name, folder / "segmenter_demo", demo=True, dry_run=dry_run)
+    elif RunFolder.open(begun[-1]).read_json("run.json")["finished"]:
+        path = begun[-1]
+    else:
+        path = resume(begun[-1])
+    adopt_segmenter(folder, str(path))
 
 
 def _conclude(folder: RunFolder, experiment: Experiment, metrics: dict[str, Any], seconds: float, options: RunOptions) -> None:

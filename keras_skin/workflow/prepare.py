@@ -13,7 +13,7 @@ import pandas as pd
 from keras_skin.data import readers
 from keras_skin.data.leaks import guard, unite
 from keras_skin.data.metadata import MetadataEncoder
-from keras_skin.data.overlap import add_training
+from keras_skin.data.overlap import add_training, without_fitted
 from keras_skin.data.records import MissingData, Records, read_dataset
 from keras_skin.data.splits import make_splits, straddling_groups
 from keras_skin.experiment import DatasetSettings, Experiment
@@ -32,7 +32,7 @@ class PreparedData:
 
     Attributes:
         table: one row per image; `split` is `train`, `validation`, `test` or `external/<name>`; `dataset` says where it
-        comes from.
+        comes from; `lesion`, where a segmenter is used, is the file of the mask that cuts the lesion out.
         classes: labels in the order of the model's outputs.
         excluded: what was left out: `dataset, image_id, file, reason, split`.
         notes: sentences for the log and the report.
@@ -78,7 +78,11 @@ class PreparedData:
 
 
 def prepare_data(
-    experiment: Experiment, data_dir: Path | None, fold: int = 0, metadata: MetadataEncoder | None = None
+    experiment: Experiment,
+    data_dir: Path | None,
+    fold: int = 0,
+    metadata: MetadataEncoder | None = None,
+    segmented_by: pd.DataFrame | None = None,
 ) -> PreparedData:
     """Reads every data set that the experiment names and parts the images.
 
@@ -87,6 +91,7 @@ def prepare_data(
         data_dir: folder of the data sets.
         fold: for cross-validation, which fold (from 0) is the test part.
         metadata: the encoder that a resumed run began with; default: one is fitted.
+        segmented_by: the images that the segmenter was fitted on, see `without_fitted`.
 
     Raises:
         UserError: missing data, impossible splits, parts that share an image, parts that are empty.
@@ -138,7 +143,14 @@ def prepare_data(
         excluded.append(dropped.assign(file="", split="train"))
 
     table = _stack([base_table, *apart])
-    table, incomplete = _complete(table, set(experiment.losses))
+    if segmented_by is not None:
+        table, leaks, more = without_fitted(table, segmented_by, data.leak_guard)
+        excluded.append(leaks.assign(file=""))
+        notes.extend(more)
+    own_masks = experiment.segmenter is not None and experiment.segmenter.masks == "dataset"
+    table, incomplete = _complete(table, {*experiment.losses, *(["mask"] if own_masks else [])})
+    if own_masks:
+        table["lesion"] = table["mask"]
     excluded.append(incomplete)
     _not_empty(table, experiment)
     if experiment.metadata is not None and metadata is None:
@@ -263,7 +275,7 @@ def _held_out(excluded: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def _complete(table: pd.DataFrame, outputs: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leaves out images that lack what the model's losses need."""
+    """Leaves out images that lack what the model's losses, or its segmented image, need."""
     lacks = pd.Series("", index=table.index)
     if "mask" in outputs:
         lacks[table["mask"] == ""] = "no mask"

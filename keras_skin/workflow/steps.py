@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,41 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin import models
 from keras_skin.data import images, splits
 from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.preprocess import refuse_export
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
-from keras_skin.explain.callback import ExplainSample, GradCAMCallback, Sheet, stratified_sample
-from keras_skin.export.saved_model import SERVED, export_model
+from keras_skin.explain.attention import attention_sheet, has_attention
+from keras_skin.explain.callback import ExplainCallback, Explanations, Sheet
+from keras_skin.explain.samples import stratified_sample
+from keras_skin.export.endpoints import SERVED, Segmenter
+from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
-from keras_skin.training.fit import BEST_WEIGHTS, RUN_STATE
+from keras_skin.training.fit import RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
+from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.folder import RunFolder, environment
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.reporting import write_figures_and_report
+from keras_skin.workflow.segmenter import (
+    SEGMENTER_RECORD,
+    adopt_segmenter,
+    describe_lesions,
+    fitted_images,
+    lesion_masks,
+    lesion_sheet,
+    open_segmenter,
+    predicted_lesions,
+)
+from keras_skin.workflow.trained_model import METADATA, Run, build_model
 from keras_skin.workflow.training import evaluation_batches, preprocessing, train
 
 log = logging.getLogger("keras_skin")
 
 DRY_RUN_BATCHES = 2
-METADATA = "metadata.json"
 STAMP = "groups may straddle"
 
 
@@ -60,13 +73,17 @@ def execute(
         refuse_export(preprocessing(experiment))
     set_determinism(experiment.train.seed, experiment.train.deterministic)
     folder.write_json("environment.json", environment())
-    prepared = _prepare(folder, experiment, options, fold, resume)
+    segmenter = _segmenter(folder, experiment)
+    prepared = _prepare(folder, experiment, options, fold, resume, segmenter)
     classes = prepared.classes
 
     precision = choose_precision(experiment.train.precision)
     begun = resume and (folder / "checkpoints" / RUN_STATE).is_file()
     model = build_model(experiment, len(classes), prepared.model_arguments, precision, pretrained=not begun)
-    trained = train(folder, experiment, model, prepared, resume)
+    if segmenter is not None:
+        prepared = _with_lesions(folder, prepared, segmenter)
+    explainer = make_explainer(folder, experiment, model, prepared, options.demo)
+    trained = train(folder, experiment, model, prepared, resume, explainer)
     model = _as_float32(experiment, model, prepared, precision)
 
     evaluations = {split: _evaluate(folder, experiment, model, prepared, split) for split in prepared.tested}
@@ -79,11 +96,13 @@ def execute(
         if evaluation.confusion is not None:
             counts = pd.DataFrame(evaluation.confusion, index=list(classes), columns=list(classes))
             folder.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
-    latency = _latency(folder, experiment, model, prepared, seconds=0.5 if options.dry_run or options.demo else 3.0)
+    seconds = 0.5 if options.dry_run or options.demo else 3.0
+    latency = _latency(folder, experiment, model, prepared, segmenter, seconds)
     folder.write_json("latency.json", latency)
-    sheets = _explain(folder, experiment, model, prepared, options.demo)
+    sheets = _lesions_shown(folder, experiment, model, prepared, options.demo)
+    explained = _explain(folder, explainer, model, metrics)
     if experiment.export.enabled:
-        _export(folder, experiment, model, prepared, options.demo)
+        _export(folder, experiment, model, prepared, segmenter, options.demo)
     write_figures_and_report(
         folder,
         experiment,
@@ -91,54 +110,17 @@ def execute(
         prepared,
         trained,
         evaluations,
-        sheets,
+        explained._replace(sheets=[*sheets, *explained.sheets]),
         model_figures(folder, experiment, model, prepared, evaluations, options.demo),
         {
             "Parameters": f"{model.count_params():,}",
             "Training precision": precision,
             "Training images seen": trained.seen,
+            **_describe_segmenter(folder, experiment),
             **describe_latency(latency),
         },
     )
     return metrics
-
-
-def build_model(
-    experiment: Experiment,
-    classes: int,
-    from_data: Mapping[str, Any] | None = None,
-    precision: str = "float32",
-    pretrained: bool = False,
-) -> keras.Model:
-    """The experiment's model under a precision policy; its builder's complaints become a user's message.
-
-    Args:
-        experiment: names the model.
-        classes: number of classes.
-        from_data: `PreparedData.model_arguments`; the builder gets those that it takes.
-        precision: Keras' name of the policy.
-        pretrained: whether the weights that the experiment names are loaded; not where others follow anyway.
-
-    Raises:
-        UserError: naming the argument, if the builder refuses one.
-    """
-    entry = models.get(experiment.model.name)
-    arguments = experiment.model.arguments
-    if not pretrained and "weights" in arguments:
-        arguments["weights"] = None
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        taken = models.registry.parameters(entry.name)
-        given = {key: value for key, value in (from_data or {}).items() if key in taken}
-        return entry.builder(image_size=experiment.image_size, classes=classes, **given, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"The model '{entry.name}' cannot be built from {experiment.model.arguments} at image.size "
-            f"{list(experiment.image.size)}: {error}"
-        ) from error
-    finally:
-        keras.config.set_dtype_policy(previous)
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -146,10 +128,23 @@ def load_mask(path: str) -> np.ndarray:
     return images.load_mask(path).numpy()[..., 0] > 0.5
 
 
-def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int, resume: bool) -> PreparedData:
+def _segmenter(folder: RunFolder, experiment: Experiment) -> Run | None:
+    """The segmenter that the experiment names a run of."""
+    if experiment.segmenter is None or experiment.segmenter.run is None:
+        return None
+    segmenter = open_segmenter(adopt_segmenter(folder, experiment.segmenter.run))
+    if experiment.export.enabled:
+        refuse_export(preprocessing(segmenter.experiment))
+    return segmenter
+
+
+def _prepare(
+    folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int, resume: bool, segmenter: Run | None
+) -> PreparedData:
     saved = folder / METADATA
     metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
-    prepared = prepare_data(experiment, Path(options.data_dir) if options.data_dir else None, fold, metadata)
+    segmented_by = fitted_images(segmenter.folder) if segmenter else None
+    prepared = prepare_data(experiment, Path(options.data_dir) if options.data_dir else None, fold, metadata, segmented_by)
     if options.dry_run:
         prepared = shorten(prepared, DRY_RUN_BATCHES * experiment.train.batch_size)
     if resume and (folder / "splits.csv").is_file():
@@ -171,6 +166,45 @@ def _prepare(folder: RunFolder, experiment: Experiment, options: RunOptions, fol
         log.info("%s", note)
     log.info("Images:\n%s", describe(prepared))
     return prepared
+
+
+def _with_lesions(folder: RunFolder, prepared: PreparedData, segmenter: Run) -> PreparedData:
+    """The data with the masks that the segmenter predicts."""
+    table = prepared.table.assign(lesion=predicted_lesions(segmenter, prepared.table["image"].tolist(), folder.path))
+    notes = describe_lesions(table)
+    for note in notes:
+        log.info("%s", note)
+    return replace(prepared, table=table, notes=(*prepared.notes, *notes))
+
+
+def _lesions_shown(
+    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
+) -> list[Sheet]:
+    """What was cut out, and where a cross-attention looks on it."""
+    if experiment.segmenter is None or not experiment.explain.images:
+        return []
+    validation = prepared.part("validation")
+    path = lesion_sheet(validation, folder / "figures" / "lesions.png", experiment.image_size, synthetic)
+    source = "the segmenter's" if experiment.segmenter.run else "the data set's"
+    sheets = [Sheet(path, f"Lesions cut out of validation images with {source} masks, as the model sees them.")]
+    if has_attention(model):
+        chosen = stratified_sample(validation["label"].tolist(), experiment.explain.images, experiment.train.seed)
+        table = validation.iloc[chosen].reset_index(drop=True)
+        batches = [inputs for inputs, _ in evaluation_batches(experiment, model, prepared, table).as_numpy_iterator()]
+        inputs = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        path = attention_sheet(model, inputs, table["image_id"].tolist(), folder / "figures" / "attention.png", synthetic)
+        sheets.append(Sheet(path, "Cross-attention on validation images: what each place contributes, from little to much."))
+    return sheets
+
+
+def _describe_segmenter(folder: RunFolder, experiment: Experiment) -> dict[str, str]:
+    """For the report's summary."""
+    if experiment.segmenter is None:
+        return {}
+    if experiment.segmenter.run is None:
+        return {"Segmenter": "none: the data set's own masks"}
+    told = folder.read_json(SEGMENTER_RECORD)
+    return {"Segmenter": f"{told['run']}, weights {told['weights_sha256'][:12]}"}
 
 
 def _same_splits(path: Path, prepared: PreparedData) -> None:
@@ -223,14 +257,31 @@ def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, pre
 
 
 def _latency(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, seconds: float
+    folder: RunFolder,
+    experiment: Experiment,
+    model: keras.Model,
+    prepared: PreparedData,
+    segmenter: Run | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Time per image of the measured (float32) model, on a few validation images."""
+    """Time per image of the measured (float32) model, its segmenter included, on a few validation images."""
     log.info("Measuring latency")
     inputs, _ = next(evaluation_batches(experiment, model, prepared, prepared.part("validation").head(8)).as_numpy_iterator())
     machine = folder.read_json("environment.json")
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
-    return measure_latency(_predictor(model), inputs, seconds=seconds, device=device)
+    predict = _predictor(model)
+    if segmenter is None:
+        return measure_latency(predict, inputs, seconds=seconds, device=device)
+    masks = lesion_masks(segmenter.model)
+
+    def chained(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        mask = masks(images.resize_image(given["image"], segmenter.experiment.image_size))
+        made = {**given, "segmented_image": given["image"] * images.resize_mask(mask, experiment.image_size)}
+        return predict({key: made[key] for key in inputs})
+
+    given = {key: value for key, value in inputs.items() if key != "segmented_image"}
+    given["image"] = inputs.get("image", inputs["segmented_image"])
+    return measure_latency(chained, given, seconds=seconds, device=device)
 
 
 def _parted_together(experiment: Experiment) -> tuple[str, ...]:
@@ -239,37 +290,27 @@ def _parted_together(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _explain(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
-) -> list[Sheet]:
-    if not experiment.explain.images:
-        return []
-    log.info("Explaining %d validation images with Grad-CAM", experiment.explain.images)
-    table = prepared.part("validation")
-    table = table.iloc[stratified_sample(table["label"].tolist(), experiment.explain.images, experiment.train.seed)].reset_index(
-        drop=True
-    )
-    inputs = evaluation_batches(experiment, model, prepared, table).unbatch().as_numpy_iterator()
-    samples = [
-        ExplainSample(
-            row["image_id"],
-            seen,
-            prepared.classes.index(row["label"]) if row["label"] else None,
-            load_mask(row["mask"]) if row["mask"] else None,
-        )
-        for row, (seen, _) in zip(table.to_dict("records"), inputs, strict=True)
-    ]
-    explainer = GradCAMCallback(
-        samples,
-        folder / "explain",
-        prepared.classes,
-        explain_classes=experiment.explain.classes,
-        layer=experiment.explain.layer,
-        synthetic=synthetic,
-    )
-    return explainer.explain(model)
+    folder: RunFolder, explainer: ExplainCallback | None, model: keras.Model, metrics: dict[str, Any]
+) -> Explanations:
+    """Explains the best weights; what was measured of the explanations joins metrics.json."""
+    if explainer is None:
+        return Explanations([], {}, [])
+    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.drawn), len(explainer.samples))
+    explained = explainer.explain(model)
+    for warning in explained.warnings:
+        log.warning("%s", warning)
+    folder.write_json("metrics.json", {**metrics, "explanations": explained.metrics})
+    return explained
 
 
-def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool) -> None:
+def _export(
+    folder: RunFolder,
+    experiment: Experiment,
+    model: keras.Model,
+    prepared: PreparedData,
+    segmenter: Run | None,
+    synthetic: bool,
+) -> None:
     if (folder / "saved_model" / "1").exists():
         log.info("The SavedModel is there already")
         return
@@ -283,47 +324,12 @@ def _export(folder: RunFolder, experiment: Experiment, model: keras.Model, prepa
         name=experiment.model.name,
         preprocessing=preprocessing(experiment),
         metadata=prepared.metadata,
+        segmenter=_exported(segmenter) if segmenter else None,
         synthetic=synthetic,
-        extra={"title": experiment.title, "trained_on": trained_on},
+        extra={"title": experiment.title, "trained_on": trained_on, **_describe_segmenter(folder, experiment)},
         version=1,
     )
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, opened.
-
-    Attributes:
-        folder: the run's folder.
-        experiment: what was run, fully resolved.
-        classes: labels in the order of the model's outputs.
-        model: the model with its best weights, in float32.
-        metrics: the content of metrics.json.
-        metadata: the fitted encoder of the clinical metadata; None if the model takes none.
-    """
-
-    folder: Path
-    experiment: Experiment
-    classes: tuple[str, ...]
-    model: keras.Model
-    metrics: dict[str, Any]
-    metadata: MetadataEncoder | None = None
-
-
-def load_run(folder: str | Path) -> Run:
-    """Opens a finished run.
-
-    Raises:
-        UserError: if the folder is no run, or its training has not finished.
-    """
-    opened = RunFolder.open(Path(folder))
-    weights = opened / "checkpoints" / BEST_WEIGHTS
-    if not weights.is_file() or not (opened / "metrics.json").is_file():
-        raise UserError(f"The run in '{folder}' has not finished. Continue it: python -m keras_skin.run --resume {folder}")
-    experiment, classes = opened.experiment(), tuple(opened.read_json("run.json")["classes"])
-    metadata = None
-    if (opened / METADATA).is_file():
-        metadata = MetadataEncoder.from_json((opened / METADATA).read_text(encoding="utf-8"))
-    model = build_model(experiment, len(classes), opened.read_json("run.json")["model_arguments"])
-    model.load_weights(weights)
-    return Run(opened.path, experiment, classes, model, opened.read_json("metrics.json"), metadata)
+def _exported(segmenter: Run) -> Segmenter:
+    return Segmenter(segmenter.model, segmenter.experiment.image_size, tuple(preprocessing(segmenter.experiment)))

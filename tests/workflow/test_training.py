@@ -11,7 +11,7 @@ from keras_skin.data import readers
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow import start
-from keras_skin.workflow.steps import build_model
+from keras_skin.workflow.trained_model import build_model
 from keras_skin.workflow.training import class_weights
 from tests.tiny_run import stratified
 
@@ -26,6 +26,7 @@ HAM = [
     "train.batch_size=16",
     "train.precision=float32",
     "explain.images=0",
+    "explain.measured=0",
     "explain.classes=[]",
     "export.enabled=false",
 ]

@@ -1,0 +1,164 @@
+"""A finished run that cuts lesions out for another one: found, kept, asked once."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_skin.data import images
+from keras_skin.experiment import load_experiment
+from keras_skin.registry import UserError
+from keras_skin.run import main
+from keras_skin.workflow import segmenter
+from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.trained_model import build_model
+from tests.tiny_run import SHORT, arguments
+
+
+def finished(folder, name):
+    path = folder / name
+    (path / "checkpoints").mkdir(parents=True)
+    for file in segmenter._KEPT:
+        (path / file).write_text("{}")
+    return path
+
+
+def test_the_newest_finished_run_of_a_name_is_found(tmp_path):
+    finished(tmp_path, "unet-20260101-120000")
+    newest = finished(tmp_path, "unet-20260203-110000")
+    for other in ("unet-20260301-110000", "unet-demo-20260401-110000", "unetpp-20260401-110000"):
+        finished(tmp_path, other)
+    (tmp_path / "unet-20260301-110000" / "metrics.json").unlink()
+    assert segmenter.find_run(str(tmp_path / "unet")) == newest
+    demo = tmp_path / "unet-demo-20260401-110000"
+    assert segmenter.find_run(str(demo)) == demo
+
+
+def test_a_run_that_is_not_there_or_not_finished(tmp_path):
+    with pytest.raises(UserError, match="there is no run") as error:
+        segmenter.find_run(str(tmp_path / "nowhere" / "unet"))
+    assert "python -m keras_skin.run deep_unet_isic2018" in str(error.value)
+    finished(tmp_path, "jrl-20260101-120000")
+    with pytest.raises(UserError, match="there are: jrl-20260101-120000"):
+        segmenter.find_run(str(tmp_path / "unet"))
+    path = finished(tmp_path, "unet-20260101-120000")
+    (path / "metrics.json").unlink()
+    with pytest.raises(UserError, match=f"no run of .* has finished.*\n.*--resume {path}"):
+        segmenter.find_run(str(tmp_path / "unet"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "runs" / "chained").mkdir(parents=True)
+    return RunFolder(tmp_path / "runs" / "chained")
+
+
+def test_a_run_keeps_its_segmenter(tmp_path, folder):
+    source = finished(tmp_path, "unet-20260101-120000")
+    kept = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
+    assert sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()) == sorted(segmenter._KEPT)
+    record = folder.read_json("segmenter.json")
+    assert record["run"] == "unet"
+    finished(tmp_path, "unet-20270101-120000")
+    for file in sorted(source.rglob("*"), reverse=True):  # a later run, and the first one gone: nothing changes
+        file.unlink() if file.is_file() else file.rmdir()
+    assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == kept
+    (kept / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
+    (kept / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
+    with pytest.raises(UserError, match="other weights than when this run began"):
+        segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_run):
+    return segmenter.open_segmenter(tiny_run)
+
+
+@pytest.fixture
+def table(tiny_run):
+    rows = pd.read_csv(tiny_run / "splits.csv", dtype=str).head(5)
+    files = {file.stem: file for file in (tiny_run / "demo_data").rglob("*") if file.suffix in (".jpg", ".bmp")}
+    rows["image"] = [str(files[image_id]) for image_id in rows["image_id"]]
+    return rows.assign(mask="")
+
+
+def test_masks_are_predicted_once_and_known_by_content(opened, table, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
+    found = segmenter.predicted_lesions(opened, table["image"].tolist(), tmp_path)
+    size = opened.experiment.image_size
+    for image, file in zip(table["image"], found, strict=True):
+        logits = opened.model({"image": images.load_image(image, size)[None]}, training=False)["mask"]
+        np.testing.assert_array_equal(cv2.imread(file, cv2.IMREAD_UNCHANGED) == 255, np.asarray(logits)[0, ..., 0] > 0)
+    copy = tmp_path / "copy_of_the_first.jpg"
+    shutil.copyfile(table["image"][0], copy)
+    monkeypatch.setattr(segmenter, "lesion_masks", lambda model: pytest.fail("predicted a second time"))
+    assert segmenter.predicted_lesions(opened, [str(copy), *table["image"][1:]], tmp_path) == found
+
+
+def test_without_a_cache_masks_lie_in_the_run(opened, table, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "file"))
+    (found,) = segmenter.predicted_lesions(opened, [table["image"][0]], tmp_path)
+    assert found.startswith(str(tmp_path / "lesions"))
+
+
+def test_what_the_masks_are_like_is_told_and_shown(table, tmp_path):
+    lesions = []
+    for number in range(len(table)):
+        mask = np.zeros((20, 20), np.uint8)
+        mask[: 4 * number] = 255
+        lesions.append(str(tmp_path / f"{number}.png"))
+        cv2.imwrite(lesions[-1], mask)
+    table = table.assign(lesion=lesions)
+    table.loc[3, "mask"] = lesions[4]
+    median, empty, overlap = segmenter.describe_lesions(table)
+    assert "40%" in median
+    assert f"no lesion found in 1 images, whose segmented image is black: {table['image_id'][0]}." in empty
+    assert "mean DSC 0.857 with the data set's own masks (1 images" in overlap
+    sheet = cv2.imread(str(segmenter.lesion_sheet(table, tmp_path / "sheet.png", (32, 64), synthetic=True)))
+    assert sheet.shape[0] > 300
+    assert sheet.std() > 10
+
+
+def test_a_classifier_is_no_segmenter(opened, monkeypatch):
+    classifier = build_model(load_experiment("msfa_ham10000", ["image.size=[32, 32]"]), 7)
+    monkeypatch.setattr(
+        segmenter, "load_run", lambda path: opened.__class__(path, load_experiment("msfa_ham10000"), (), classifier, {})
+    )
+    with pytest.raises(UserError, match="'msfa_resnet18' makes label of image; expected a model that makes a mask"):
+        segmenter.open_segmenter(opened.folder)
+
+
+SMALL = ["image.size=[64, 64]", "model.backbone=resnet18", "model.weights=null"]
+
+
+def test_model_and_segmenter_must_go_together():
+    with pytest.raises(UserError, match="takes the lesion cut out of its image, but the experiment has no segmenter"):
+        build_model(load_experiment("tdbn_ham10000", ["segmenter=null", "metadata=null", *SMALL]), 7)
+    with pytest.raises(UserError, match="takes no lesion cut out"):
+        build_model(load_experiment("tdbn_ham10000_image", ["segmenter.run=runs/unet", *SMALL]), 7)
+
+
+@pytest.mark.slow
+def test_the_data_sets_own_masks_cut_out_without_an_export(tmp_path):
+    overrides = [*SMALL, "model.branches=segmented", "model.feed_forward=32", *SHORT, "metadata=null"]
+    overrides += ['segmenter={"masks": "dataset", "run": null}', "export.enabled=false"]
+    assert main(arguments("tdbn_ham10000", "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
+    (run,) = tmp_path.iterdir()
+    assert (run / "figures" / "lesions.png").is_file()
+    assert not (run / "saved_model").exists()
+    assert "the data set&#39;s own masks" in (run / "report.html").read_text()
+
+
+@pytest.mark.nightly
+def test_a_demo_trains_its_segmenter_first(tmp_path):
+    overrides = [*SMALL, "model.feed_forward=32", *SHORT]
+    assert main(arguments("tdbn_isic2019", "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
+    (run,) = tmp_path.iterdir()
+    (first,) = (run / "segmenter_demo").iterdir()
+    assert (first / "report.html").is_file()
+    assert json.loads((run / "segmenter.json").read_text())["run"] == first.name
+    assert (run / "saved_model" / "1").is_dir()
