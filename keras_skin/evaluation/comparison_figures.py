@@ -1,4 +1,4 @@
-"""The figures of a comparison of runs: differences, curves side by side, and the outlines of every run on one image."""
+"""The figures of a comparison of runs: differences, curves side by side, outlines and heat maps of every run on one image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from keras_skin.evaluation.comparison import Comparison, Row, Side
 from keras_skin.evaluation.figures import CYCLE, LINE_STYLES, _figure, _grid, draw_outlines
+from keras_skin.evaluation.measured_run import explained_images
 
 TRUTH = "#FFFFFF"
 OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#C08CFF", "#FF6F61")
@@ -216,6 +218,38 @@ def outlines(
             handles.append(Line2D([], [], linewidth=2, path_effects=stroke, label=label, **style))
         figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=3)
         figure.suptitle(title or "Outlines of every run", x=0.01, ha="left", weight="bold")
+    return path
+
+
+def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool = False) -> Path | None:
+    """Sets the Grad-CAM overlays that the first run of every side drew side by side, one image per row.
+
+    Source: paper 002, Grad-CAM of the baseline beside the proposed network.
+
+    Args:
+        sides: all of the comparison.
+        path: file to write.
+        count: images that are shown at most, evenly spread over those that all these runs explained.
+        synthetic: mark the figure.
+
+    Returns:
+        `path`, or None where fewer than two sides have maps, or no image in common.
+    """
+    drawn = {side.name: found for side in sides if (found := explained_images(side.runs[0].path))}
+    common = sorted(set.intersection(*map(set, drawn.values()))) if len(drawn) > 1 else []
+    if not common:
+        return None
+    places = np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))
+    pictures = [[plt.imread(drawn[name][common[place]]) for name in drawn] for place in places]
+    named, shape = letters(sides), pictures[0][0].shape
+    with _figure(path, (3.0 * len(drawn), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
+        grid = figure.subplots(len(places), len(drawn), squeeze=False)
+        for line, row in zip(grid, pictures, strict=True):
+            for axes, picture in zip(line, row, strict=True):
+                axes.imshow(picture)
+                axes.set_axis_off()
+        for axes, name in zip(grid[0], drawn, strict=True):
+            axes.set_title(f"{named[name]}: {_shortened(name)}", fontsize=9, loc="left")
     return path
 
 

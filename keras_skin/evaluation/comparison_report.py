@@ -114,6 +114,10 @@ def draw_figures(comparison: Comparison, folder: Path, load: comparison_figures.
             else None,
             "Outlines of every run and the truth: images on whose DSC the runs differ most, and typical ones.",
         ),
+        (
+            comparison_figures.heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
+            "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
+        ),
     ]
     return [Picture(path, caption) for path, caption in drawn if path]
 

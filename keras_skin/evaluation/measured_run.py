@@ -77,6 +77,22 @@ class MeasuredRun:
             return np.asarray(opened.convert("L")) > 127
 
 
+def explained_images(path: Path) -> dict[str, Path]:
+    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew on validation images."""
+    try:
+        table = pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False)
+    except OSError:
+        return {}
+    if "predicted" not in table:
+        return {}
+    table = table[table["split"] == "validation"]
+    files = {
+        image_id: path / "explain" / image_id / f"grad_cam_{predicted}.png"
+        for image_id, predicted in zip(table["image_id"], table["predicted"], strict=True)
+    }
+    return {image_id: file for image_id, file in files.items() if file.is_file()}
+
+
 def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
     """Reads one part of several runs, which must have measured the same images.
 

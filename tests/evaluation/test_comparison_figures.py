@@ -1,5 +1,6 @@
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -91,6 +92,31 @@ def test_images_on_which_the_runs_differ_most_come_first_and_none_twice(sides):
     assert len(chosen["typical"]) == 3
     averaged = np.mean([run.predictions["dsc"] for run in sides[2].runs], axis=0)
     np.testing.assert_allclose(sides[2].predictions["dsc"], averaged)
+
+
+def test_heat_maps_of_the_same_image_stand_side_by_side(tmp_path):
+    colours, table = {"resnet": (200, 20, 20), "jrl": (20, 20, 200)}, images()
+    paths = [
+        write_run(tmp_path / "resnet", table, experiment="resnet50_isic2016", tasks=("label",)),
+        write_run(tmp_path / "jrl", table),
+        write_run(tmp_path / "unet", table, experiment="unet_isic2016", tasks=("mask",)),
+    ]
+    sides = group_by_seed(read_runs(paths, "test"))
+    assert figures.heat_maps(sides, tmp_path / "none.png") is None
+    for path in paths[:2]:
+        rows = pd.read_csv(path / "predictions.csv", dtype=str)
+        rows["split"], rows["image_id"] = "validation", "V" + rows["image_id"]
+        both = pd.concat([pd.read_csv(path / "predictions.csv", dtype=str), rows])
+        both.to_csv(path / "predictions.csv", index=False)
+        for row in rows.head(4 if path.name == "jrl" else 3).itertuples():
+            folder = path / "explain" / row.image_id
+            folder.mkdir(parents=True)
+            Image.new("RGB", (60, 50), colours[path.name]).save(folder / f"grad_cam_{row.predicted}.png")
+    sheet = pixels(figures.heat_maps(sides, tmp_path / "sheet.png", count=2))
+    left, right = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
+    for half, own, other in ((left, "resnet", "jrl"), (right, "jrl", "resnet")):
+        assert like(half, np.array(colours[own]) / 255) > 5000
+        assert like(half, np.array(colours[other]) / 255) == 0
 
 
 def test_nothing_to_draw_writes_nothing(sides, tmp_path):
