@@ -13,6 +13,7 @@ SHORT = [
     "train.precision=float32",
     "train.deterministic=true",
     "explain.images=2",
+    "explain.measured=2",
 ]
 
 TINY = ["image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.evaluation import classification, segmentation
+from keras_skin.evaluation.explanations import explanation_rows
 from keras_skin.registry import atomic_path
 
 TASKS = {"segmentation": segmentation.METRICS, "classification": classification.METRICS}
@@ -50,7 +51,9 @@ class ReportContext:
         evaluation_notes: split -> sentences of its `Evaluation.notes`.
         paper: `{"citation", "row", "doi", "results": {split: {task: {metric: fraction}}}, "notes"}`, all but `results` optional.
         figures: pictures of learning and measuring.
-        explanations: contact sheets of Grad-CAM.
+        explanations: contact sheets of heat maps and other pictures of explanations.
+        explanation_metrics: `{layer or "metadata_shap": {metric: {"value", "ci95", "n"}}}`, metrics as in `explanations.METRICS`.
+        explanation_warnings: sentences about claims that the explanations failed; printed as red lines.
         environment: versions and hardware.
         experiment: the resolved experiment.
         commands: what to do with the run, sentence -> shell command: serve, predict, continue.
@@ -70,6 +73,8 @@ class ReportContext:
     paper: Mapping[str, Any] | None = None
     figures: Sequence[Picture] = ()
     explanations: Sequence[Picture] = ()
+    explanation_metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    explanation_warnings: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     experiment: Mapping[str, Any] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
@@ -216,6 +221,7 @@ def write_report(path: Path, context: ReportContext) -> None:
             groups=_by_split(rows),
             scale=_Scale.around(rows),
             tables=list(_metric_tables(context.metrics)),
+            explained=list(explanation_rows(context.explanation_metrics)),
             nothing=NOTHING,
             experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "",
         )

@@ -304,12 +304,17 @@ class TrainSettings(Settings):
 
 
 class ExplainSettings(Settings):
-    """Pictures after the fit: Grad-CAM on `images` validation images, at the named feature layer, for the predicted class
-    and `classes`."""
+    """Pictures after the fit, and what they are worth: maps of `images` validation images for the predicted class and `classes`
+    (`cam`), at the named feature `layer` (or several; null takes all that the model offers), after every `every` epochs too (0:
+    only at the end), with further `methods`; the maps of `measured` images are measured."""
 
     images: int = Field(12, ge=0)
+    measured: int = Field(48, ge=0)
+    every: int = Field(0, ge=0)
     classes: list[str] = []
-    layer: str = "cam_features"
+    layer: str | list[str] | None = None
+    cam: Literal["grad_cam", "grad_cam++", "score_cam"] = "grad_cam"
+    methods: list[Literal["integrated_gradients", "smoothgrad", "occlusion", "image_shap"]] = []
 
 
 class ExportSettings(Settings):

@@ -18,7 +18,7 @@ from keras_skin.evaluation.evaluate import Evaluation
 from keras_skin.evaluation.examples_figure import examples_figure
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
 from keras_skin.experiment import Experiment
-from keras_skin.explain.callback import Sheet
+from keras_skin.explain.callback import Explanations
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 
@@ -36,7 +36,7 @@ def write_figures_and_report(
     prepared: PreparedData,
     trained: Trained,
     evaluations: dict[str, Evaluation],
-    sheets: Sequence[Sheet],
+    explained: Explanations,
     pictures: Sequence[Picture],
     facts: dict[str, str],
 ) -> None:
@@ -71,7 +71,9 @@ def write_figures_and_report(
         evaluation_notes={split: list(evaluation.notes) for split, evaluation in evaluations.items()},
         paper=experiment.paper.model_dump() if experiment.paper else None,
         figures=[*drawn, *pictures],
-        explanations=[Picture(sheet.path, sheet.caption) for sheet in sheets],
+        explanations=[Picture(sheet.path, sheet.caption) for sheet in explained.sheets],
+        explanation_metrics=explained.metrics,
+        explanation_warnings=explained.warnings,
         environment=folder.read_json("environment.json"),
         experiment=folder.read_json("experiment.json"),
         commands=_commands(folder, experiment),

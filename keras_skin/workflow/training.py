@@ -15,6 +15,7 @@ from keras_skin.data import augment, balance, batch_augment, pipeline, preproces
 from keras_skin.data.balance.curriculum import Curriculum, CurriculumDraw, curriculum_tables
 from keras_skin.data.thumbnails import thumbnail_features
 from keras_skin.experiment import Experiment
+from keras_skin.explain.callback import ExplainCallback
 from keras_skin.registry import UserError
 from keras_skin.training.compile import compile_model
 from keras_skin.training.fit import TrainingResult, fit
@@ -45,8 +46,15 @@ class Trained:
     curriculum: tuple[pd.DataFrame, pd.DataFrame] | None
 
 
-def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, resume: bool) -> Trained:
-    """Trains the model on the training part; its best weights are loaded afterwards."""
+def train(
+    folder: RunFolder,
+    experiment: Experiment,
+    model: keras.Model,
+    prepared: PreparedData,
+    resume: bool,
+    explainer: ExplainCallback | None = None,
+) -> Trained:
+    """Trains the model on the training part; its best weights are loaded afterwards. `explainer` draws after some epochs."""
     settings, images = experiment.train, prepared.part("train")
     sampler = _sampler(experiment, images)
     batch = experiment.batch_augmentation
@@ -76,6 +84,10 @@ def train(folder: RunFolder, experiment: Experiment, model: keras.Model, prepare
     if settings.backbone:
         optimizer, unfreezing = train_gently(model, optimizer, Thaw(**settings.backbone.model_dump()), steps=data.steps)
         callbacks.append(unfreezing)
+    if explainer and explainer.every:
+        explainer.set_model(model)
+        # of its own it would also explain the last weights, and only the best are worth that
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=explainer.on_epoch_end))
     compile_model(model, losses, optimizer=optimizer, sample_losses=feedback.metric if feedback else None)
     result = fit(
         model,

@@ -207,6 +207,24 @@ def test_a_stamp_stands_on_every_number(tmp_path):
     assert "3 lesions lie on both sides &lt;b&gt;" in text
 
 
+def test_failed_claims_of_explanations_are_red_lines_above_their_numbers(tmp_path):
+    values = {"relevance_inside": measured(0.31, 48), "iou_predicted_mask/mel": measured(0.5, 7)}
+    context = ReportContext(
+        title="t",
+        metrics={},
+        explanation_metrics={"cam_features": values},
+        explanation_warnings=["cam_features: the maps are no better <b>"],
+    )
+    page = Page(written(tmp_path / "report.html", context))
+    assert (
+        '<p class="notice warning" role="alert"><strong>cam_features: the maps are no better &lt;b&gt;'
+        in (tmp_path / "report.html").read_text()
+    )
+    text = " ".join(" ".join(page.text).split())
+    assert "Relevance inside the lesion share of the map inside the true mask; 1 is all 0.3100 0.5000 to 0.9000 48" in text
+    assert "IoU with the predicted mask, mel 0.5000" in text
+
+
 def test_masks_stand_by_true_class(tmp_path):
     metrics = {"test": {"segmentation": {"dsc": measured(0.88), "dsc/nv": measured(0.91, 7), "dsc/mel": measured(0.71, 3)}}}
     page = Page(written(tmp_path / "report.html", ReportContext(title="t", metrics=metrics)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_skin.explain.grad_cam import GradCAM, normalise
+from keras_skin.explain.grad_cam import GradCAM, feature_layers, normalise
 from keras_skin.registry import UserError
 
 SIZE = (12, 16)
@@ -77,6 +77,41 @@ def test_equals_the_float64_reference(model, images):
     assert maps.shape == (5, 6, 8)
     assert expected.max() > 0
     np.testing.assert_allclose(maps / expected.max(), expected / expected.max(), atol=1e-4)
+
+
+def reference_plus_plus(model, images, classes):
+    """Grad-CAM++ in float64 NumPy, position by position; the gradient is the same at every position of a pooled map."""
+    view = keras.Model(model.input, model.get_layer("cam_features").output)
+    w1, b1 = (value.astype("float64") for value in model.get_layer("hidden").get_weights())
+    w2, _ = (value.astype("float64") for value in model.get_layer("label").get_weights())
+    maps = []
+    for features, index in zip(np.asarray(view({"image": images}), "float64"), classes, strict=True):
+        pooled = features.mean(axis=(0, 1))
+        slope = 1.0 - np.tanh(pooled @ w1 + b1) ** 2
+        height, width, channels = features.shape
+        gradient = (w1 @ (slope * w2[:, index])) / (height * width)
+        total = np.zeros((height, width))
+        for k in range(channels):
+            weight = 0.0
+            for _ in range(height * width):
+                share = gradient[k] ** 2 / (2 * gradient[k] ** 2 + features[:, :, k].sum() * gradient[k] ** 3)
+                weight += share * max(gradient[k], 0.0)
+            total += weight * features[:, :, k]
+        maps.append(np.maximum(total, 0.0))
+    return np.stack(maps)
+
+
+def test_plus_plus_equals_the_float64_reference(model, images):
+    classes = np.array([0, 1, 2, 1, 0])
+    maps, expected = GradCAM(model, method="grad_cam++")({"image": images}, classes), reference_plus_plus(model, images, classes)
+    assert expected.max() > 0
+    np.testing.assert_allclose(maps / expected.max(), expected / expected.max(), atol=1e-4)
+    with pytest.raises(UserError, match=r"grad_cam\+\+"):
+        GradCAM(model, method="gradcam++")
+
+
+def test_layers_to_explain_are_found_by_their_names(model):
+    assert feature_layers(model) == ["cam_features"]
 
 
 def test_the_predicted_class_is_the_default(model, images):

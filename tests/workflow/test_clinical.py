@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_skin import models
 from keras_skin.data import readers
 from keras_skin.experiment import load_experiment
+from keras_skin.explain.__main__ import main as explain
 from keras_skin.registry import UserError
 from keras_skin.workflow import load_run, resume, start
 from keras_skin.workflow.prepare import prepare_data
@@ -26,6 +27,7 @@ PAD = [
     "train.batch_size=16",
     "train.precision=float32",
     "explain.images=2",
+    "explain.measured=4",
     "explain.classes=[]",
 ]
 
@@ -93,10 +95,13 @@ def test_metadata_that_a_data_set_or_a_model_does_not_have(pad):
         load_experiment("jrl_isic2016", ["metadata={}"])
 
 
-def test_a_run_with_metadata_through_export_and_back(pad, tmp_path):
+def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     folder = start(experiment('metadata={"missing": "impute"}', "train.epochs=2"), "fused", tmp_path, data_dir=str(pad))
     run = load_run(folder)
-    assert (folder / "explain").is_dir()
+    explained = json.loads((folder / "metrics.json").read_text())["explanations"]
+    assert set(explained) == {"cam_features", "metadata_shap"}
+    shap = pd.read_csv(folder / "explain" / "metadata_shap.csv")
+    assert set(shap["field"]) == {"image", *(field.name for field in run.metadata.fields), "base", "gap", "logit"}
     told = json.loads((folder / "saved_model/1/assets/model.json").read_text())["signatures"]["serving_default"]["inputs"]
     assert set(told) == {"image_bytes", *(field.name for field in run.metadata.fields)}
     prepared = prepare_data(run.experiment, pad, metadata=run.metadata)
@@ -115,3 +120,19 @@ def test_a_run_with_metadata_through_export_and_back(pad, tmp_path):
     np.testing.assert_allclose(served["probabilities"], predictions.loc[table["image_id"], columns], atol=1e-4)
     with pytest.raises(UserError, match="is finished"):
         resume(folder)
+    told = page_of_a_patient(run, table.iloc[0], tmp_path / "page.html", capsys)
+    for name, value in zip(run.classes, predictions.loc[table["image_id"].iloc[0], columns], strict=True):
+        assert f"{name} {value:.3f}" in told
+
+
+def page_of_a_patient(run, row, page, capsys):
+    """What the command says of a row, whose answers it is given."""
+    answers = [f"--metadata={field.name}={row[field.name]}" for field in run.metadata.fields if row[field.name]]
+    assert explain([str(run.folder), row["image"], *answers, "--html", str(page)]) == 0
+    told = capsys.readouterr().out
+    assert "SHAP values" in page.read_text()
+    assert explain([str(run.folder), row["image"], "--metadata", "smok=True", "--metadata", "region=MOON"]) == 2
+    wrong = capsys.readouterr().err
+    assert "Did you mean 'smoke'" in wrong
+    assert "region=MOON: not among the answers" in wrong
+    return told

@@ -104,6 +104,13 @@ class MetadataEncoder:
         return tuple(names + ([f"{field.name} is known" for field in self.fields] if self.missing == "mask" else []))
 
     @property
+    def field_of_columns(self) -> tuple[str, ...]:
+        """The field that each column belongs to, those that say what is missing or known included."""
+        own = [[field.name] * (len(field.column_names) + self._marks_missing) for field in self.fields]
+        flags = [field.name for field in self.fields] if self.missing == "mask" else []
+        return tuple([name for names in own for name in names] + flags)
+
+    @property
     def width(self) -> int:
         """Number of columns."""
         return len(self.column_names)

@@ -1,0 +1,117 @@
+"""`python -m keras_skin.explain RUN IMAGE...`: a page about one patient: what a finished run's model says, and what it goes by.
+
+Exit codes: 0 done; 2 it cannot be explained (message, no traceback); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+METHODS = ("grad_cam", "grad_cam++", "score_cam", "integrated_gradients", "smoothgrad", "occlusion", "metadata_shap")
+DEFAULT = ("grad_cam", "metadata_shap")
+
+_EPILOG = """\
+methods:
+  grad_cam, grad_cam++, score_cam                 where a feature layer holds evidence for a class
+  integrated_gradients, smoothgrad, occlusion     which pixels or patches matter
+  metadata_shap                                   what each clinical field adds (models with metadata)
+The classes are the predicted one and those that the run's experiment names. A clinical field that is not given is not known.
+
+examples:  python -m keras_skin.explain runs/jrl_ph2-20260131-101500 mole.jpg
+           python -m keras_skin.explain runs/tdbn_ham10000-1 mole.jpg --metadata age=54 --metadata site=back --html mole.html
+           python -m keras_skin.explain runs/msfa_ham10000-1 a.jpg b.jpg --methods grad_cam occlusion"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.explain",
+        description="Write a page about one patient: images, masks, probabilities, heat maps, and what clinical metadata add. "
+        "Research software, not a medical device.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG, PNG or BMP files of one patient")
+    parser.add_argument(
+        "--metadata",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        help="an answer of the patient, for example site=back (may be repeated)",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD", default=None, help=f"what to explain with (default: {' '.join(DEFAULT)})"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", type=Path, default=Path("explained.html"), help="the page to write (default: explained.html)"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    from keras_skin.registry import UserError
+
+    try:
+        _explain(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> None:
+    answers = _checked(options)
+    from keras_skin.console import quiet_import
+    from keras_skin.registry import UserError
+
+    with quiet_import():
+        from keras_skin.evaluation.patient_page import write_patient_page
+        from keras_skin.workflow.patient import explain_patient
+    with tempfile.TemporaryDirectory() as pictures:
+        page = explain_patient(options.run, options.images, answers, options.methods or DEFAULT, Path(pictures))
+        try:
+            write_patient_page(options.html, page)
+        except OSError as error:
+            raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
+    for image in page.images:
+        chances = sorted(image.probabilities.items(), key=lambda item: -item[1])
+        print(f"{image.name}: {', '.join(f'{name} {value:.3f}' for name, value in chances) or 'no classes'}")
+    for note in page.notes:
+        print(note)
+    print(f"Page: {options.html}")
+
+
+def _checked(options: argparse.Namespace) -> dict[str, str]:
+    """The answers given; everything that is wrong on the command line is said at once, before anything heavy is imported."""
+    from keras_skin.registry import UserError, did_you_mean
+
+    problems, answers = [], {}
+    for text in options.metadata:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            problems.append(f"--metadata {text}: expected FIELD=VALUE, for example site=back.")
+        elif name.strip() in answers:
+            problems.append(f"--metadata {name.strip()} is given twice.")
+        answers[name.strip()] = value.strip()
+    for method in options.methods or ():
+        if method not in METHODS:
+            problems.append(f"--methods {method}: there is none.{did_you_mean(method, METHODS)} Known: {', '.join(METHODS)}.")
+    problems += [f"{path}: there is no such file." for path in options.images if not path.is_file()]
+    if options.html.is_dir():
+        problems.append(f"--html {options.html} is a folder, expected a file to write.")
+    if problems:
+        raise UserError("\n".join([*problems, "Try: python -m keras_skin.explain --help"]))
+    return answers
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What is written of heat maps: per image an overlay and the raw map, per question a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_skin.explain.grad_cam import FEATURES, NO_EVIDENCE, normalise
+from keras_skin.explain.overlay import contact_sheet, overlay, write_png
+from keras_skin.explain.samples import ExplainSample, file_name, write_array, write_bytes
+
+LEGEND = "green: true mask   magenta: predicted mask   red to white: evidence, each map divided by its own maximum"
+
+
+class Sheet(NamedTuple):
+    """A picture on disk and the sentence that belongs below it."""
+
+    path: Path
+    caption: str
+
+
+class Question(NamedTuple):
+    """What a set of maps shows, one map per image.
+
+    Attributes:
+        method: how it is called, for example `Grad-CAM`.
+        stem: the beginning of its files' names.
+        class_index: the class asked about; None is each image's predicted class, or the lesion where there are no classes.
+        layer: the feature layer, "" if there is none.
+    """
+
+    method: str
+    stem: str
+    class_index: int | None = None
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class MapWriter:
+    """Draws and writes maps of a few images.
+
+    Attributes:
+        folder: where the images' folders and the sheets go.
+        names: the folder of each sample.
+        samples: what is explained.
+        classes: class names.
+        predictions: probabilities of the outputs `label` and `mask`, (N, ...) each.
+        synthetic: whether pictures say SYNTHETIC.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    samples: Sequence[ExplainSample]
+    classes: Sequence[str]
+    predictions: Mapping[str, np.ndarray]
+    synthetic: bool = False
+
+    def write(self, question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> tuple[Sheet, list[Path]]:
+        """Writes every image's overlay and raw map, and the sheet.
+
+        Args:
+            question: what the maps show.
+            maps: (h, w) of each sample, >= 0, of any size.
+            sharp: a map of single pixels: its 99th percentile is drawn as its maximum.
+
+        Returns:
+            The sheet, and all other files.
+        """
+        tiles, written = [], []
+        for row, (sample, raw) in enumerate(zip(self.samples, maps, strict=True)):
+            heat, has_evidence = normalise(raw[None])
+            drawn = heat[0]
+            if sharp and has_evidence[0]:
+                top = float(np.percentile(drawn, 99.0))
+                drawn = np.minimum(drawn / top, 1.0) if top > 0 else drawn
+            tile = overlay(
+                sample.picture,
+                drawn if has_evidence[0] else None,
+                true_mask=sample.mask,
+                predicted_mask=self.predictions["mask"][row] if "mask" in self.predictions else None,
+                caption=self._caption(row, question),
+                remark="" if has_evidence[0] else NO_EVIDENCE,
+                synthetic=self.synthetic,
+            )
+            tiles.append(tile)
+            stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
+            write_bytes(stem.with_suffix(".png"), write_png(tile))
+            write_array(stem.with_suffix(".npy"), raw)
+            written += [stem.with_suffix(".png"), stem.with_suffix(".npy")]
+        return self._sheet(question, tiles), written
+
+    def predicted(self, row: int) -> int | None:
+        """The predicted class of a sample."""
+        return int(np.argmax(self.predictions["label"][row])) if "label" in self.predictions else None
+
+    def _subject(self, row: int, question: Question) -> str:
+        index = self.predicted(row) if question.class_index is None else question.class_index
+        return "mask" if index is None else file_name(self.classes[index])
+
+    def _caption(self, row: int, question: Question) -> list[str]:
+        sample = self.samples[row]
+        lines = [str(sample.image_id)]
+        predicted = self.predicted(row)
+        if predicted is None:
+            share = float(np.mean(self.predictions["mask"][row] > 0.5))
+            return [*lines, f"predicted lesion: {share:.0%} of the picture"]
+        probabilities = self.predictions["label"][row]
+        if sample.label is not None:
+            lines.append(f"truth: {self.classes[int(sample.label)]}")
+        lines.append(f"predicted: {self.classes[predicted]}, p = {probabilities[predicted]:.2f}")
+        if question.class_index is not None:
+            lines.append(f"map for: {self.classes[question.class_index]}, p = {probabilities[question.class_index]:.2f}")
+        return lines
+
+    def _sheet(self, question: Question, tiles: Sequence[np.ndarray]) -> Sheet:
+        if "label" not in self.predictions:
+            subject = "the predicted lesion (mean logit of its pixels)"
+        elif question.class_index is None:
+            subject = "the predicted class"
+        else:
+            subject = f"class {self.classes[question.class_index]}"
+        caption = f"{question.method} of {subject}" + (f" on layer {question.layer}" if question.layer else "")
+        of_class = "" if question.class_index is None else f"_{file_name(self.classes[question.class_index])}"
+        path = self.folder / f"sheet_{question.stem}{of_class}.png"
+        write_bytes(path, write_png(contact_sheet(tiles, title=[caption, LEGEND], synthetic=self.synthetic)))
+        return Sheet(path, f"SYNTHETIC: {caption}" if self.synthetic else caption)
+
+
+def branch(layer: str, layers: Sequence[str]) -> str:
+    """What tells a layer's files from those of the others: "" for the only one and for `cam_features`."""
+    if len(layers) == 1 or layer == FEATURES:
+        return ""
+    return "_" + file_name(layer.removeprefix(f"{FEATURES}_"))

@@ -1,0 +1,198 @@
+"""One patient before a finished run's model: the images as the model sees them, and explanations of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_skin.data import images
+from keras_skin.data.image_files import BadImage, check_image
+from keras_skin.data.metadata import MetadataEncoder
+from keras_skin.evaluation.explanations import red_lines
+from keras_skin.evaluation.patient_page import PatientImage, PatientPage
+from keras_skin.evaluation.report import Picture
+from keras_skin.explain.attribution_files import write_waterfall
+from keras_skin.explain.callback import CAMS, SHAP_BACKGROUND, ExplainCallback
+from keras_skin.explain.overlay import overlay, write_png
+from keras_skin.explain.saliency import TITLES
+from keras_skin.explain.samples import ExplainSample, folder_names, stack_inputs, write_bytes
+from keras_skin.explain.shap_values import MetadataShap
+from keras_skin.explain.views import predict
+from keras_skin.registry import UserError, did_you_mean
+from keras_skin.workflow.explaining import EXPLAIN
+from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.segmenter import lesion_masks
+from keras_skin.workflow.trained_model import Run, load_run
+from keras_skin.workflow.training import preprocessing
+
+SHAP = "metadata_shap"
+
+
+def explain_patient(
+    folder: Path, files: Sequence[Path], answers: Mapping[str, str], methods: Sequence[str], pictures: Path
+) -> PatientPage:
+    """Everything that the page about one patient tells.
+
+    Args:
+        folder: a finished run.
+        files: images of the patient.
+        answers: clinical field -> value; fields that are not named are not known.
+        methods: kinds of maps, those of `CAMS` and of tf-explain, and `metadata_shap`.
+        pictures: a folder for the page's pictures.
+
+    Raises:
+        UserError: if the run, an image or the metadata cannot be used.
+    """
+    _readable(files)
+    run = load_run(folder)
+    metadata = _metadata(run.metadata, answers)
+    samples = [_sample(run, path, metadata) for path in files]
+    predictions = predict(run.model, stack_inputs(samples))
+    synthetic = bool(RunFolder(run.folder).read_json("run.json").get("demo"))
+    shown = [[_outlined(sample, predictions, row, pictures / f"{row}.png")] for row, sample in enumerate(samples)]
+    for found in _maps(run, samples, methods, pictures):
+        for of_image, more in zip(shown, found, strict=True):
+            of_image += more
+    notes = []
+    if metadata is not None:
+        unknown = [name for name, answer in metadata.items() if not answer]
+        notes += [f"Not known of this patient: {', '.join(unknown)}."] if unknown else []
+        if SHAP in methods and (run.folder / EXPLAIN / SHAP_BACKGROUND).is_file():
+            for of_image, picture in zip(shown, _attributions(run, samples, pictures / SHAP), strict=True):
+                of_image.append(picture)
+        elif SHAP in methods:
+            notes.append(
+                f"No attributions of the metadata: the run kept no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
+            )
+    told = [
+        PatientImage(
+            path.name,
+            of_image,
+            dict(zip(run.classes, map(float, predictions["label"][row]), strict=True)) if "label" in predictions else {},
+        )
+        for row, (path, of_image) in enumerate(zip(files, shown, strict=True))
+    ]
+    measured = run.metrics.get("explanations", {})
+    warnings = [line for layer, values in measured.items() for line in red_lines(layer, values)]
+    return PatientPage(run.experiment.title, run.folder.name, told, metadata, notes, warnings, synthetic)
+
+
+def _readable(files: Sequence[Path]) -> None:
+    problems = []
+    for path in files:
+        try:
+            check_image(path)
+        except BadImage as error:
+            problems.append(f"{path} cannot be used: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _metadata(encoder: MetadataEncoder | None, answers: Mapping[str, str]) -> dict[str, str] | None:
+    """Every field of the model with its answer, "" where there is none."""
+    if encoder is None:
+        if answers:
+            raise UserError(f"This run's model takes no clinical metadata; given: {', '.join(answers)}.")
+        return None
+    fields = {field.name: field for field in encoder.fields}
+    problems = [
+        f"--metadata {name}: the model has no such field.{did_you_mean(name, fields)} It has: {', '.join(fields)}."
+        for name in answers
+        if name not in fields
+    ]
+    for name, answer in answers.items():
+        field = fields.get(name)
+        if field is not None and field.kind == "categorical" and answer and answer not in field.values:
+            problems.append(
+                f"--metadata {name}={answer}: not among the answers of the training part.{did_you_mean(answer, field.values)} "
+                f"Known: {', '.join(field.values)}."
+            )
+    lacking = [name for name in fields if not answers.get(name)]
+    if encoder.missing == "drop" and lacking:
+        problems.append(f"This model was trained on complete metadata; also give {', '.join(lacking)}.")
+    if problems:
+        raise UserError("\n".join(problems))
+    return {name: answers.get(name, "") for name in fields}
+
+
+def _sample(run: Run, path: Path, metadata: Mapping[str, str] | None) -> ExplainSample:
+    experiment = run.experiment
+    image = _preprocessed(run, path)
+    inputs = {"image": image}
+    if "segmented_image" in run.model.input:
+        if run.segmenter is None:
+            raise UserError(
+                "This run's model was given the lesion cut out by the data set's own masks, which a new image does not have: "
+                "train it with segmenter.run to explain new images."
+            )
+        mask = lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, path)[None])
+        inputs["segmented_image"] = image * images.resize_mask(mask, experiment.image_size).numpy()[0]
+    if run.metadata is not None and metadata is not None:
+        inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
+    original = images.load_image(str(path)).numpy().astype(np.uint8)
+    given = {name: inputs[name] for name in run.model.input}
+    return ExplainSample(path.stem, given, image=original, metadata=metadata)
+
+
+def _preprocessed(run: Run, path: Path) -> np.ndarray:
+    image = images.load_image(str(path), run.experiment.image_size)
+    for function in preprocessing(run.experiment):
+        image = function(image)
+    return image.numpy()
+
+
+def _outlined(sample: ExplainSample, predictions: Mapping[str, np.ndarray], row: int, path: Path) -> Picture:
+    mask = predictions["mask"][row] if "mask" in predictions else None
+    write_bytes(path, write_png(overlay(sample.picture, predicted_mask=mask, width=480)))
+    return Picture(path, "The image, with the predicted outline in magenta." if mask is not None else "The image.")
+
+
+def _maps(run: Run, samples: Sequence[ExplainSample], methods: Sequence[str], place: Path) -> Iterator[list[list[Picture]]]:
+    """For each kind of maps the pictures of each image."""
+    settings = run.experiment.explain
+    further = [name for name in methods if name in TITLES] if "label" in run.model.output else []
+    cams = [name for name in methods if name in CAMS]
+    for number, cam in enumerate(cams or ["grad_cam"] * bool(further)):
+        explainer = ExplainCallback(
+            samples,
+            place / f"maps_{number}",
+            run.classes,
+            explain_classes=settings.classes,
+            layers=settings.layer,
+            cam=cam,  # type: ignore[arg-type]
+            methods=further if number == 0 else (),
+            measure=False,
+        )
+        explainer.explain(run.model)
+        shown = (*(_stem(name) for name in cams[number : number + 1]), *further)
+        folders = [explainer.folder / name for name in folder_names([sample.image_id for sample in samples])]
+        files = [[file for file in sorted(folder.glob("*.png")) if file.name.startswith(shown)] for folder in folders]
+        yield [[Picture(file, _caption(file)) for file in of_image] for of_image in files]
+
+
+def _stem(cam: str) -> str:
+    return cam.replace("++", "_plus_plus")
+
+
+def _caption(file: Path) -> str:
+    names = {_stem(name): title for name, title in (*CAMS.items(), *TITLES.items())}
+    stem = max((name for name in names if file.stem.startswith(name)), key=len)
+    return f"{names[stem]}: {file.stem.removeprefix(stem).strip('_').replace('_', ' ')}"
+
+
+def _attributions(run: Run, samples: Sequence[ExplainSample], place: Path) -> list[Picture]:
+    """The waterfall of each image's predicted class."""
+    assert run.metadata is not None
+    with np.load(run.folder / EXPLAIN / SHAP_BACKGROUND, allow_pickle=False) as kept:
+        background = [kept[name] for name in kept.files]
+    explainer = MetadataShap.from_head_inputs(run.model, background, run.metadata.field_of_columns, run.experiment.train.seed)
+    found = explainer.explain(stack_inputs(samples))
+    drawn = []
+    for row, sample in enumerate(samples):
+        index = int(found.logits[row].argmax())
+        file = write_waterfall(place / str(row), found, row, index, sample, run.classes)
+        drawn.append(Picture(file, f"SHAP values: how the logit of {run.classes[index]} comes about."))
+    return drawn

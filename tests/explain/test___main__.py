@@ -1,0 +1,66 @@
+"""The command: what it refuses before anything heavy is imported, and a page from a run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from keras_skin.explain.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "mole.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    return path
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, keras_skin.explain.__main__ as command; command.parser(); "
+        "assert not {'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_all_mistakes_are_said_at_once(tmp_path, picture, capsys):
+    arguments = [str(tmp_path), str(picture), "gone.jpg", "--metadata", "site", "--metadata", "age=1", "--metadata", "age=2"]
+    assert main([*arguments, "--methods", "gradcam", "--html", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    for part in (
+        "FIELD=VALUE",
+        "age is given twice",
+        "Did you mean 'grad_cam'",
+        "gone.jpg: there is no",
+        "is a folder",
+        "--help",
+    ):
+        assert part in told
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, picture, capsys):
+    assert main([str(tmp_path), str(picture)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_page_from_a_run(tiny_run, tmp_path, picture, capsys):
+    page = tmp_path / "page.html"
+    arguments = [str(tiny_run), str(picture), "--html", str(page)]
+    assert main([*arguments, "--methods", "grad_cam", "grad_cam++", "occlusion"]) == 0
+    told = capsys.readouterr().out
+    assert "mole.png: " in told
+    text = page.read_text()
+    for part in ("Grad-CAM: ", "Grad-CAM++: ", "Occlusion sensitivity: ", "predicted outline", "SYNTHETIC"):
+        assert part in text
+    assert text.count("<img") == 4
+    assert main([*arguments, "--metadata", "site=back"]) == 2
+    assert "takes no clinical metadata" in capsys.readouterr().err
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    assert main([str(tiny_run), str(tmp_path / "broken.jpg")]) == 2
+    assert "broken.jpg cannot be used" in capsys.readouterr().err

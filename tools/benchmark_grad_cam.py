@@ -1,0 +1,87 @@
+"""Times Grad-CAM of this package against tf-explain's, on the same model, images and machine:
+
+    python tools/benchmark_grad_cam.py --model msfa_resnet18 --images 64 --size 192 256
+
+tf-explain is called for all images at once and, as for one patient after the other, for each by itself. It always draws its maps;
+ours is timed without and with an overlay for each image. First calls, which build graphs, are not counted; of several repeats
+the fastest counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_skin.explain.grad_cam import FEATURES, GradCAM, normalise
+from keras_skin.explain.overlay import overlay
+from keras_skin.explain.views import logits_view
+from keras_skin.models import create_model
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """The shortest of several calls, after one that is not counted."""
+    call()
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
+def compare(model: keras.Model, images: np.ndarray, batch_size: int = 16, repeats: int = 3) -> dict[str, float]:
+    """Milliseconds per image of each way."""
+    from tf_explain.core.grad_cam import GradCAM as TfExplainGradCAM
+
+    cam, theirs = GradCAM(model), TfExplainGradCAM()
+    view = keras.Model(model.input["image"], logits_view(model, "label").output)
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+
+    def ours() -> np.ndarray:
+        return np.concatenate([cam({"image": batch}, 0) for batch in batches])
+
+    def ours_drawn() -> None:
+        heat, _ = normalise(ours())
+        for image, map_ in zip(images, heat, strict=True):
+            overlay(image, map_, width=images.shape[2])
+
+    def explain(some: np.ndarray) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*structure of `inputs`")  # of the model that tf-explain makes
+            theirs.explain((some, None), view, 0, layer_name=FEATURES)
+
+    ways: dict[str, Callable[[], object]] = {
+        "keras_skin, maps": ours,
+        "keras_skin, maps and overlays": ours_drawn,
+        "tf-explain, all at once": lambda: explain(images),
+        "tf-explain, one by one": lambda: [explain(image[None]) for image in images],
+    }
+    return {name: 1e3 * seconds(call, repeats) / len(images) for name, call in ways.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="msfa_resnet18", help="name of a registered model that takes images alone")
+    parser.add_argument("--arguments", type=json.loads, default={}, help="further arguments of the builder, as JSON")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--size", nargs=2, type=int, default=(192, 256), metavar=("H", "W"))
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    keras.utils.set_random_seed(0)
+    model = create_model(options.model, image_size=tuple(options.size), **options.arguments)
+    images = np.random.default_rng(0).uniform(0, 255, (options.images, *options.size, 3)).astype("float32")
+    found = compare(model, images, options.batch_size, options.repeats)
+    base = found["keras_skin, maps"]
+    for name, value in found.items():
+        print(f"{name:32} {value:9.2f} ms per image, {value / base:5.1f} times the first")
+
+
+if __name__ == "__main__":
+    main()
