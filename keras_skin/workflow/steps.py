@@ -289,9 +289,7 @@ def _parted_together(experiment: Experiment) -> tuple[str, ...]:
     return ("validation",) if experiment.data.test else ("validation", "test")
 
 
-def _explain(
-    folder: RunFolder, explainer: ExplainCallback | None, model: keras.Model, metrics: dict[str, Any]
-) -> Explanations:
+def _explain(folder: RunFolder, explainer: ExplainCallback | None, model: keras.Model, metrics: dict[str, Any]) -> Explanations:
     """Explains the best weights; what was measured of the explanations joins metrics.json."""
     if explainer is None:
         return Explanations([], {}, [])
