@@ -31,13 +31,13 @@ from keras_skin.workflow.training import preprocessing
 log = logging.getLogger("keras_skin")
 
 _KEPT = ("experiment.json", "run.json", "splits.csv", "metrics.json", f"checkpoints/{BEST_WEIGHTS}")
-SEGMENTER_RECORD = "segmenter.json"
+_RECORD = "record.json"
 _BATCH = 16
 
 
 def adopt_segmenter(folder: RunFolder, name: str) -> Path:
     """Puts what is needed of a segmenter's run into the folder of the run that is chained to it, where it is found again whatever
-    becomes of the other; `segmenter.json` tells its name and the SHA-256 of its weights.
+    becomes of the other; its `record.json` tells its name and the SHA-256 of its weights.
 
     Args:
         folder: of the run that begins or goes on. One that has a segmenter already keeps it.
@@ -54,21 +54,27 @@ def adopt_segmenter(folder: RunFolder, name: str) -> Path:
         shared = folder.path.parent / SEGMENTER  # of all folds, or of a demo
         source = shared if shared.is_dir() else find_run(name)
         log.info("Segmenter: %s", source)
+        record = {"run": source.name, "weights_sha256": _sha256(source / "checkpoints" / BEST_WEIGHTS)}
         with atomic_path(target) as temporary:
             for file in _KEPT:
                 (temporary / file).parent.mkdir(parents=True, exist_ok=True)
                 _link(source / file, temporary / file)
-    record = {"run": Path(name).name, "weights_sha256": _sha256(target / "checkpoints" / BEST_WEIGHTS)}
-    if (folder / SEGMENTER_RECORD).is_file():
-        before = folder.read_json(SEGMENTER_RECORD)
-        if before["weights_sha256"] != record["weights_sha256"]:
-            raise UserError(
-                f"The segmenter in '{target}' has other weights than when this run began ({before['weights_sha256'][:12]}, now "
-                f"{record['weights_sha256'][:12]}). Begin a new run."
-            )
-    else:
-        folder.write_json(SEGMENTER_RECORD, record)
+            if source == shared:
+                record["run"] = segmenter_record(RunFolder(folder.path.parent))["run"]
+            RunFolder(temporary).write_json(_RECORD, record)
+    began, now = segmenter_record(folder)["weights_sha256"], _sha256(target / "checkpoints" / BEST_WEIGHTS)
+    if began != now:
+        raise UserError(
+            f"The segmenter in '{target}' has other weights than when this run began ({began[:12]}, now {now[:12]}). "
+            "Begin a new run."
+        )
     return target
+
+
+def segmenter_record(folder: RunFolder) -> dict[str, str]:
+    """What a run's segmenter was: the name of its `run`, and `weights_sha256`."""
+    record: dict[str, str] = folder.read_json(f"{SEGMENTER}/{_RECORD}")
+    return record
 
 
 def find_run(name: str) -> Path:

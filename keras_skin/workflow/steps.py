@@ -34,7 +34,6 @@ from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.reporting import write_figures_and_report
 from keras_skin.workflow.segmenter import (
-    SEGMENTER_RECORD,
     adopt_segmenter,
     describe_lesions,
     fitted_images,
@@ -42,6 +41,7 @@ from keras_skin.workflow.segmenter import (
     lesion_sheet,
     open_segmenter,
     predicted_lesions,
+    segmenter_record,
 )
 from keras_skin.workflow.trained_model import METADATA, Run, build_model
 from keras_skin.workflow.training import evaluation_batches, preprocessing, train
@@ -203,7 +203,7 @@ def _describe_segmenter(folder: RunFolder, experiment: Experiment) -> dict[str, 
         return {}
     if experiment.segmenter.run is None:
         return {"Segmenter": "none: the data set's own masks"}
-    told = folder.read_json(SEGMENTER_RECORD)
+    told = segmenter_record(folder)
     return {"Segmenter": f"{told['run']}, weights {told['weights_sha256'][:12]}"}
 
 

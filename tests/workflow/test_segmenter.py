@@ -59,13 +59,16 @@ def folder(tmp_path):
 def test_a_run_keeps_its_segmenter(tmp_path, folder):
     source = finished(tmp_path, "unet-20260101-120000")
     kept = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
-    assert sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()) == sorted(segmenter._KEPT)
-    record = folder.read_json("segmenter.json")
-    assert record["run"] == "unet"
+    found = sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file())
+    assert found == sorted([*segmenter._KEPT, "record.json"])
+    assert segmenter.segmenter_record(folder)["run"] == source.name
     finished(tmp_path, "unet-20270101-120000")
     for file in sorted(source.rglob("*"), reverse=True):  # a later run, and the first one gone: nothing changes
         file.unlink() if file.is_file() else file.rmdir()
     assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == kept
+    fold = folder.fold(1)
+    segmenter.adopt_segmenter(fold, str(tmp_path / "unet"))
+    assert segmenter.segmenter_record(fold) == segmenter.segmenter_record(folder)
     (kept / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
     (kept / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
     with pytest.raises(UserError, match="other weights than when this run began"):
@@ -160,5 +163,5 @@ def test_a_demo_trains_its_segmenter_first(tmp_path):
     (run,) = tmp_path.iterdir()
     (first,) = (run / "segmenter_demo").iterdir()
     assert (first / "report.html").is_file()
-    assert json.loads((run / "segmenter.json").read_text())["run"] == first.name
+    assert json.loads((run / "segmenter" / "record.json").read_text())["run"] == first.name
     assert (run / "saved_model" / "1").is_dir()
