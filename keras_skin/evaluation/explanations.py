@@ -12,6 +12,8 @@ from keras_skin.evaluation.bootstrap import bootstrap, weighted_means
 
 SAME = 0.5
 """Mean rank correlation from which maps of shuffled weights count as the same."""
+LARGE_GAP = 0.25
+"""Share of what the logits moved from which SHAP values that lack it are not to be trusted."""
 
 METRICS = {
     "relevance_inside": ("Relevance inside the lesion", "share of the map inside the true mask; 1 is all"),
@@ -97,8 +99,8 @@ def explanation_rows(
 
 
 def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence for each measure in which maps are no better than a centred Gaussian, and one if shuffled weights give the same
-    maps; none where they pass."""
+    """A sentence for each measure in which maps are no better than a centred Gaussian, one if shuffled weights give the same
+    maps, one if SHAP values do not add up; none where they pass."""
     lines = []
     for gain, (subject, measure, numbers, sign) in _CLAIMS.items():
         if gain not in metrics:
@@ -119,6 +121,12 @@ def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]
         lines.append(
             f"{layer}: a model with shuffled weights gives nearly the same maps (rank correlation {shuffled['value']:.2f}, "
             f"{shuffled['n']} images): they do not show what was learnt."
+        )
+    gap = metrics.get("relative_gap")
+    if gap and gap["value"] >= LARGE_GAP:
+        lines.append(
+            f"{layer}: the SHAP values leave {gap['value']:.0%} of what the logits moved unattributed ({gap['n']} images) and "
+            "are not to be trusted. Gradients do not see a switch, such as that of a field that is not known."
         )
     return lines
 

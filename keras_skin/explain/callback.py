@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_skin.evaluation.explanation_figures import faithfulness_figure
+from keras_skin.evaluation.explanations import red_lines
 from keras_skin.explain.attribution_files import write_summary, write_waterfall
 from keras_skin.explain.faithfulness import FRACTIONS, Faithfulness, measure_faithfulness
 from keras_skin.explain.grad_cam import GradCAM, feature_layers
@@ -165,9 +166,9 @@ class ExplainCallback(keras.callbacks.Callback):
         if METADATA in input_names(model) and self.background is not None and explained_output(model) == "label":
             attributions, more = self._write_metadata(model)
             sheets += more
-            metrics["metadata_shap"] = {
-                "relative_gap": {"value": attributions.relative_gap, "ci95": None, "n": len(self.samples)}
-            }
+            gap = {"relative_gap": {"value": attributions.relative_gap, "ci95": None, "n": len(self.samples)}}
+            metrics["metadata_shap"] = gap
+            warnings += red_lines("metadata_shap", gap)
         return Explanations(sheets, metrics, warnings)
 
     def _cams(self, model: keras.Model) -> dict[str, GradCAM | ScoreCAM]:

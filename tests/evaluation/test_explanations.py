@@ -78,6 +78,13 @@ def test_red_lines_say_what_failed_and_by_how_much():
     assert "shuffled weights" in line
 
 
+def test_shap_values_that_do_not_add_up_are_called_so():
+    gap = {"value": 0.1, "ci95": None, "n": 16}
+    assert red_lines("metadata_shap", {"relative_gap": gap}) == []
+    (line,) = red_lines("metadata_shap", {"relative_gap": {**gap, "value": 0.64}})
+    assert "64% of what the logits moved" in line
+
+
 def test_rows_of_the_report_are_in_the_order_of_their_names():
     values = {"entropy": metric(0.5, 0.4, 0.6), "iou_predicted_mask/b": metric(1, 1, 1), "relevance_inside": metric(1, 1, 1)}
     ((layer, rows),) = explanation_rows({"cam_features": values})
