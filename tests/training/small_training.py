@@ -127,6 +127,7 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     from keras_skin.training.errors import TrainingInterrupted
     from keras_skin.training.fit import fit
     from keras_skin.training.optimizers import make_optimizer
+    from keras_skin.training.plateau import Plateau
     from keras_skin.training.precision import set_determinism
 
     precision = settings.pop("precision", "float32")
@@ -137,9 +138,10 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     if "signal" in settings:
         epoch, step, number = settings.pop("signal")
         callbacks.append(SignalAt(epoch, step, getattr(signal, number)))
-    optimizer = make_optimizer(
-        {"name": "adam", "learning_rate": 0.01}, {"name": "exponential", "factor": 0.1}, epochs=settings["epochs"], steps=STEPS
-    )
+    schedule = settings.pop("schedule", {"name": "exponential", "factor": 0.1})
+    optimizer = make_optimizer({"name": "adam", "learning_rate": 0.01}, schedule, epochs=settings["epochs"], steps=STEPS)
+    if schedule.pop("name") == "plateau":
+        settings["plateau"] = Plateau(**schedule)
     model = compiled_model(optimizer)
     try:
         result = fit(model, SmallData(), validation_data(), folder=folder, callbacks=callbacks, **settings)

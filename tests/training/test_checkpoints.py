@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).with_name("small_training.py")
 REPOSITORY = SCRIPT.parents[2]
@@ -48,23 +49,36 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path) -> None:
-    undisturbed = train(tmp_path / "undisturbed")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        # The loss is asked to rise, so that the rate falls after the second epoch and after the third.
+        pytest.param(
+            {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["exponential", "plateau"],
+)
+def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path, settings: dict[str, Any]) -> None:
+    undisturbed = train(tmp_path / "undisturbed", **settings)
     assert undisturbed.returncode == 0, undisturbed.stderr
     # The state is saved after 2 and 4 of 5 steps; the kill comes at the end of the fourth step of the second epoch, before its
     # save: the training falls back to the state after 2.
     folder = tmp_path / "disturbed"
-    killed = train(folder, signal=[1, 3, "SIGKILL"])
+    killed = train(folder, signal=[1, 3, "SIGKILL"], **settings)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    interrupted = train(folder, signal=[2, 2, "SIGINT"], resume=True, seed=1)
+    interrupted = train(folder, signal=[2, 2, "SIGINT"], resume=True, seed=1, **settings)
     assert interrupted.returncode == 130, interrupted.stderr
     assert "continues in epoch 3, after 3 of 5 steps" in interrupted.stdout
     assert not (folder / "outcome.npz").exists()
-    resumed = train(folder, resume=True, seed=2)
+    resumed = train(folder, resume=True, seed=2, **settings)
     assert resumed.returncode == 0, resumed.stderr
 
     expected, found = outcome(tmp_path / "undisturbed"), outcome(folder)
     assert set(expected) == set(found)
     assert len(expected["history"]) == 3
+    assert expected["history"][-1, 1] < expected["history"][0, 1], "the learning rate has fallen"
     for name in expected:
         np.testing.assert_array_equal(expected[name], found[name], err_msg=name)
