@@ -68,6 +68,7 @@ class ExplainCallback(keras.callbacks.Callback):
         background: inputs of some images of the training part, (R, ...) each: what SHAP values are relative to. Needed for
             metadata and `image_shap`.
         metadata_columns: the clinical field of each column of the input `metadata`.
+        metadata_switches: indices of the columns that say whether a field is known, see `MetadataShap`.
         synthetic: whether pictures say SYNTHETIC.
         batch_size: images per step.
         seed: of everything drawn by chance.
@@ -101,6 +102,7 @@ class ExplainCallback(keras.callbacks.Callback):
         measure: bool = True,
         background: Mapping[str, np.ndarray] | None = None,
         metadata_columns: Sequence[str] = (),
+        metadata_switches: Sequence[int] = (),
         synthetic: bool = False,
         batch_size: int = 8,
         seed: int = 0,
@@ -126,6 +128,7 @@ class ExplainCallback(keras.callbacks.Callback):
         self.measure = measure
         self.background = background
         self.metadata_columns = tuple(metadata_columns)
+        self.metadata_switches = tuple(metadata_switches)
         self.synthetic = synthetic
         self.batch_size = batch_size
         self.seed = seed
@@ -234,7 +237,7 @@ class ExplainCallback(keras.callbacks.Callback):
 
     def _write_metadata(self, model: keras.Model) -> tuple[Attributions, list[Sheet]]:
         assert self.background is not None
-        explainer = MetadataShap(model, self.background, self.metadata_columns, self.seed)
+        explainer = MetadataShap(model, self.background, self.metadata_columns, self.metadata_switches, self.seed)
         found = explainer.explain(stack_inputs(self.samples))
         sheets = [Sheet(*pair) for pair in write_summary(self.folder, found, self.samples, self.classes, self.synthetic)]
         names = folder_names([sample.image_id for sample in self.drawn])

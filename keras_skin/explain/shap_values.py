@@ -74,32 +74,48 @@ class MetadataShap:
     every row of the background is taken in turn instead of rows drawn by chance, so that a linear head is explained exactly.
     Time and memory are bounded: background rows x 4 passes of the head per patient and class, whatever the size of the images.
 
+    A column that says whether a field is known is a switch to some models, and gradients do not see switches: along the path,
+    what either end knows counts as known, and what turning the others off does is measured and belongs to their fields.
+
     Args:
         model: the model.
         background: inputs of some training images, and of no others, (R, ...) each: they stand for "nothing is known".
         columns: the clinical field of each metadata column, M names; values of columns of one field are added up.
+        switches: indices of the columns that are 1 where a field is known and else 0.
         seed: of the points on the paths.
 
     Raises:
         UserError: if the model has no metadata to explain, or `columns` are not those of its input.
     """
 
-    def __init__(self, model: keras.Model, background: Mapping[str, np.ndarray], columns: Sequence[str], seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        background: Mapping[str, np.ndarray],
+        columns: Sequence[str],
+        switches: Sequence[int] = (),
+        seed: int = 0,
+    ) -> None:
         features, head = metadata_view(model)
         width = int(model.input[METADATA].shape[-1])
         if len(columns) != width:
             raise UserError(f"The model takes {width} metadata columns, but the fields of {len(columns)} were named.")
-        self._setup(model, features, head, columns, seed)
+        self._setup(model, features, head, columns, switches, seed)
         self.background = self.head_inputs(background)
         self.base = self._logits(self.background).mean(axis=0)
 
     @classmethod
     def from_head_inputs(
-        cls, model: keras.Model, background: Sequence[np.ndarray], columns: Sequence[str], seed: int = 0
+        cls,
+        model: keras.Model,
+        background: Sequence[np.ndarray],
+        columns: Sequence[str],
+        switches: Sequence[int] = (),
+        seed: int = 0,
     ) -> MetadataShap:
         """From `background` as it was kept of an earlier explainer of the same model."""
         explainer = cls.__new__(cls)
-        explainer._setup(model, *metadata_view(model), columns, seed)
+        explainer._setup(model, *metadata_view(model), columns, switches, seed)
         explainer.background = [np.asarray(array, np.float32) for array in background]
         expected = [tuple(tensor.shape[1:]) for tensor in explainer.head.inputs]
         if [array.shape[1:] for array in explainer.background] != expected:
@@ -108,10 +124,16 @@ class MetadataShap:
         return explainer
 
     def _setup(
-        self, model: keras.Model, features: keras.Model | None, head: keras.Model, columns: Sequence[str], seed: int
+        self,
+        model: keras.Model,
+        features: keras.Model | None,
+        head: keras.Model,
+        columns: Sequence[str],
+        switches: Sequence[int],
+        seed: int,
     ) -> None:
         self.model, self.features, self.head = model, features, head
-        self.columns, self.seed = tuple(columns), seed
+        self.columns, self.switches, self.seed = tuple(columns), np.asarray(switches, int), seed
         self.fields = tuple(dict.fromkeys(columns))
         self.groups = (*((IMAGE,) if len(head.inputs) > 1 else ()), *self.fields)
 
@@ -140,19 +162,57 @@ class MetadataShap:
         from shap import GradientExplainer
 
         patients = self.head_inputs(inputs)
-        alone = len(patients) == 1
-        explainer = GradientExplainer(self.head, self.background[0] if alone else self.background)
-        total: list[Any] = [0.0] * len(patients)
+        rows = len(self.background[0])
+        explainer = GradientExplainer(self.head, self.background if len(patients) > 1 else self.background[0])
+        total = [np.zeros((*array.shape, self.base.size)) for array in patients]
         with numpy_seed(self.seed):
-            for row in range(len(self.background[0])):
+            for row in range(rows):
                 # every background row for itself, instead of a few of them by chance
-                explainer.explainer.data = [array[row : row + 1] for array in self.background]
-                seed = int(np.random.default_rng([self.seed, row]).integers(2**31))
-                values = explainer.shap_values(patients[0] if alone else patients, nsamples=_PATH_POINTS, rseed=seed)
-                for index, value in enumerate([values] if alone else values):
-                    total[index] = total[index] + np.asarray(value, np.float64)
-        means = [value / len(self.background[0]) for value in total]  # (N, ..., K) of each input
-        return Attributions(self._grouped(means), self.groups, self.base, self._logits(patients))
+                one = [array[row : row + 1] for array in self.background]
+                for index, value in enumerate(self._from_row(explainer, patients, one, row)):
+                    total[index] += value / rows
+        return Attributions(self._grouped(total), self.groups, self.base, self._logits(patients))
+
+    def _from_row(self, explainer: Any, patients: list[np.ndarray], one: list[np.ndarray], row: int) -> list[np.ndarray]:
+        """Attributions relative to one background row, (N, ..., K) of each input of the head."""
+        found = [np.zeros((*array.shape, self.base.size)) for array in patients]
+        union = (patients[-1][:, self.switches] > 0) | (one[-1][:, self.switches] > 0)
+        seed = int(np.random.default_rng([self.seed, row]).integers(2**31))
+        for pattern in np.unique(union, axis=0):
+            members = np.flatnonzero((union == pattern).all(axis=1))
+            ends = [[array[members] for array in patients], one]
+            switched = [[*side[:-1], self._switched(side[-1], pattern)] for side in ends]
+            explainer.explainer.data = switched[1]
+            given = switched[0] if len(patients) > 1 else switched[0][0]
+            values = explainer.shap_values(given, nsamples=_PATH_POINTS, rseed=seed)
+            for index, value in enumerate(values if len(patients) > 1 else [values]):
+                found[index][members] = value
+            # from the switched patient to the real one, and from the real background row to the switched one
+            found[-1][members] += self._of_switches(ends[0], pattern) - self._of_switches(one, pattern)
+        return found
+
+    def _switched(self, metadata: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+        result = metadata.copy()
+        result[:, self.switches] = np.maximum(result[:, self.switches], pattern)
+        return result
+
+    def _of_switches(self, inputs: list[np.ndarray], pattern: np.ndarray) -> np.ndarray:
+        """What it does to the logits (N, M, K) to turn off those switches of `pattern` that are off in the rows, one after the
+        other in both orders, and the mean of them."""
+        moved = np.zeros((*inputs[-1].shape, self.base.size))
+        if not pattern.any():
+            return moved
+        for order in (self.switches, self.switches[::-1]):
+            now = self._switched(inputs[-1], pattern)
+            before = self._logits([*inputs[:-1], now])
+            for column in order:
+                if (now[:, column] == inputs[-1][:, column]).all():
+                    continue
+                now[:, column] = inputs[-1][:, column]
+                after = self._logits([*inputs[:-1], now])
+                moved[:, column] += (after - before) / 2
+                before = after
+        return moved
 
     def _grouped(self, values: list[np.ndarray]) -> np.ndarray:
         *seen, metadata = values

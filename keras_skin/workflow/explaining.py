@@ -50,6 +50,7 @@ def make_explainer(
         measure=measured > 0,
         background=background,
         metadata_columns=prepared.metadata.field_of_columns if prepared.metadata else (),
+        metadata_switches=prepared.metadata.availability_columns if prepared.metadata else (),
         synthetic=synthetic,
         seed=experiment.train.seed,
     )

@@ -188,7 +188,9 @@ def _attributions(run: Run, samples: Sequence[ExplainSample], place: Path) -> li
     assert run.metadata is not None
     with np.load(run.folder / EXPLAIN / SHAP_BACKGROUND, allow_pickle=False) as kept:
         background = [kept[name] for name in kept.files]
-    explainer = MetadataShap.from_head_inputs(run.model, background, run.metadata.field_of_columns, run.experiment.train.seed)
+    encoder, seed = run.metadata, run.experiment.train.seed
+    columns, switches = encoder.field_of_columns, encoder.availability_columns
+    explainer = MetadataShap.from_head_inputs(run.model, background, columns, switches, seed)
     found = explainer.explain(stack_inputs(samples))
     drawn = []
     for row, sample in enumerate(samples):

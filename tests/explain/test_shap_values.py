@@ -61,6 +61,28 @@ def test_values_of_a_curved_head_add_up_but_for_the_gap_that_is_told():
     np.testing.assert_array_equal(again.explain(patients).values, found.values)
 
 
+def test_switches_are_seen_though_they_have_no_gradient():
+    """Two fields, each multiplied by whether it is known; unknown values are zero, but the bias of the field goes with them."""
+    metadata = keras.Input((4,), name="metadata")
+    known = keras.ops.cast(metadata[:, 2:] > 0, "float32")
+    shown = (metadata[:, :2] + 3.0) * known
+    model = keras.Model({"metadata": metadata}, {"label": keras.layers.Dense(2, name="label")(shown)})
+    weights = model.get_layer("label").get_weights()[0].astype("float64")
+    background = {"metadata": np.array([[0.5, 0.2, 1, 1], [0.1, 0, 1, 0]], "float32")}
+    patients = {"metadata": np.array([[1, 0, 1, 0], [0, 0, 0, 0], [2, 1, 1, 1]], "float32")}
+
+    def effect(rows):
+        return ((rows[:, :2] + 3.0) * (rows[:, 2:] > 0))[:, :, None] * weights
+
+    expected = effect(patients["metadata"]) - effect(background["metadata"]).mean(axis=0)
+    columns = ("age", "site", "age", "site")
+    found = MetadataShap(model, background, columns, switches=(2, 3)).explain(patients)
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    np.testing.assert_allclose(found.gap, 0, atol=1e-5)
+    blind = MetadataShap(model, background, columns).explain(patients)
+    assert blind.relative_gap > 0.2
+
+
 def test_numpys_random_state_is_left_alone():
     model = linear_model(False)
     np.random.seed(7)  # noqa: NPY002
