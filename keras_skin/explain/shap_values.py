@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.explain.views import METADATA, OneImageView, image_names, metadata_view, numpy_seed, select_inputs
+from keras_skin.explain.views import METADATA, OneImageView, image_names, metadata_view, others_code, select_inputs
 from keras_skin.registry import UserError
 
 BACKGROUND = 16
@@ -165,7 +165,7 @@ class MetadataShap:
         rows = len(self.background[0])
         explainer = GradientExplainer(self.head, self.background if len(patients) > 1 else self.background[0])
         total = [np.zeros((*array.shape, self.base.size)) for array in patients]
-        with numpy_seed(self.seed):
+        with others_code(self.seed):
             for row in range(rows):
                 # every background row for itself, instead of a few of them by chance
                 one = [array[row : row + 1] for array in self.background]
@@ -258,7 +258,7 @@ def image_shap(
     image = keras.Input(inputs[name].shape, name=name)
     alone = keras.Model([image], _Held(view)(image))
     explainer = GradientExplainer(alone, np.asarray(background, np.float32), batch_size=8)
-    with numpy_seed(seed):
+    with others_code(seed):
         values, _ = explainer.shap_values(
             np.asarray(inputs[name], np.float32)[None],
             nsamples=samples,

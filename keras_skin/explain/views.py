@@ -160,11 +160,15 @@ def _meeting(label: Any, metadata: Any) -> list[Any] | None:
 
 
 @contextmanager
-def numpy_seed(seed: int) -> Iterator[None]:
-    """Seeds NumPy's global generator, which tf-explain and shap draw from, and puts it back afterwards."""
-    before = np.random.get_state()  # noqa: NPY002 - theirs, not ours
+def others_code(seed: int) -> Iterator[None]:
+    """For code of tf-explain and shap: seeds NumPy's global generator, which they draw from, and silences TensorFlow's advice on
+    graphs that they build anew; both are put back afterwards."""
+    before, logger = np.random.get_state(), tf.get_logger()  # noqa: NPY002 - theirs, not ours
+    level = logger.level
     np.random.seed(seed)  # noqa: NPY002
+    logger.setLevel("ERROR")
     try:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
+        logger.setLevel(level)

@@ -79,8 +79,8 @@ def test_the_seed_is_put_back():
     np.random.seed(5)  # noqa: NPY002
     expected = np.random.rand()  # noqa: NPY002
     np.random.seed(5)  # noqa: NPY002
-    with views.numpy_seed(1):
+    with views.others_code(1):
         first = np.random.rand()  # noqa: NPY002
     assert np.random.rand() == expected  # noqa: NPY002
-    with views.numpy_seed(1):
+    with views.others_code(1):
         assert np.random.rand() == first  # noqa: NPY002
