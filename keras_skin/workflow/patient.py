@@ -49,10 +49,12 @@ def explain_patient(
     _readable(files)
     run = load_run(folder)
     metadata = _metadata(run.metadata, answers)
-    samples = [_sample(run, path, metadata) for path in files]
+    lesions = [_lesion(run, path) for path in files]
+    samples = [_sample(run, path, lesion, metadata) for path, lesion in zip(files, lesions, strict=True)]
     predictions = predict(run.model, stack_inputs(samples))
     synthetic = bool(RunFolder(run.folder).read_json("run.json").get("demo"))
-    shown = [[_outlined(sample, predictions, row, pictures / f"{row}.png")] for row, sample in enumerate(samples)]
+    outlines = predictions.get("mask", lesions)
+    shown = [[_outlined(sample, outlines[row], pictures / f"{row}.png")] for row, sample in enumerate(samples)]
     for found in _maps(run, samples, methods, pictures):
         for of_image, more in zip(shown, found, strict=True):
             of_image += more
@@ -118,18 +120,23 @@ def _metadata(encoder: MetadataEncoder | None, answers: Mapping[str, str]) -> di
     return {name: answers.get(name, "") for name in fields}
 
 
-def _sample(run: Run, path: Path, metadata: Mapping[str, str] | None) -> ExplainSample:
-    experiment = run.experiment
+def _lesion(run: Run, path: Path) -> np.ndarray | None:
+    """The mask that the run's segmenter cuts the lesion out with, (h, w, 1) of 0 and 1; None if the model takes none cut out."""
+    if "segmented_image" not in run.model.input:
+        return None
+    if run.segmenter is None:
+        raise UserError(
+            "This run's model was given the lesion cut out by the data set's own masks, which a new image does not have: "
+            "train it with segmenter.run to explain new images."
+        )
+    return lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, path)[None]).numpy()[0]
+
+
+def _sample(run: Run, path: Path, lesion: np.ndarray | None, metadata: Mapping[str, str] | None) -> ExplainSample:
     image = _preprocessed(run, path)
     inputs = {"image": image}
-    if "segmented_image" in run.model.input:
-        if run.segmenter is None:
-            raise UserError(
-                "This run's model was given the lesion cut out by the data set's own masks, which a new image does not have: "
-                "train it with segmenter.run to explain new images."
-            )
-        mask = lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, path)[None])
-        inputs["segmented_image"] = image * images.resize_mask(mask, experiment.image_size).numpy()[0]
+    if lesion is not None:
+        inputs["segmented_image"] = image * images.resize_mask(lesion, run.experiment.image_size).numpy()
     if run.metadata is not None and metadata is not None:
         inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
     original = images.load_image(str(path)).numpy().astype(np.uint8)
@@ -144,8 +151,7 @@ def _preprocessed(run: Run, path: Path) -> np.ndarray:
     return image.numpy()
 
 
-def _outlined(sample: ExplainSample, predictions: Mapping[str, np.ndarray], row: int, path: Path) -> Picture:
-    mask = predictions["mask"][row] if "mask" in predictions else None
+def _outlined(sample: ExplainSample, mask: np.ndarray | None, path: Path) -> Picture:
     write_bytes(path, write_png(overlay(sample.picture, predicted_mask=mask, width=480)))
     return Picture(path, "The image, with the predicted outline in magenta." if mask is not None else "The image.")
 
