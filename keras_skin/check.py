@@ -90,8 +90,8 @@ def _check(options: argparse.Namespace) -> int:
             raise UserError(f"--against {place.reader.name}: a data set is always compared with itself; name another one.")
 
     from keras_skin.checking.audit import check_dataset
-    from keras_skin.checking.progress import ProgressBar
     from keras_skin.checking.text import summary
+    from keras_skin.console import ProgressBar
 
     progress = ProgressBar()
     try:

@@ -1,10 +1,11 @@
-"""Libraries are silent while they are imported; errors and later messages are not."""
+"""Libraries are silent while they are imported; errors and later messages are not. A bar on a terminal, few lines elsewhere."""
 
+import io
 import os
 import subprocess
 import sys
 
-from keras_skin.console import quiet_import
+from keras_skin.console import ProgressBar, quiet_import
 
 CODE = """
 import os, sys
@@ -30,3 +31,32 @@ def test_descriptors_are_given_back():
         with quiet_import():
             pass
     assert len(os.listdir("/dev/fd")) == before
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_a_bar_that_is_taken_away():
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    for done in range(1, 101):
+        bar("reading files", done, 100)
+    assert "[" + "#" * 30 + "] reading files  100/100" in stream.getvalue()
+    assert stream.getvalue().count("\r") < 20
+    bar.clear()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_anything_else_gets_a_line_now_and_then():
+    stream = io.StringIO()
+    bar = ProgressBar(stream)
+    for done in range(1, 1001):
+        bar("reading files", done, 1000)
+    bar.clear()
+    assert stream.getvalue() == ""
+    bar = ProgressBar(stream, heartbeat_seconds=0)
+    bar("reading files", 10, 1000)
+    assert stream.getvalue().startswith("reading files  10/1,000")
+    assert "\r" not in stream.getvalue()

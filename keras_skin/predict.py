@@ -1,0 +1,134 @@
+"""`python -m keras_skin.predict RUN_OR_SAVED_MODEL IMAGES...`: a table of predictions, masks and overlays for any images.
+
+Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake the user can mend (message, no traceback); 130
+interrupted, with what was done kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keras_skin.console import ProgressBar
+    from keras_skin.workflow.prediction import ExportedModel, Picture
+
+_LISTED = 20
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.predict",
+        description="Predict with the exported model of a run. Research software, not a medical device.",
+        epilog="writes to a new folder: predictions.csv (class, probabilities, share of the lesion, quality of the picture),\n"
+        "masks/ at the size of each upright image, overlays/, and skipped.csv with the files that could not be read.\n\n"
+        "examples:  python -m keras_skin.predict runs/jrl_ph2-20260131-101500 photographs/\n"
+        "           python -m keras_skin.predict runs/tdbn_ham10000-1/saved_model/1 a.jpg b.jpg --metadata patients.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="RUN_OR_SAVED_MODEL", type=Path, help="folder of a finished run, or of its SavedModel")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES_OR_FOLDER", type=Path, help="JPEG, PNG or BMP files, or folders of them"
+    )
+    parser.add_argument(
+        "--metadata",
+        metavar="FILE.csv",
+        type=Path,
+        help="clinical fields: a column 'image' of file names, and one for each field",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder (default: predictions-DATE-TIME)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    from keras_skin.registry import UserError
+
+    try:
+        return _predict(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted before anything was predicted.", file=sys.stderr)
+        return 130
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from keras_skin.registry import UserError
+
+    out = options.out or Path(f"predictions-{datetime.now():%Y%m%d-%H%M%S}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: it is there already and is not empty; nothing is overwritten. Name a new folder.")
+    from keras_skin.console import ProgressBar, quiet_import
+
+    with quiet_import():
+        from keras_skin.workflow import prediction
+    pictures, notes = prediction.find_pictures(options.images)
+    model = prediction.open_exported(options.model)
+    answers = None
+    if options.metadata:
+        answers, more = prediction.read_answers(options.metadata, model, pictures)
+        notes += more
+    elif model.fields:
+        notes.append(f"No --metadata: {', '.join(model.fields)} are not known of any image.")
+    if model.about.get("synthetic"):
+        notes.insert(0, "SYNTHETIC: this model was trained on drawn images; its predictions mean nothing.")
+    for note in notes:
+        print(note)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        done, skipped, finished = _write(out, model, pictures, answers, ProgressBar())
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror or error}.") from error
+    for name, reason in skipped[:_LISTED]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if len(skipped) > _LISTED:
+        print(f"... and {len(skipped) - _LISTED} more, see {out / 'skipped.csv'}", file=sys.stderr)
+    print(f"{done} of {len(pictures)} images predicted, {len(skipped)} skipped: {out / 'predictions.csv'}")
+    if not finished:
+        print("Interrupted: what was done is kept.", file=sys.stderr)
+        return 130
+    return 1 if skipped else 0
+
+
+def _write(
+    out: Path, model: ExportedModel, pictures: Sequence[Picture], answers: pd.DataFrame | None, progress: ProgressBar
+) -> tuple[int, list[tuple[str, str]], bool]:
+    """Predicts and writes, batch by batch: how many were predicted, which were skipped and why, and whether all were asked."""
+    from keras_skin.workflow import prediction
+
+    done, skipped, finished = 0, list[tuple[str, str]](), False
+    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, prediction.columns(model), extrasaction="ignore")
+        table.writeheader()
+        try:
+            for rows in prediction.predict_files(model, pictures, answers, out):
+                good = [row for row in rows if not row["problem"]]
+                table.writerows(good)
+                file.flush()
+                done += len(good)
+                skipped += [(row["file"], row["problem"]) for row in rows if row["problem"]]
+                progress("Predicting", done + len(skipped), len(pictures))
+            finished = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            progress.clear()
+    if skipped:
+        with (out / "skipped.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "reason"), *skipped])
+    return done, skipped, finished
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""Predictions for files by an exported model: the very graph that TensorFlow Serving runs, asked in batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from keras_skin.data import images
+from keras_skin.data.image_files import BadImage, check_image
+from keras_skin.data.image_quality import quality_problems
+from keras_skin.explain.overlay import overlay, write_png
+from keras_skin.registry import UserError, atomic_path, did_you_mean
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+KEYS = ("image", "image_id", "file")
+BATCH = 16
+NO_LESION = "no lesion found"
+_LONGEST = 640  # side of an overlay
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A SavedModel with the serving contract.
+
+    Attributes:
+        folder: of its version.
+        about: the content of its assets/model.json.
+        call: its signature `serving_default`.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    call: Callable[..., dict[str, tf.Tensor]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels in the order of the probabilities."""
+        return list(self.about["classes"])
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The clinical fields that it takes, with their kinds, `numeric` or `categorical`."""
+        inputs = self.about["signatures"]["serving_default"]["inputs"]
+        kinds = {"string": "categorical"}
+        return {name: kinds.get(spec["dtype"], "numeric") for name, spec in inputs.items() if name != "image_bytes"}
+
+
+class Picture(NamedTuple):
+    """An image file, and what its outputs are called: its path below the folder that was named, without a suffix."""
+
+    file: Path
+    name: str
+
+
+def open_exported(path: Path) -> ExportedModel:
+    """Opens the export of a run.
+
+    Args:
+        path: a run's folder, its saved_model folder (the newest version is taken) or the folder of a version.
+
+    Raises:
+        UserError: if there is none of ours.
+    """
+    folder = path / "saved_model" if (path / "saved_model").is_dir() else path
+    versions = sorted((item for item in folder.glob("*") if item.name.isdigit()), key=lambda item: int(item.name))
+    folder = versions[-1] if versions else folder
+    about = folder / "assets" / "model.json"
+    if not about.is_file():
+        found = "it does not exist" if not path.exists() else f"there is no {about.relative_to(path)} in it"
+        raise UserError(
+            f"'{path}' is neither a run with an exported model nor such a model: {found}. Expected the folder of a finished run "
+            "(with saved_model/), or of one of its versions, such as saved_model/1."
+        )
+    loaded = tf.saved_model.load(str(folder))
+    model = ExportedModel(folder, json.loads(about.read_text(encoding="utf-8")), loaded.signatures["serving_default"])
+    model.call._keep = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
+    return model
+
+
+def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
+    """All image files below folders, and the files that are named themselves.
+
+    Returns:
+        Pictures sorted as given, then by name, each with a name of its own; sentences about what was passed over.
+
+    Raises:
+        UserError: naming every path that is not there; or if there is no image at all.
+    """
+    absent = [f"  {path}: there is no such file or folder." for path in paths if not path.exists()]
+    if absent:
+        raise UserError("\n".join(["These cannot be read:", *absent]))
+    pictures: dict[Path, str] = {}
+    others = 0
+    for path in paths:
+        below = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+        for file in below:
+            if path.is_dir() and file.suffix.lower() not in SUFFIXES:
+                others += 1
+                continue
+            root = path if path.is_dir() else path.parent
+            pictures.setdefault(file, file.relative_to(root).with_suffix("").as_posix())
+    if not pictures:
+        raise UserError(f"No image in {', '.join(map(str, paths))}: expected files that end in {', '.join(SUFFIXES)}.")
+    names: set[str] = set()
+    found = []
+    for file, name in pictures.items():
+        own, number = name, 2
+        while own in names:
+            own, number = f"{name}_{number}", number + 1
+        names.add(own)
+        found.append(Picture(file, own))
+    return found, [f"{others} other files were passed over."] if others else []
+
+
+def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) -> tuple[pd.DataFrame, list[str]]:
+    """Clinical fields of the pictures from a CSV file.
+
+    Args:
+        file: CSV with a column `image` (or `image_id`, or `file`) of file names, with or without suffix, and columns called like
+            the fields; blank cells are not known.
+        model: says which fields there are.
+        pictures: what is to be predicted.
+
+    Returns:
+        A row of texts for each picture, "" where nothing is known; sentences about what was not used.
+
+    Raises:
+        UserError: with everything that is wrong with the file.
+    """
+    if not model.fields:
+        raise UserError(f"--metadata {file}: the model '{model.about['name']}' takes no clinical fields; leave it out.")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--metadata {file}: it cannot be read as a CSV file: {error}") from None
+    key = next((name for name in KEYS if name in table), None)
+    if key is None:
+        raise UserError(f"--metadata {file}: it has no column {' or '.join(KEYS)}. It has: {', '.join(table.columns)}.")
+    table = table.apply(lambda column: column.str.strip())
+    table.index = pd.Index([Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name for name in table[key]])
+    problems = [f"  {name} has more than one row." for name in sorted(set(table.index[table.index.duplicated()]))[:10]]
+    for name, kind in model.fields.items():
+        if kind != "numeric" or name not in table:
+            continue
+        wrong = [(image, text) for image, text in table[name].items() if text and not _is_number(text)]
+        problems += [f"  {image}: {name} is '{text}', expected a number of 0 or more, or nothing." for image, text in wrong]
+    if problems:
+        raise UserError("\n".join([f"--metadata {file}:", *problems[:20]]))
+    notes = []
+    for column in table.columns:
+        if column != key and column not in model.fields:
+            notes.append(f"Column '{column}' is not used.{did_you_mean(column, model.fields)} Fields: {', '.join(model.fields)}.")
+    notes += [f"Field '{name}' has no column: it is not known of any image." for name in model.fields if name not in table]
+    answers = table.reindex(columns=list(model.fields), fill_value="").reindex(
+        [Path(picture.name).name for picture in pictures], fill_value=""
+    )
+    without = sum(Path(picture.name).name not in table.index for picture in pictures)
+    if without:
+        notes.append(f"{without} of {len(pictures)} images have no row: nothing is known of them.")
+    notes += _unknown_values(answers, model)
+    return answers.reset_index(drop=True), notes
+
+
+def predict_files(
+    model: ExportedModel, pictures: Sequence[Picture], answers: pd.DataFrame | None, folder: Path
+) -> Iterator[list[dict[str, Any]]]:
+    """Predicts in batches; masks and overlays are written below `folder` as it goes on. Memory does not grow with their number.
+
+    Args:
+        model: what predicts.
+        pictures: the images.
+        answers: a row of texts for each of them, see `read_answers`; None where nothing is known.
+        folder: where masks/ and overlays/ go.
+
+    Yields:
+        For each batch its rows: `file`, `problem` (why it cannot be read, "" if it can), and if it can `quality` (what speaks
+        against the picture, "" if nothing), `label` and `probability_<class>`, `lesion_share`, and the clinical fields.
+    """
+    for start in range(0, len(pictures), BATCH):
+        batch = pictures[start : start + BATCH]
+        contents = [_bytes(picture.file) for picture in batch]
+        texts = {
+            name: [""] * len(batch) if answers is None else answers[name].iloc[start : start + BATCH].tolist()
+            for name in model.fields
+        }
+        given = {
+            name: tf.constant(texts[name] if kind == "categorical" else [float(text or -1) for text in texts[name]])
+            for name, kind in model.fields.items()
+        }
+        outputs = {key: value.numpy() for key, value in model.call(image_bytes=tf.constant(contents), **given).items()}
+        yield [
+            _row(model, picture, {key: value[row] for key, value in outputs.items()}, folder)
+            | {name: values[row] for name, values in texts.items()}
+            for row, picture in enumerate(batch)
+        ]
+
+
+def columns(model: ExportedModel) -> list[str]:
+    """The columns of predictions.csv."""
+    outputs = model.about["signatures"]["serving_default"]["outputs"]
+    names = ["file", "quality"]
+    if "probabilities" in outputs:
+        names += ["label", *(f"probability_{name}" for name in model.classes)]
+    return names + (["lesion_share"] if "mask" in outputs else []) + list(model.fields)
+
+
+def _row(model: ExportedModel, picture: Picture, outputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"file": str(picture.file), "problem": ""}
+    if not outputs["valid"]:
+        return row | {"problem": _reason(picture.file)}
+    shape = images.image_shape(tf.io.read_file(str(picture.file))).numpy()
+    scale = min(1.0, _LONGEST / float(shape.max()))
+    image = images.load_image(str(picture.file), (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))).numpy()
+    quality, caption = quality_problems(image), [picture.file.name]
+    if "probabilities" in outputs:
+        row["label"] = outputs["label"].decode()
+        row |= {f"probability_{name}": float(p) for name, p in zip(model.classes, outputs["probabilities"], strict=True)}
+        caption.append(f"{row['label']}, p = {float(np.max(outputs['probabilities'])):.2f}")
+    mask = None
+    if "mask" in outputs:
+        mask = outputs["mask"][..., 0]
+        row["lesion_share"] = float((mask > 0.5).mean())
+        quality += [] if row["lesion_share"] else [NO_LESION]
+        _write(folder / "masks" / f"{picture.name}.png", outputs["mask_png"])
+    drawn = overlay(
+        image,
+        predicted_mask=mask,
+        caption=caption,
+        remark=", ".join(quality),
+        width=image.shape[1],
+        synthetic=bool(model.about.get("synthetic")),
+    )
+    _write(folder / "overlays" / f"{picture.name}.png", write_png(drawn))
+    return row | {"quality": "; ".join(quality)}
+
+
+def _bytes(file: Path) -> bytes:
+    """The file's bytes; none where it cannot be read, which the model answers with `valid` false."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def _reason(file: Path) -> str:
+    try:
+        check_image(file)
+    except BadImage as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "it cannot be decoded"
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _unknown_values(answers: pd.DataFrame, model: ExportedModel) -> list[str]:
+    notes = []
+    for name, told in (model.about.get("metadata") or {}).items():
+        known = set(told.get("values") or ())
+        unseen = sorted(set(answers[name]) - known - {""}) if known else []
+        if unseen:
+            notes.append(
+                f"{name}: {', '.join(map(repr, unseen[:5]))}{', ...' if len(unseen) > 5 else ''} was not seen in training and "
+                f"counts as unknown.{did_you_mean(unseen[0], known)} Known: {', '.join(sorted(known))}."
+            )
+    return notes

@@ -1,0 +1,159 @@
+"""Predictions for files: the run's own numbers, upright masks, and whatever else lies in a folder."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from keras_skin import predict
+from keras_skin.workflow import prediction
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_run):
+    """The test part of a finished run with its files."""
+    table = pd.read_csv(tiny_run / "predictions.csv", dtype={"image_id": str})
+    table = table[table["split"] == "test"].reset_index(drop=True)
+    files = {file.stem: file for file in (tiny_run / "demo_data" / "ph2").rglob("*.bmp")}
+    return table.assign(file=[str(files[image_id]) for image_id in table["image_id"]])
+
+
+@pytest.fixture(scope="module")
+def folder(measured, tmp_path_factory):
+    """Three images, one of them turned by EXIF, among files that are none."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "later").mkdir()
+    for row, name in enumerate(("plain.bmp", "later/plain.bmp")):
+        shutil.copyfile(measured["file"][row], folder / name)
+    image, tag = Image.open(measured["file"][2]), Image.Exif()
+    tag[0x112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=tag, quality=98, subsampling=0)
+    (folder / "broken.png").write_text("no picture")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("passed over")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tiny_run, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "new"
+    assert predict.main([str(tiny_run), str(folder), "--out", str(out)]) == 1
+    return out
+
+
+def test_the_numbers_are_those_of_the_run(done, measured, folder):
+    table = pd.read_csv(done / "predictions.csv").set_index("file")
+    assert len(table) == 3
+    for row, name in enumerate(("plain.bmp", "later/plain.bmp", "turned.jpg")):
+        tolerance = 1e-4 if name.endswith("bmp") else 0.05  # a JPEG is another image
+        found = table.loc[str(folder / name)]
+        assert found["probability_malignant"] == pytest.approx(measured["probability_malignant"][row], abs=tolerance)
+        assert found["label"] in ("benign", "malignant")
+
+
+def test_masks_and_overlays_are_upright_and_have_names_of_their_own(done, measured, folder, tiny_run):
+    for row, name in enumerate(("plain", "later/plain", "turned")):
+        mask = cv2.imread(str(done / "masks" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == cv2.imread(measured["file"][row]).shape[:2]
+        assert set(np.unique(mask)) <= {0, 255}
+        written = cv2.imread(str(tiny_run / "masks" / "test" / f"{measured['image_id'][row]}.png"), cv2.IMREAD_UNCHANGED)
+        assert (mask == written).mean() > (0.9999 if name != "turned" else 0.9)
+        overlay = cv2.imread(str(done / "overlays" / f"{name}.png"))
+        assert overlay.shape[1] <= 640
+        assert overlay.shape[0] > overlay.shape[1] * mask.shape[0] / mask.shape[1]  # the caption is below
+
+
+def test_bad_files_are_listed_and_the_rest_goes_on(done, folder, tiny_run, tmp_path, capsys):
+    skipped = pd.read_csv(done / "skipped.csv").set_index("file")["reason"]
+    assert skipped[str(folder / "empty.jpg")] == "empty file"
+    assert "expected JPEG, PNG or BMP" in skipped[str(folder / "broken.png")]
+    assert len(skipped) == 2
+    assert predict.main([str(tiny_run / "saved_model" / "1"), str(folder / "plain.bmp"), "--out", str(tmp_path / "one")]) == 0
+    told = capsys.readouterr().out
+    assert "SYNTHETIC: this model was trained on drawn images" in told
+    assert "1 of 1 images predicted, 0 skipped" in told
+    assert not (tmp_path / "one" / "skipped.csv").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(tiny_run, measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prediction, "BATCH", 2)
+    real = prediction.predict_files
+
+    def interrupted(*arguments):
+        batches = real(*arguments)
+        yield next(batches)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prediction, "predict_files", interrupted)
+    assert predict.main([str(tiny_run), *measured["file"][:5], "--out", str(tmp_path / "out")]) == 130
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 2
+    assert "Interrupted: what was done is kept." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{run}", "nowhere", "{here}/gone.jpg"], ["nowhere: there is no such", "gone.jpg: there is no such"]),
+        (["{here}", "{photo}"], ["neither a run with an exported model", "saved_model/1"]),
+        (["{run}", "{empty}"], ["No image in", ".bmp"]),
+        (["{run}", "{photo}", "--metadata", "{here}/m.csv"], ["takes no clinical fields; leave it out"]),
+        (["{run}", "{photo}", "--out", "{run}"], ["is there already and is not empty"]),
+    ],
+)
+def test_mistakes_are_told(tiny_run, measured, tmp_path, capsys, arguments, words):
+    (tmp_path / "empty").mkdir()
+    places = {"run": tiny_run, "here": tmp_path, "photo": measured["file"][0], "empty": tmp_path / "empty"}
+    given = [text.format(**places) for text in arguments]
+    assert predict.main([*given, *([] if "--out" in given else ["--out", str(tmp_path / "out")])]) == 2
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in told
+    assert not (tmp_path / "out").exists()
+
+
+SPECS = {"image_bytes": "string", "age": "float32", "site": "string"}
+
+
+@pytest.fixture
+def clinical(tmp_path):
+    about = {
+        "name": "fused",
+        "classes": ["a", "b"],
+        "metadata": {"age": {"kind": "numeric", "values": []}, "site": {"kind": "categorical", "values": ["back", "head"]}},
+        "signatures": {"serving_default": {"inputs": {name: {"dtype": dtype} for name, dtype in SPECS.items()}, "outputs": {}}},
+    }
+    return prediction.ExportedModel(tmp_path, about, None)
+
+
+def pictures(*names):
+    return [prediction.Picture(prediction.Path(f"{name}.jpg"), name) for name in names]
+
+
+def test_clinical_fields_are_found_by_the_name_of_the_file(clinical, tmp_path):
+    (tmp_path / "m.csv").write_text("image,site,Age,age\na.jpg,head, 3,55\nfolder/c,hed,,\nunused,back,1,2\n")
+    answers, notes = prediction.read_answers(tmp_path / "m.csv", clinical, pictures("sub/a", "b"))
+    assert answers.to_dict("list") == {"age": ["55", ""], "site": ["head", ""]}
+    assert notes[0].startswith("Column 'Age' is not used.")
+    assert notes[1:] == ["1 of 2 images have no row: nothing is known of them."]
+
+
+def test_a_value_that_training_never_saw_is_told(clinical, tmp_path):
+    (tmp_path / "m.csv").write_text("file,site\na,hed\n")
+    answers, notes = prediction.read_answers(tmp_path / "m.csv", clinical, pictures("a"))
+    assert answers.to_dict("list") == {"age": [""], "site": ["hed"]}
+    assert "Field 'age' has no column" in notes[0]
+    assert notes[1] == ("site: 'hed' was not seen in training and counts as unknown. Did you mean 'head'? Known: back, head.")
+
+
+def test_everything_wrong_with_a_table_is_told_at_once(clinical, tmp_path):
+    (tmp_path / "m.csv").write_text("image,age\na,old\nb,-3\nc,40\nc,41\n")
+    with pytest.raises(prediction.UserError) as error:
+        prediction.read_answers(tmp_path / "m.csv", clinical, pictures("a"))
+    for words in ("c has more than one row", "a: age is 'old', expected a number", "b: age is '-3'"):
+        assert words in str(error.value)
+    (tmp_path / "n.csv").write_text("picture,age\na,3\n")
+    with pytest.raises(prediction.UserError, match=r"no column image or image_id or file\. It has: picture, age"):
+        prediction.read_answers(tmp_path / "n.csv", clinical, pictures("a"))
