@@ -194,6 +194,7 @@ class SplitSettings(Settings):
     `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws
     `validation` and
     `test` shares; `kfold` runs once per fold, each fold being the test part in turn; `file` reads a splits.csv of an earlier run.
+    `seed` decides the parts, and nothing else does: trainings with other seeds are measured on the same images.
     """
 
     scheme: Literal["official", "stratified", "kfold", "file"] = "official"
@@ -201,6 +202,7 @@ class SplitSettings(Settings):
     validation: Fraction = 0.15
     test: Fraction = 0.2
     folds: int = Field(5, ge=2)
+    seed: int = Field(0, ge=0)
     file: str | None = None
 
     @model_validator(mode="after")

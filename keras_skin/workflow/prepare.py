@@ -217,7 +217,7 @@ def _split(experiment: Experiment, table: pd.DataFrame, classes: tuple[str, ...]
         test=0.0 if experiment.data.test else settings.test,
         folds=settings.folds,
         fold=fold,
-        seed=experiment.train.seed,
+        seed=settings.seed,
         classes=classes,
         file=settings.file,
         protocol=settings.protocol,

@@ -119,6 +119,14 @@ def test_unknown_class_is_named(demo):
         prepare_data(load_experiment("jrl_isic2016", ['data.extra_train.0.labels=["melanoma"]']), demo)
 
 
+def test_trainings_with_other_seeds_are_measured_on_the_same_images(demo):
+    splits = {
+        text: keys(prepare_data(load_experiment("jrl_isic2016", [*stratified("isic2016"), text]), demo), "test")
+        for text in ("train.seed=0", "train.seed=7", "split.seed=7")
+    }
+    assert splits["train.seed=0"] == splits["train.seed=7"] != splits["split.seed=7"]
+
+
 def test_folds_test_every_image_once(demo):
     experiment = load_experiment("jrl_ph2_crossval", ["split.folds=3"])
     folds = [keys(prepare_data(experiment, demo, fold), "test") for fold in range(3)]
