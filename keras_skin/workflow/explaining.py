@@ -63,12 +63,14 @@ def _chosen(part: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def _samples(experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame) -> list[ExplainSample]:
     inputs = evaluation_batches(experiment, model, prepared, table).unbatch().as_numpy_iterator()
     fields = [field.name for field in prepared.metadata.fields] if prepared.metadata else []
+    height, width = experiment.image_size
+    size = (2 * height, 2 * width)  # fine enough for outlines; originals of many megapixels would be held through the training
     return [
         ExplainSample(
             row["image_id"],
             seen,
             prepared.classes.index(row["label"]) if row["label"] else None,
-            images.load_mask(row["mask"]).numpy()[..., 0] > 0.5 if row["mask"] else None,
+            images.load_mask(row["mask"], size).numpy()[..., 0] > 0.5 if row["mask"] else None,
             metadata={name: str(row[name]) for name in fields} or None,
             group=row["group_id"],
         )
