@@ -79,8 +79,9 @@ def test_run_folder_is_complete(tiny_run):
     assert not [name for name in expected if not (tiny_run / name).exists()]
     assert json.loads((tiny_run / "run.json").read_text())["finished"] is True
     metrics = json.loads((tiny_run / "metrics.json").read_text())
-    assert set(metrics) == {"validation", "test"}
-    for split in metrics.values():
+    assert set(metrics) == {"validation", "test", "explanations"}
+    for part in ("validation", "test"):
+        split = metrics[part]
         for name, task in (("dsc", "segmentation"), ("f1_weighted", "classification")):
             assert {"value", "ci95", "n"} <= set(split[task][name])
     predictions = pd.read_csv(tiny_run / "predictions.csv")
