@@ -136,6 +136,7 @@ def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, tmp_path, c
         "box_plots.png",
         "curves.png",
         "differences.png",
+        "grad_cam.png",
         "outlines.png",
     ]
     assert "SYNTHETIC" in (tmp_path / "page.html").read_text()
