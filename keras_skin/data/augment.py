@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -148,7 +149,7 @@ def octagon_symmetry(variant: int, height: int, width: int) -> np.ndarray:
     return np.column_stack([linear, centre - linear @ centre])
 
 
-class _Composed:
+class _Composed(ABC):
     """A policy that draws its changes by albumentations, every image once per epoch; `_transforms` says which.
 
     Its arguments are numbers, from 0 to what `_limits` says.
@@ -189,9 +190,9 @@ class _Composed:
             self._local.compose = albumentations.Compose(self._transforms(albumentations))
         return self._local.compose
 
+    @abstractmethod
     def _transforms(self, albumentations: Any) -> list[Any]:
         """The changes in their order."""
-        raise NotImplementedError
 
 
 @register("flips_rotations")

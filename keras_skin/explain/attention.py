@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_skin.explain.overlay import contact_sheet, overlay, write_png
-from keras_skin.registry import atomic_path
+from keras_skin.explain.samples import write_bytes
 
 LAYER = "cross_attention"
 
@@ -21,26 +20,36 @@ def has_attention(model: keras.Model, layer: str = LAYER) -> bool:
 
 
 def attention_maps(
-    model: keras.Model, inputs: Mapping[str, Any], layer: str = LAYER, features: str = "cam_features"
+    model: keras.Model,
+    inputs: Mapping[str, np.ndarray],
+    layer: str = LAYER,
+    features: str = "cam_features",
+    batch_size: int = 8,
 ) -> np.ndarray:
     """How much attention each position of the image gets (paper 002, equation 5).
 
-    The layer's weights, (B, heads, N, N), say for each head and each of the image's tokens i how much of the value of token j it
-    takes, by the key of the segmented image at j. Their mean over heads and i is what position j contributes to all tokens.
+    The layer's weights, (B, heads, T, T) for T = h * w tokens, say for each head and each of the image's tokens i how much of the
+    value of token j it takes, by the key of the segmented image at j. Their mean over heads and i is what position j contributes
+    to all tokens.
 
     Args:
         model: a model with a layer whose second output are these weights.
-        inputs: the model's inputs, (B, ...) each.
+        inputs: the model's inputs, (N, ...) each.
         layer: name of that layer.
-        features: name of the layer whose output (B, h, w, C), row by row, are the tokens; N = h * w.
+        features: name of the layer whose output (B, h, w, C), row by row, are the tokens.
+        batch_size: images in one step.
 
     Returns:
-        (B, h, w) float32, with mean 1: 1 everywhere is attention that does not choose.
+        (N, h, w) float32, with mean 1: 1 everywhere is attention that does not choose.
     """
     _, rows, columns, _ = model.get_layer(features).output.shape
-    weights = keras.Model(model.input, model.get_layer(layer).output[1])(dict(inputs), training=False)
-    received = keras.ops.mean(keras.ops.cast(weights, "float32"), axis=(1, 2))
-    return keras.ops.convert_to_numpy(received).reshape(-1, rows, columns) * rows * columns
+    attention = keras.Model(model.input, model.get_layer(layer).output[1])
+    found = []
+    for start in range(0, len(next(iter(inputs.values()))), batch_size):
+        weights = attention({key: value[start : start + batch_size] for key, value in inputs.items()}, training=False)
+        received = keras.ops.mean(keras.ops.cast(weights, "float32"), axis=(1, 2))
+        found.append(keras.ops.convert_to_numpy(received).reshape(-1, rows, columns) * rows * columns)
+    return np.concatenate(found)
 
 
 def attention_sheet(
@@ -49,7 +58,6 @@ def attention_sheet(
     names: Sequence[str],
     path: Path,
     synthetic: bool = False,
-    batch_size: int = 8,
 ) -> Path:
     """A sheet of images and their attention, each map from its least value (no colour) to its greatest (white).
 
@@ -59,18 +67,14 @@ def attention_sheet(
         names: (N,) names of the images.
         path: PNG file to write.
         synthetic: whether the sheet says SYNTHETIC.
-        batch_size: images in one step.
     """
     tiles = []
-    for start in range(0, len(names), batch_size):
-        batch = {key: value[start : start + batch_size] for key, value in inputs.items()}
-        for row, heat in enumerate(attention_maps(model, batch)):
-            least, most = float(heat.min()), float(heat.max())
-            caption = [names[start + row], f"attention {least:.2f} to {most:.2f} times the mean"]
-            shown = (heat - least) / (most - least) if most - least > 1e-6 else np.zeros_like(heat)
-            tiles.append(overlay(batch["image"][row], shown, caption=caption, synthetic=synthetic))
-            tiles.append(overlay(batch["segmented_image"][row], caption=["keys are of this image"], synthetic=synthetic))
+    for row, heat in enumerate(attention_maps(model, inputs)):
+        least, most = float(heat.min()), float(heat.max())
+        caption = [names[row], f"attention {least:.2f} to {most:.2f} times the mean"]
+        shown = (heat - least) / (most - least) if most - least > 1e-6 else np.zeros_like(heat)
+        tiles.append(overlay(inputs["image"][row], shown, caption=caption, synthetic=synthetic))
+        tiles.append(overlay(inputs["segmented_image"][row], caption=["keys are of this image"], synthetic=synthetic))
     title = ["Cross-attention: what each place of the image contributes, mean over heads and queries"]
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(write_png(contact_sheet(tiles, title=title, synthetic=synthetic)))
+    write_bytes(path, write_png(contact_sheet(tiles, title=title, synthetic=synthetic)))
     return path

@@ -15,7 +15,7 @@ from keras_skin.evaluation.report import Picture
 from keras_skin.evaluation.super_resolution import psnr, ssim
 from keras_skin.evaluation.super_resolution_figure import SuperResolved, super_resolution_figure
 from keras_skin.experiment import Experiment
-from keras_skin.explain.callback import stratified_sample
+from keras_skin.explain.samples import stratified_sample
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 from keras_skin.workflow.training import evaluation_batches

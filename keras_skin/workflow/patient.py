@@ -24,7 +24,7 @@ from keras_skin.explain.views import predict
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.workflow.explaining import EXPLAIN
 from keras_skin.workflow.folder import RunFolder
-from keras_skin.workflow.segmenter import lesion_masks
+from keras_skin.workflow.lesions import lesion_masks
 from keras_skin.workflow.trained_model import Run, load_run
 from keras_skin.workflow.training import preprocessing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from keras_skin.data import images
 from keras_skin.data.image_files import BadImage, check_image
 from keras_skin.data.image_quality import quality_problems
 from keras_skin.explain.overlay import overlay, write_png
-from keras_skin.registry import UserError, atomic_path, did_you_mean
+from keras_skin.explain.samples import write_bytes
+from keras_skin.registry import UserError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 KEYS = ("image", "image_id", "file")
@@ -32,12 +33,17 @@ class ExportedModel:
     Attributes:
         folder: of its version.
         about: the content of its assets/model.json.
-        call: its signature `serving_default`.
+        loaded: what TensorFlow made of it; its variables live as long as it does.
     """
 
     folder: Path
     about: Mapping[str, Any]
-    call: Callable[..., dict[str, tf.Tensor]]
+    loaded: Any
+
+    def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The answers of the signature `serving_default`."""
+        answers: dict[str, tf.Tensor] = self.loaded.signatures["serving_default"](**inputs)
+        return answers
 
     @property
     def classes(self) -> list[str]:
@@ -78,10 +84,7 @@ def open_exported(path: Path) -> ExportedModel:
             f"'{path}' is neither a run with an exported model nor such a model: {found}. Expected the folder of a finished run "
             "(with saved_model/), or of one of its versions, such as saved_model/1."
         )
-    loaded = tf.saved_model.load(str(folder))
-    model = ExportedModel(folder, json.loads(about.read_text(encoding="utf-8")), loaded.signatures["serving_default"])
-    model.call._keep = loaded  # type: ignore[attr-defined]  # its variables live as long as it does
-    return model
+    return ExportedModel(folder, json.loads(about.read_text(encoding="utf-8")), tf.saved_model.load(str(folder)))
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
@@ -194,7 +197,7 @@ def predict_files(
             name: tf.constant(texts[name] if kind == "categorical" else [float(text or -1) for text in texts[name]])
             for name, kind in model.fields.items()
         }
-        outputs = {key: value.numpy() for key, value in model.call(image_bytes=tf.constant(contents), **given).items()}
+        outputs = {key: value.numpy() for key, value in model(image_bytes=tf.constant(contents), **given).items()}
         yield [
             _row(model, picture, {key: value[row] for key, value in outputs.items()}, folder)
             | {name: values[row] for name, values in texts.items()}
@@ -228,7 +231,7 @@ def _row(model: ExportedModel, picture: Picture, outputs: Mapping[str, Any], fol
         mask = outputs["mask"][..., 0]
         row["lesion_share"] = float((mask > 0.5).mean())
         quality += [] if row["lesion_share"] else [NO_LESION]
-        _write(folder / "masks" / f"{picture.name}.png", outputs["mask_png"])
+        write_bytes(folder / "masks" / f"{picture.name}.png", outputs["mask_png"])
     drawn = overlay(
         image,
         predicted_mask=mask,
@@ -237,7 +240,7 @@ def _row(model: ExportedModel, picture: Picture, outputs: Mapping[str, Any], fol
         width=image.shape[1],
         synthetic=bool(model.about.get("synthetic")),
     )
-    _write(folder / "overlays" / f"{picture.name}.png", write_png(drawn))
+    write_bytes(folder / "overlays" / f"{picture.name}.png", write_png(drawn))
     return row | {"quality": "; ".join(quality)}
 
 
@@ -257,11 +260,6 @@ def _reason(file: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "it cannot be decoded"
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _is_number(text: str) -> bool:

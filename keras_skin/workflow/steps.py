@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from keras_skin.data.preprocess import refuse_export
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
-from keras_skin.explain.attention import attention_sheet, has_attention
-from keras_skin.explain.callback import ExplainCallback, Explanations, Sheet
-from keras_skin.explain.samples import stratified_sample
+from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED, Segmenter
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
@@ -30,19 +28,11 @@ from keras_skin.training.fit import RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.folder import RunFolder, environment
+from keras_skin.workflow.lesions import lesion_masks, lesions_shown, with_lesions
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.reporting import write_figures_and_report
-from keras_skin.workflow.segmenter import (
-    adopt_segmenter,
-    describe_lesions,
-    fitted_images,
-    lesion_masks,
-    lesion_sheet,
-    open_segmenter,
-    predicted_lesions,
-    segmenter_record,
-)
+from keras_skin.workflow.segmenter import adopt_segmenter, describe_segmenter, fitted_images, open_segmenter
 from keras_skin.workflow.trained_model import METADATA, Run, build_model
 from keras_skin.workflow.training import evaluation_batches, preprocessing, train
 
@@ -81,7 +71,7 @@ def execute(
     begun = resume and (folder / "checkpoints" / RUN_STATE).is_file()
     model = build_model(experiment, len(classes), prepared.model_arguments, precision, pretrained=not begun)
     if segmenter is not None:
-        prepared = _with_lesions(folder, prepared, segmenter)
+        prepared = with_lesions(folder, prepared, segmenter)
     explainer = make_explainer(folder, experiment, model, prepared, options.demo)
     trained = train(folder, experiment, model, prepared, resume, explainer)
     model = _as_float32(experiment, model, prepared, precision)
@@ -99,7 +89,7 @@ def execute(
     seconds = 0.5 if options.dry_run or options.demo else 3.0
     latency = _latency(folder, experiment, model, prepared, segmenter, seconds)
     folder.write_json("latency.json", latency)
-    sheets = _lesions_shown(folder, experiment, model, prepared, options.demo)
+    sheets = lesions_shown(folder, experiment, model, prepared, options.demo)
     explained = _explain(folder, explainer, model, metrics)
     if experiment.export.enabled:
         _export(folder, experiment, model, prepared, segmenter, options.demo)
@@ -116,7 +106,7 @@ def execute(
             "Parameters": f"{model.count_params():,}",
             "Training precision": precision,
             "Training images seen": trained.seen,
-            **_describe_segmenter(folder, experiment),
+            **describe_segmenter(folder, experiment),
             **describe_latency(latency),
         },
     )
@@ -166,45 +156,6 @@ def _prepare(
         log.info("%s", note)
     log.info("Images:\n%s", describe(prepared))
     return prepared
-
-
-def _with_lesions(folder: RunFolder, prepared: PreparedData, segmenter: Run) -> PreparedData:
-    """The data with the masks that the segmenter predicts."""
-    table = prepared.table.assign(lesion=predicted_lesions(segmenter, prepared.table["image"].tolist(), folder.path))
-    notes = describe_lesions(table)
-    for note in notes:
-        log.info("%s", note)
-    return replace(prepared, table=table, notes=(*prepared.notes, *notes))
-
-
-def _lesions_shown(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
-) -> list[Sheet]:
-    """What was cut out, and where a cross-attention looks on it."""
-    if experiment.segmenter is None or not experiment.explain.images:
-        return []
-    validation = prepared.part("validation")
-    path = lesion_sheet(validation, folder / "figures" / "lesions.png", experiment.image_size, synthetic)
-    source = "the segmenter's" if experiment.segmenter.run else "the data set's"
-    sheets = [Sheet(path, f"Lesions cut out of validation images with {source} masks, as the model sees them.")]
-    if has_attention(model):
-        chosen = stratified_sample(validation["label"].tolist(), experiment.explain.images, experiment.train.seed)
-        table = validation.iloc[chosen].reset_index(drop=True)
-        batches = [inputs for inputs, _ in evaluation_batches(experiment, model, prepared, table).as_numpy_iterator()]
-        inputs = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-        path = attention_sheet(model, inputs, table["image_id"].tolist(), folder / "figures" / "attention.png", synthetic)
-        sheets.append(Sheet(path, "Cross-attention on validation images: what each place contributes, from little to much."))
-    return sheets
-
-
-def _describe_segmenter(folder: RunFolder, experiment: Experiment) -> dict[str, str]:
-    """For the report's summary."""
-    if experiment.segmenter is None:
-        return {}
-    if experiment.segmenter.run is None:
-        return {"Segmenter": "none: the data set's own masks"}
-    told = segmenter_record(folder)
-    return {"Segmenter": f"{told['run']}, weights {told['weights_sha256'][:12]}"}
 
 
 def _same_splits(path: Path, prepared: PreparedData) -> None:
@@ -324,7 +275,7 @@ def _export(
         metadata=prepared.metadata,
         segmenter=_exported(segmenter) if segmenter else None,
         synthetic=synthetic,
-        extra={"title": experiment.title, "trained_on": trained_on, **_describe_segmenter(folder, experiment)},
+        extra={"title": experiment.title, "trained_on": trained_on, **describe_segmenter(folder, experiment)},
         version=1,
     )
 

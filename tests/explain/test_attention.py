@@ -32,7 +32,7 @@ def test_a_map_is_what_each_place_contributes_to_all_tokens(model, inputs):
             for query in range(tokens):
                 for key in range(tokens):
                     expected[image, key // 3, key % 3] += weights[image, head, query, key] / heads / tokens * tokens
-    found = attention_maps(model, inputs)
+    found = attention_maps(model, inputs, batch_size=2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert found.mean(axis=(1, 2)) == pytest.approx(np.ones(3), abs=1e-4)
     assert found.std() > 1e-4
@@ -44,7 +44,7 @@ def test_which_models_have_attention(model):
 
 
 def test_the_sheet_shows_every_image(model, inputs, tmp_path):
-    path = attention_sheet(model, inputs, ["a", "b", "c"], tmp_path / "sheet.png", synthetic=True, batch_size=2)
+    path = attention_sheet(model, inputs, ["a", "b", "c"], tmp_path / "sheet.png", synthetic=True)
     sheet = cv2.imread(str(path))
     assert sheet.shape[1] > 4 * 320
     assert sheet.std() > 20
