@@ -91,7 +91,7 @@ class Endpoints:
         outputs = self._predict(seen, mask)
         outputs = {key: _blank_where_invalid(value, valid) for key, value in outputs.items()}
         if "mask" in outputs:
-            outputs["mask_png"] = tf.map_fn(
+            outputs["mask_png_bytes"] = tf.map_fn(
                 lambda row: _mask_png(*row),
                 (outputs["mask"], sizes, valid),
                 fn_output_signature=tf.TensorSpec((), tf.string),

@@ -36,11 +36,11 @@ def export_model(
     what is not known, numbers with -1; `predict_images` takes them encoded, `metadata` (B, M) float32.
 
     Both return, as far as the model has them, `label` (B,) string (class name), `probabilities` (B, K) float32, `mask`
-    (B, H, W, 1) float32 probabilities at the model's size and `embedding` (B, D) float32; `serving_default` adds `mask_png` (B,)
-    string, a PNG of the mask (0 and 255) at the upright upload's size, and `valid` (B,) bool. An upload that cannot be decoded
-    has `valid` false, zeros and empty strings, and leaves the rest of its batch alone. Damage that no decoder notices is not
-    noticed here either: bytes changed inside the compressed pixels of a JPEG, or the pixels of a BMP, give a valid but spoilt
-    image.
+    (B, H, W, 1) float32 probabilities at the model's size and `embedding` (B, D) float32; `serving_default` adds
+    `mask_png_bytes` (B,) string, a PNG of the mask (0 and 255) at the upright upload's size (the ending `_bytes` has TensorFlow
+    Serving's REST interface send it as base64), and `valid` (B,) bool. An upload that cannot be decoded has `valid` false, zeros
+    and empty strings, and leaves the rest of its batch alone. Damage that no decoder notices is not noticed here either: bytes
+    changed inside the compressed pixels of a JPEG, or the pixels of a BMP, give a valid but spoilt image.
 
     `explain` takes what `serving_default` takes. It returns `label`, `probabilities`, `valid`, and for every feature layer of the
     model (`cam_features`, and of a second branch `cam_features_segmented`) its features (B, h, w, C) float32 and, as

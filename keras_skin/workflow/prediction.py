@@ -231,7 +231,7 @@ def _row(model: ExportedModel, picture: Picture, outputs: Mapping[str, Any], fol
         mask = outputs["mask"][..., 0]
         row["lesion_share"] = float((mask > 0.5).mean())
         quality += [] if row["lesion_share"] else [NO_LESION]
-        write_bytes(folder / "masks" / f"{picture.name}.png", outputs["mask_png"])
+        write_bytes(folder / "masks" / f"{picture.name}.png", outputs["mask_png_bytes"])
     drawn = overlay(
         image,
         predicted_mask=mask,

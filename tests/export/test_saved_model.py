@@ -207,7 +207,7 @@ def test_uploads_go_through_the_image_path_of_training(model, answers):
     images = tf.stack([resize_image(decode_image(tf.constant(UPLOADS[name]), SIZE), SIZE) for name in good])
     expected = expected_outputs(model, images)
     answer = answers["bytes"]
-    assert set(answer) == {*expected, "mask_png", "valid"}
+    assert set(answer) == {*expected, "mask_png_bytes", "valid"}
     assert [strings(answer["label"])[row] for row in rows] == expected.pop("label")
     for key, value in expected.items():
         np.testing.assert_allclose(np.asarray(answer[key])[rows], value, atol=1e-4)
@@ -218,7 +218,7 @@ def test_bad_uploads_are_blank_and_spare_the_others(answers):
     assert answer["valid"] == [name not in BAD for name in UPLOADS]
     for row, name in enumerate(UPLOADS):
         if name in BAD:
-            assert answer["label"][row] == answer["mask_png"][row] == ""
+            assert answer["label"][row] == answer["mask_png_bytes"][row] == ""
             assert not np.any(answer["probabilities"][row])
             assert not np.any(answer["mask"][row])
             assert not np.any(answer["embedding"][row])
@@ -229,7 +229,7 @@ def test_bad_uploads_are_blank_and_spare_the_others(answers):
 def test_mask_png_has_the_size_of_the_upright_upload(answers):
     for row, name in enumerate(UPLOADS):
         if name not in BAD:
-            mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answers["bytes"]["mask_png"][row]))))
+            mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answers["bytes"]["mask_png_bytes"][row]))))
             assert mask.shape == UPRIGHT[name]
             assert set(np.unique(mask)) <= {0, 255}
             at_model_size = np.asarray(answers["bytes"]["mask"][row])
@@ -282,7 +282,7 @@ def test_every_refused_upload_spares_its_neighbour(serve):
     wrong = [name for name, valid in zip(names, served["valid"].numpy(), strict=True) if valid != (name == "PNG")]
     assert not wrong
     assert np.ptp(served["mask"].numpy()[1::2], axis=0).max() < 1e-5
-    assert (served["mask_png"].numpy()[::2] == b"").all()
+    assert (served["mask_png_bytes"].numpy()[::2] == b"").all()
     assert not serve(image_bytes=tf.constant([b"", b""]))["valid"].numpy().any()
 
 
@@ -354,7 +354,7 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images):
     assert set(outputs) == {"mask"}
     np.testing.assert_allclose(outputs["mask"], tf.sigmoid(model({"image": 255 - images})["mask"]), atol=1e-5)
     served = loaded.signatures["serving_default"](image_bytes=tf.constant([UPLOADS["png"]]))
-    assert set(served) == {"mask", "mask_png", "valid"}
+    assert set(served) == {"mask", "mask_png_bytes", "valid"}
     inverted = 255 - resize_image(decode_image(tf.constant(UPLOADS["png"])), SIZE)
     np.testing.assert_allclose(served["mask"], tf.sigmoid(model({"image": inverted[None]})["mask"]), atol=1e-5)
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
@@ -476,14 +476,14 @@ def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
         seen = {"image": image, "segmented_image": image * lesion, "metadata": tf.constant([metadata])}
         np.testing.assert_allclose(served["probabilities"][row], tf.nn.softmax(classifier(seen)["label"])[0], atol=1e-5)
         np.testing.assert_allclose(served["mask"][row], tf.sigmoid(logits)[0], atol=1e-5)
-        assert tf.io.decode_png(served["mask_png"][row]).shape[:2] == decoded.shape[:2]
+        assert tf.io.decode_png(served["mask_png_bytes"][row]).shape[:2] == decoded.shape[:2]
         for layer, name in (("cam_features", "grad_cam"), ("cam_features_segmented", "grad_cam_segmented")):
             np.testing.assert_allclose(explained[name][row], GradCAM(classifier, layer)(seen)[0], atol=1e-5)
             features = keras.Model(classifier.input, classifier.get_layer(layer).output)(seen)
             np.testing.assert_allclose(explained[layer][row], features[0], atol=1e-5)
         assert explained["label"][row] == served["label"][row]
     assert not np.any(explained["grad_cam"][1])
-    assert served["mask_png"][1] == b""
+    assert served["mask_png_bytes"][1] == b""
     assert np.any(explained["grad_cam"])
     with pytest.raises(UserError, match=r"inputs must be a dict with 'image' and 'metadata', got .*segmented_image"):
         export_model(classifier, tmp_path, classes=CLASSES, image_size=SIZE, name="chained", metadata=AgeAndSex())
