@@ -320,9 +320,11 @@ class ExplainSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """Whether the trained model is written as a SavedModel."""
+    """Whether the trained model is exported, and as what: a SavedModel in `float32` or `bfloat16`, for `litert`, or with `images`
+    and numbers alone, for other converters. How well each agrees with the trained model stands in its model card."""
 
     enabled: bool = True
+    editions: list[Literal["float32", "bfloat16", "litert", "images"]] = Field(["float32"], min_length=1)
 
 
 class PaperSettings(Settings):

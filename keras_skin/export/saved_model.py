@@ -10,8 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import keras_skin
+from keras_skin.export.about import describe, specs, write_about
+from keras_skin.export.contract import CONTRACT, breaking_changes
 from keras_skin.export.endpoints import SERVED, Endpoints, Metadata, Segmenter
+from keras_skin.export.examples import write_examples
+from keras_skin.export.plain import write_images, write_litert
 from keras_skin.registry import UserError, atomic_path
 
 
@@ -28,6 +31,7 @@ def export_model(
     synthetic: bool = False,
     extra: Mapping[str, Any] | None = None,
     version: int | None = None,
+    edition: str = "float32",
 ) -> Path:
     """Writes `folder/<version>/` with the serving contract that all models share.
 
@@ -51,8 +55,12 @@ def export_model(
     segmenter's size. `predict_images` gives the segmenter the same image, resized; where the sizes differ, this is not quite
     what `serving_default` does, which resizes the upload itself to both sizes.
 
-    What training only needs (`mask_aux_1`, `super_resolution`, ...) is left out. Class names, input size and signatures lie in
-    `assets/labels.txt` and `assets/model.json`. The folder gets its name when it is complete.
+    What training only needs (`mask_aux_1`, `super_resolution`, ...) is left out. Class names, clinical vocabulary, input size and
+    signatures lie in `assets/labels.txt` and `assets/model.json`, and for people in `model_card.md`; requests to copy, and where
+    tensorflow-serving-api is installed warm-up requests, in `assets.extra/`. The folder gets its name when it is complete.
+
+    A later version must understand what clients of the version before it send, and say no less: signatures may be added, not
+    changed. `CONTRACT` numbers what this text says.
 
     Args:
         model: functional model with the contract's input `image` and outputs of float32 logits. A model trained in mixed
@@ -66,51 +74,68 @@ def export_model(
         metadata: the fitted encoder of a model with the input `metadata`.
         segmenter: what cuts the lesion out for a model with the input `segmented_image`.
         synthetic: whether the model was trained on drawn images; `model.json` then says SYNTHETIC.
-        extra: more entries for `model.json`, JSON values only.
+        extra: more entries for `model.json` and the model card, see `describe`; JSON values only.
         version: number of the version; by default the next that is free, from 1.
+        edition: one of `EDITIONS`. `"bfloat16"` differs by the model given, one under a mixed policy; `"images"` and `"litert"`
+            have `predict_images` alone, without class names.
 
     Returns:
         The version's folder.
 
     Raises:
         UserError: if the model has other inputs than `image` and, with an encoder of that width, `metadata`, and with a segmenter
-            `segmented_image`, nothing to serve, or another number of classes, or if the version exists.
+            `segmented_image`, nothing to serve, or another number of classes, if the version exists, if clients of the version
+            before would not understand this one, or if LiteRT cannot do what the model does.
     """
     _check(model, classes, image_size, metadata, segmenter)
     json.dumps(extra)  # found now rather than after minutes of tracing
+    endpoints = Endpoints.of(model, classes, image_size, preprocessing, metadata, segmenter)
     folder = Path(folder)
-    target = folder / str(_next_version(folder) if version is None else version)
+    earlier = _versions(folder)
+    target = folder / str(max(earlier, default=0) + 1 if version is None else version)
     if target.exists():
         raise UserError(f"{target} exists already; exports are never overwritten.")
-    endpoints = Endpoints.of(model, classes, image_size, preprocessing, metadata, segmenter)
+    with atomic_path(target) as temporary:
+        signatures = WRITERS[edition](endpoints, temporary)
+        about = describe(endpoints, signatures, name=name, edition=edition, synthetic=synthetic, extra=extra)
+        _refuse_breaking(folder, earlier, about)
+        warm_up = edition in SERVED_EDITIONS and write_examples(temporary, about)
+        write_about(temporary, about, warm_up=warm_up)
+    return target
+
+
+def write_served(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
+    """Writes the SavedModel with all signatures.
+
+    Returns:
+        The signatures, described as in `model.json`.
+    """
     archive = keras.export.ExportArchive()  # finds the variables its endpoints use; track(model) would write them a second time
     signatures = {}
-    for endpoint, specs, function in endpoints.all():
-        graph = archive.add_endpoint(endpoint, function, input_signature=[specs])
+    for name, inputs, function in endpoints.all():
+        graph = archive.add_endpoint(name, function, input_signature=[inputs])
         outputs = graph.get_concrete_function().structured_outputs
-        signatures[endpoint] = {
-            "inputs": {key: _describe(spec) for key, spec in specs.items()},
-            "outputs": {key: _describe(outputs[key]) for key in sorted(outputs)},
-        }
-    about = {
-        **(extra or {}),
-        "name": name,
-        "classes": list(classes),
-        "image_size": list(image_size),
-        "preprocessing": [getattr(step, "__name__", type(step).__name__) for step in preprocessing],
-        "synthetic": synthetic,
-        "training_images": "SYNTHETIC: drawn by a program" if synthetic else "real",
-        "keras_skin": keras_skin.__version__,
-        "tensorflow": tf.__version__,
-        "signatures": signatures,
-    }
-    with atomic_path(target) as temporary:
-        archive.write_out(str(temporary), verbose=False)
-        assets = temporary / "assets"
-        assets.mkdir(exist_ok=True)
-        (assets / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-        (assets / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return target
+        signatures[name] = {"inputs": specs(inputs), "outputs": specs({key: outputs[key] for key in sorted(outputs)})}
+    archive.write_out(str(folder), verbose=False)
+    return signatures
+
+
+SERVED_EDITIONS = ("float32", "bfloat16")
+WRITERS = {"float32": write_served, "bfloat16": write_served, "litert": write_litert, "images": write_images}
+
+
+def _refuse_breaking(folder: Path, earlier: Sequence[int], about: Mapping[str, Any]) -> None:
+    """A server puts a later version in the place of the earlier one; only another contract may surprise its clients."""
+    told = folder / str(max(earlier, default=0)) / "assets" / "model.json"
+    before = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    if before.get("contract") != CONTRACT:
+        return
+    changes = breaking_changes(before, about)
+    if changes:
+        raise UserError(
+            f"'{folder}' holds version {max(earlier)}. A server would put this export in its place, and clients would not understand "
+            f"it: {'; '.join(changes)}. Export it into another folder, to be served under another name."
+        )
 
 
 def _check(
@@ -145,10 +170,5 @@ def _check(
         raise UserError(f"Model '{model.name}' cannot be exported: {'; '.join(mistakes)}.")
 
 
-def _next_version(folder: Path) -> int:
-    taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()] if folder.is_dir() else []
-    return max(taken, default=0) + 1
-
-
-def _describe(spec: Any) -> dict[str, Any]:
-    return {"shape": list(spec.shape), "dtype": spec.dtype.name}
+def _versions(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.glob("*") if path.name.isdigit()] if folder.is_dir() else []

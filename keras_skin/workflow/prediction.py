@@ -17,6 +17,8 @@ from keras_skin.data.image_files import BadImage, check_image
 from keras_skin.data.image_quality import quality_problems
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
+from keras_skin.export.about import EDITIONS
+from keras_skin.export.contract import CONTRACT
 from keras_skin.registry import UserError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -84,7 +86,18 @@ def open_exported(path: Path) -> ExportedModel:
             f"'{path}' is neither a run with an exported model nor such a model: {found}. Expected the folder of a finished run "
             "(with saved_model/), or of one of its versions, such as saved_model/1."
         )
-    return ExportedModel(folder, json.loads(about.read_text(encoding="utf-8")), tf.saved_model.load(str(folder)))
+    told = json.loads(about.read_text(encoding="utf-8"))
+    if told.get("contract") != CONTRACT:
+        raise UserError(
+            f"'{folder}' was exported with serving contract {told.get('contract', 1)}; this version of keras_skin speaks {CONTRACT}. "
+            "Export the run again: python -m keras_skin.export RUN --editions float32"
+        )
+    if "serving_default" not in told["signatures"]:
+        raise UserError(
+            f"'{folder}' holds the edition '{told['edition']}', which takes no image files: {EDITIONS[told['edition']]}. "
+            "Name the run, or its saved_model."
+        )
+    return ExportedModel(folder, told, tf.saved_model.load(str(folder)))
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:

@@ -161,6 +161,29 @@ def prepare_data(
     return PreparedData(table, base.classes, _stack(excluded)[EXCLUDED_COLUMNS], told, metadata, warning)
 
 
+def read_rows(experiment: Experiment, data_dir: Path | None, wanted: pd.DataFrame) -> pd.DataFrame:
+    """Reads some images of a finished run again, without parting anything.
+
+    Args:
+        experiment: of the run.
+        data_dir: folder of the data sets.
+        wanted: `dataset` and `image_id` of each, as in the run's `splits.csv`.
+
+    Returns:
+        Their rows, in the order of `wanted`; of those only that are still there.
+
+    Raises:
+        UserError: if a data set is not there.
+    """
+    data = experiment.data
+    named = [data.train, *data.extra_train, *([data.test] if data.test else []), *data.external]
+    settings = {item.name: item for item in reversed(named)}
+    tables = [
+        _read(settings[name], data_dir, data.on_bad_image).table.assign(dataset=name) for name in wanted["dataset"].unique()
+    ]
+    return wanted[["dataset", "image_id"]].merge(_stack(tables), on=["dataset", "image_id"])
+
+
 def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
     """Draws a stand-in of every data set that the experiment names into `folder`; returns it."""
     data = experiment.data

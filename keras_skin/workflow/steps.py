@@ -21,12 +21,12 @@ from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
-from keras_skin.export.endpoints import SERVED, Segmenter
-from keras_skin.export.saved_model import export_model
+from keras_skin.export.endpoints import SERVED
 from keras_skin.registry import UserError
 from keras_skin.training.fit import RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.explaining import make_explainer
+from keras_skin.workflow.exporting import FOLDERS, export_run
 from keras_skin.workflow.folder import RunFolder, environment
 from keras_skin.workflow.lesions import lesion_masks, lesions_shown, with_lesions
 from keras_skin.workflow.model_figures import model_figures
@@ -92,7 +92,7 @@ def execute(
     sheets = lesions_shown(folder, experiment, model, prepared, options.demo)
     explained = _explain(folder, explainer, model, metrics)
     if experiment.export.enabled:
-        _export(folder, experiment, model, prepared, segmenter, options.demo)
+        _export(folder, experiment, model, prepared, segmenter, options.dry_run)
     write_figures_and_report(
         folder,
         experiment,
@@ -258,27 +258,13 @@ def _export(
     model: keras.Model,
     prepared: PreparedData,
     segmenter: Run | None,
-    synthetic: bool,
+    dry_run: bool,
 ) -> None:
-    if (folder / "saved_model" / "1").exists():
-        log.info("The SavedModel is there already")
-        return
-    log.info("Writing the SavedModel")
-    trained_on = {name: int(count) for name, count in prepared.part("train")["dataset"].value_counts().items()}
-    export_model(
-        model,
-        folder / "saved_model",
-        classes=prepared.classes,
-        image_size=experiment.image_size,
-        name=experiment.model.name,
-        preprocessing=preprocessing(experiment),
-        metadata=prepared.metadata,
-        segmenter=_exported(segmenter) if segmenter else None,
-        synthetic=synthetic,
-        extra={"title": experiment.title, "trained_on": trained_on, **describe_segmenter(folder, experiment)},
-        version=1,
-    )
-
-
-def _exported(segmenter: Run) -> Segmenter:
-    return Segmenter(segmenter.model, segmenter.experiment.image_size, tuple(preprocessing(segmenter.experiment)))
+    there = {edition for edition in experiment.export.editions if (folder / FOLDERS[edition] / "1").exists()}
+    for edition in there:
+        log.info("The export in %s is there already", FOLDERS[edition])
+    run = Run(folder.path, experiment, prepared.classes, model, folder.read_json("metrics.json"), prepared.metadata, segmenter)
+    for edition in experiment.export.editions:
+        if edition not in there:
+            log.info("Exporting: %s", edition)
+            export_run(run, [edition], None if dry_run else prepared.part("validation"))

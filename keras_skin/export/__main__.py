@@ -1,0 +1,79 @@
+"""`python -m keras_skin.export RUN`: a finished run's model as further editions, or as a new version of one.
+
+Exit codes: 0 done; 2 it cannot be exported (message, no traceback); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from keras_skin.registry import UserError, did_you_mean
+
+_EPILOG = """\
+editions:
+  float32    SavedModel for TensorFlow Serving (a run writes it by itself: saved_model/1)
+  bfloat16   the same, computing in bfloat16: less time where the processor has it
+  litert     LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers
+  images     SavedModel with numbers alone, for converters such as OpenVINO's
+Each goes into a folder of the run, as its next version; how well it agrees with the trained model is measured on validation images
+and told in its model_card.md.
+
+examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert"""
+KNOWN = ("float32", "bfloat16", "litert", "images")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.export",
+        description="Export a finished run. Research software, not a medical device.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("--editions", nargs="+", metavar="EDITION", required=True, help="what to write")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        _export(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was not finished is not there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    unknown = [name for name in options.editions if name not in KNOWN]
+    if unknown:
+        problems = [
+            f"--editions {name}: there is none.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}." for name in unknown
+        ]
+        raise UserError("\n".join(problems))
+    from keras_skin.console import quiet_import
+
+    with quiet_import():
+        from keras_skin.workflow.exporting import describe_agreement, export_finished
+    for edition in dict.fromkeys(options.editions):
+        written, why = export_finished(options.run, [edition])
+        folder = written[edition]
+        about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
+        print(f"{edition}: {folder}")
+        print(
+            f"  agreement not measured: {why}"
+            if why
+            else f"  against the trained model: {describe_agreement(about['agreement'])}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

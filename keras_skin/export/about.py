@@ -1,0 +1,121 @@
+"""What an export says of itself: `model.json` for programs, `labels.txt`, and `model_card.md` for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import tensorflow as tf
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import keras_skin
+from keras_skin.export.contract import CONTRACT
+from keras_skin.export.endpoints import Endpoints
+from keras_skin.registry import atomic_path
+
+MODEL_CARD = "model_card.md"
+EDITIONS = {
+    "float32": "SavedModel that computes in float32",
+    "bfloat16": "SavedModel that computes in bfloat16: less time where the processor has it",
+    "litert": "LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers; one image at a time",
+    "images": "SavedModel with numbers alone (no bytes, no texts), for converters such as OpenVINO's",
+}
+"""What a trained model can be exported as."""
+
+
+class Agreement(TypedDict, total=False):
+    """How an edition's answers differ from those of the trained model in float32; a key per thing that the model makes.
+
+    Attributes:
+        images: on how many.
+        same_label: share of images with the same most probable class.
+        probabilities: largest difference of any probability.
+        mask: largest difference of any pixel's probability.
+        mask_dsc: mean DSC between the two masks, cut at 0.5.
+        milliseconds: median time for one image on the machine that measured.
+    """
+
+    images: int
+    same_label: float
+    probabilities: float
+    mask: float
+    mask_dsc: float
+    milliseconds: float
+
+
+def describe(
+    endpoints: Endpoints,
+    signatures: Mapping[str, Any],
+    *,
+    name: str,
+    edition: str,
+    synthetic: bool,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of `model.json`.
+
+    Args:
+        endpoints: what is exported.
+        signatures: of the edition, as `specs` describes tensors: `{signature: {"inputs": ..., "outputs": ...}}`.
+        name: the model's name.
+        edition: one of `EDITIONS`.
+        synthetic: whether the model was trained on drawn images.
+        extra: more entries, JSON values only. The card tells `title`, `citation`, `trained_on` (data set -> images), `terms`
+            (data set -> licence), `segmenter` (what cuts out the lesion), `measured` (a list of `{"part", "metric", "value",
+            "ci95", "n"}`) and `warnings` (sentences) where they are there.
+    """
+    fields = endpoints.metadata.fields if endpoints.metadata is not None else ()
+    return {
+        **(extra or {}),
+        "name": name,
+        "contract": CONTRACT,
+        "edition": edition,
+        "classes": list(endpoints.classes),
+        "image_size": list(endpoints.image_size),
+        "preprocessing": [getattr(step, "__name__", type(step).__name__) for step in endpoints.preprocessing],
+        "metadata": {
+            field.name: {"kind": "numeric", "low": field.low, "high": field.high}
+            if field.kind == "numeric"
+            else {"kind": "categorical", "values": list(field.values)}
+            for field in fields
+        },
+        "synthetic": synthetic,
+        "training_images": "SYNTHETIC: drawn by a program" if synthetic else "real",
+        "keras_skin": keras_skin.__version__,
+        "tensorflow": tf.__version__,
+        "signatures": dict(signatures),
+    }
+
+
+def specs(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape and dtype of tensors, or of their specifications."""
+    return {key: {"shape": list(spec.shape), "dtype": spec.dtype.name} for key, spec in tensors.items()}
+
+
+def write_about(folder: Path, about: Mapping[str, Any], *, warm_up: bool = False) -> None:
+    """Writes `assets/labels.txt`, `assets/model.json` and `model_card.md`, or writes them anew.
+
+    Args:
+        folder: of the version.
+        about: the content of `model.json`; with the key `agreement` once that was measured, see `Agreement`.
+        warm_up: whether warm-up requests lie there.
+    """
+    environment = Environment(
+        loader=PackageLoader("keras_skin.export", ""),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    texts = {
+        "assets/labels.txt": "".join(f"{label}\n" for label in about["classes"]),
+        "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
+        MODEL_CARD: environment.get_template(f"{MODEL_CARD}.j2").render(about=about, warm_up=warm_up, titles=EDITIONS),
+    }
+    (folder / "assets").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")

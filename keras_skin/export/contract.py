@@ -1,0 +1,49 @@
+"""What clients may rely on from one version of an export to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CONTRACT = 2
+"""Number of the serving contract (see `export_model`), in every `model.json`; raised whenever the signatures of an unchanged model
+change. 1 called `mask_png_bytes` `mask_png`."""
+
+
+def breaking_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What would stop or mislead a client that was written for an earlier export, one sentence each.
+
+    New signatures and new outputs do not; another order of the classes does, since probabilities come in that order.
+
+    Args:
+        before: content of the earlier export's `model.json`.
+        now: that of the later one.
+    """
+    return [*_changed_signatures(before["signatures"], now["signatures"]), *_changed_classes(before, now)]
+
+
+def _changed_signatures(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name, earlier in before.items():
+        if name not in now:
+            yield f"signature '{name}' is gone"
+            continue
+        for kind in ("inputs", "outputs"):
+            was, becomes = earlier[kind], now[name][kind]
+            what = f"{name}: {kind[:-1]}"
+            yield from (f"{what} '{key}' is gone" for key in was if key not in becomes)
+            yield from (
+                f"{what} '{key}' is {_shown(becomes[key])}, was {_shown(was[key])}"
+                for key in was
+                if key in becomes and becomes[key] != was[key]
+            )
+            if kind == "inputs":
+                yield from (f"{what} '{key}' is new, and every input must be sent" for key in becomes if key not in was)
+
+
+def _changed_classes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    if before["classes"] != now["classes"]:
+        yield f"the classes are {', '.join(now['classes'])}, were {', '.join(before['classes'])}"
+
+
+def _shown(spec: Mapping[str, Any]) -> str:
+    return f"{spec['dtype']} [{', '.join('batch' if size is None else str(size) for size in spec['shape'])}]"

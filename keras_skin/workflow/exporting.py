@@ -1,0 +1,167 @@
+"""The exports of a run: its editions, what their model cards tell, and how well they agree with the trained model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_skin.data import images, readers, splits
+from keras_skin.data.preprocess import refuse_export
+from keras_skin.evaluation.explanations import red_lines
+from keras_skin.evaluation.report import comparison_rows, split_label
+from keras_skin.export.about import Agreement, write_about
+from keras_skin.export.agreement import measure_agreement
+from keras_skin.export.endpoints import Endpoints, Segmenter
+from keras_skin.export.examples import WARM_UP
+from keras_skin.export.saved_model import export_model
+from keras_skin.registry import UserError
+from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.prepare import read_rows
+from keras_skin.workflow.segmenter import describe_segmenter
+from keras_skin.workflow.trained_model import Run, build_model, load_run
+from keras_skin.workflow.training import preprocessing
+
+log = logging.getLogger("keras_skin")
+
+FOLDERS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
+"""The run folder's part for each edition; below it lie versions."""
+COMPARED = 32
+"""Images that agreement is measured on."""
+
+
+def export_run(run: Run, editions: Iterable[str], validation: pd.DataFrame | None) -> dict[str, Path]:
+    """Writes the next version of editions of a trained model.
+
+    Args:
+        run: the finished run, its model in float32.
+        editions: of `EDITIONS`.
+        validation: rows of the validation part, on which agreement with the trained model is measured; None leaves that out.
+
+    Returns:
+        The folder of each edition's version.
+
+    Raises:
+        UserError: if the run's model cannot be exported, or not so.
+    """
+    if run.experiment.segmenter is not None and run.segmenter is None:
+        raise UserError(
+            "This run's model was given the lesion cut out by the data set's own masks, which no client can send: there is "
+            "nothing to export. Train it with segmenter.run."
+        )
+    refuse_export(preprocessing(run.experiment))
+    told, extra = RunFolder(run.folder).read_json("run.json"), _extra(run)
+    written = {}
+    for edition in editions:
+        exact = edition != "bfloat16"
+        written[edition] = export_model(
+            run.model if exact else _in_bfloat16(run),
+            run.folder / FOLDERS[edition],
+            classes=run.classes,
+            image_size=run.experiment.image_size,
+            name=run.experiment.model.name,
+            preprocessing=preprocessing(run.experiment),
+            metadata=run.metadata,
+            segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
+            synthetic=bool(told.get("demo")),
+            extra=extra,
+            edition=edition,
+        )
+        if validation is not None:
+            _add_agreement(written[edition], edition, run, validation)
+    return written
+
+
+def export_finished(path: Path, editions: Iterable[str]) -> tuple[dict[str, Path], str]:
+    """The same for the folder of a finished run.
+
+    Returns:
+        The folder of each edition's version, and why agreement was not measured, "" if it was.
+
+    Raises:
+        UserError: if the folder is no finished run, or its model cannot be exported.
+    """
+    run = load_run(path)
+    told = RunFolder(run.folder).read_json("run.json")
+    data = run.folder / "demo_data" if told.get("demo") else told.get("data_dir") and Path(told["data_dir"])
+    parts = splits.read_splits(run.folder / "splits.csv")
+    validation, why = None, ""
+    try:
+        validation = read_rows(run.experiment, data or None, _compared(parts[parts["split"] == "validation"]))
+    except UserError as error:
+        why = str(error)
+    return export_run(run, editions, validation), why
+
+
+def _extra(run: Run) -> dict[str, Any]:
+    """What the model card tells of the run."""
+    folder, experiment = RunFolder(run.folder), run.experiment
+    parts = splits.read_splits(folder / "splits.csv")
+    trained_on = parts[parts["split"] == "train"]["dataset"].value_counts()
+    metrics = {split: values for split, values in run.metrics.items() if split != "explanations"}
+    warnings = [folder.read_json("run.json").get("warning", "")]
+    warnings += [line for layer, values in run.metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
+    measured = [
+        {"part": split_label(row.split), "metric": row.label, "value": row.measured, "ci95": row.ci95, "n": row.n}
+        for row in comparison_rows(None, metrics)
+    ]
+    extra = {
+        "title": experiment.title,
+        "trained_on": {str(name): int(count) for name, count in trained_on.items()},
+        "terms": {str(name): readers.get(str(name)).info.get("terms", "") for name in trained_on.index},
+        "measured": measured,
+        "warnings": [warning for warning in warnings if warning],
+    }
+    extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
+    return extra | {"segmenter": told for told in describe_segmenter(folder, experiment).values()}
+
+
+def _in_bfloat16(run: Run) -> keras.Model:
+    arguments = RunFolder(run.folder).read_json("run.json")["model_arguments"]
+    model = build_model(run.experiment, len(run.classes), arguments, "mixed_bfloat16")
+    model.set_weights(run.model.get_weights())
+    return model
+
+
+def _segmenter(run: Run, exact: bool) -> Segmenter:
+    model = run.model if exact else _in_bfloat16(run)
+    return Segmenter(model, run.experiment.image_size, tuple(preprocessing(run.experiment)))
+
+
+def _compared(validation: pd.DataFrame) -> pd.DataFrame:
+    return validation.iloc[np.linspace(0, len(validation) - 1, min(COMPARED, len(validation))).astype(int)]
+
+
+def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFrame) -> None:
+    chosen = _compared(validation)
+    endpoints = Endpoints.of(
+        run.model,
+        run.classes,
+        run.experiment.image_size,
+        preprocessing(run.experiment),
+        run.metadata,
+        _segmenter(run.segmenter, exact=True) if run.segmenter else None,
+    )
+    inputs = {"image": np.stack([images.load_image(path, run.experiment.image_size).numpy() for path in chosen["image"]])}
+    if run.metadata is not None:
+        inputs["metadata"] = run.metadata.transform(chosen)
+    agreement = measure_agreement(endpoints, folder, edition, inputs)
+    log.info("%s: %s", edition, describe_agreement(agreement))
+    about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
+    write_about(folder, {**about, "agreement": agreement}, warm_up=(folder / "assets.extra" / WARM_UP).is_file())
+
+
+def describe_agreement(agreement: Agreement) -> str:
+    """In a sentence."""
+    told = [f"{agreement['images']} validation images"]
+    if "probabilities" in agreement:
+        told.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
+    if "mask" in agreement:
+        told.append(f"mask probabilities within {agreement['mask']:.1e}, DSC {agreement['mask_dsc']:.4f}")
+    return f"{'; '.join(told)}; {agreement['milliseconds']:.1f} ms per image"
