@@ -21,6 +21,7 @@ TABLES = {  # what is drawn: (reader, table, column of ids, a column whose cells
     "isic2018_task3_lesions": ("isic2018_task3", f"{ISIC2018}_LesionGroupings.csv", "image", None),
     "isic2019": ("isic2019", "ISIC_2019_Training_GroundTruth.csv", "image", "NV"),
     "isic2019_metadata": ("isic2019", "ISIC_2019_Training_Metadata.csv", "image", "age_approx"),
+    "csv_folder": ("csv_folder", "metadata.csv", "image_id", "age"),
     "pad_ufes_20": ("pad_ufes_20", "metadata.csv", "img_id", "diameter_1"),
     "isic2016": ("isic2016", "ISBI2016_ISIC_Part3_Training_GroundTruth.csv", None, None),
     "isic2017": ("isic2017", "ISIC-2017_Training_Part3_GroundTruth.csv", "image_id", "melanoma"),
