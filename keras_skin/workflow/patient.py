@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from keras_skin.workflow.trained_model import Run, load_run
 from keras_skin.workflow.training import preprocessing
 
 SHAP = "metadata_shap"
+NO_BACKGROUND = f"No attributions of the metadata: the run kept no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
 
 
 def explain_patient(
@@ -49,8 +51,12 @@ def explain_patient(
     _readable(files)
     run = load_run(folder)
     metadata = _metadata(run.metadata, answers)
-    lesions = [_lesion(run, path) for path in files]
-    samples = [_sample(run, path, lesion, metadata) for path, lesion in zip(files, lesions, strict=True)]
+    contents = [path.read_bytes() for path in files]
+    seen, lesions = zip(*(what_is_seen(run, content, metadata) for content in contents), strict=True)
+    samples = [
+        ExplainSample(path.stem, inputs, image=images.decode_image(content).numpy(), metadata=metadata)
+        for path, content, inputs in zip(files, contents, seen, strict=True)
+    ]
     predictions = predict(run.model, stack_inputs(samples))
     synthetic = bool(RunFolder(run.folder).read_json("run.json").get("demo"))
     outlines = predictions.get("mask", lesions)
@@ -62,13 +68,12 @@ def explain_patient(
     if metadata is not None:
         unknown = [name for name, answer in metadata.items() if not answer]
         notes += [f"Not known of this patient: {', '.join(unknown)}."] if unknown else []
-        if SHAP in methods and (run.folder / EXPLAIN / SHAP_BACKGROUND).is_file():
-            for of_image, picture in zip(shown, _attributions(run, samples, pictures / SHAP), strict=True):
+        explainer = metadata_explainer(run) if SHAP in methods else None
+        if explainer is not None:
+            for of_image, picture in zip(shown, _attributions(run, explainer, samples, pictures / SHAP), strict=True):
                 of_image.append(picture)
         elif SHAP in methods:
-            notes.append(
-                f"No attributions of the metadata: the run kept no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
-            )
+            notes.append(NO_BACKGROUND)
     told = [
         PatientImage(
             path.name,
@@ -77,9 +82,51 @@ def explain_patient(
         )
         for row, (path, of_image) in enumerate(zip(files, shown, strict=True))
     ]
-    measured = run.metrics.get("explanations", {})
-    warnings = [line for layer, values in measured.items() for line in red_lines(layer, values)]
-    return PatientPage(run.experiment.title, run.folder.name, told, metadata, notes, warnings, synthetic)
+    return PatientPage(run.experiment.title, run.folder.name, told, metadata, notes, doubts(run.metrics), synthetic)
+
+
+def what_is_seen(
+    run: Run, contents: bytes, metadata: Mapping[str, str] | None
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """What the run's model is given of one image.
+
+    Args:
+        run: a finished run.
+        contents: of a JPEG, PNG or BMP file.
+        metadata: every clinical field with its answer, "" where it is not known; None for a model without.
+
+    Returns:
+        inputs: of the model, without the batch axis.
+        lesion: the mask that the run's segmenter cuts the lesion out with, (h, w, 1) of 0 and 1; None if the model takes none.
+
+    Raises:
+        UserError: if nothing can cut the lesion out.
+    """
+    image, lesion = _preprocessed(run, contents), None
+    inputs = {"image": image}
+    if "segmented_image" in run.model.input:
+        lesion = _lesion(run, contents)
+        inputs["segmented_image"] = image * images.resize_mask(lesion, run.experiment.image_size).numpy()
+    if run.metadata is not None and metadata is not None:
+        inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
+    return {name: inputs[name] for name in run.model.input}, lesion
+
+
+def metadata_explainer(run: Run) -> MetadataShap | None:
+    """What attributes the logits of the run's model to the clinical fields, relative to the training images that the run kept;
+    None if it takes no such fields, or kept no images."""
+    kept = run.folder / EXPLAIN / SHAP_BACKGROUND
+    if run.metadata is None or not kept.is_file():
+        return None
+    with np.load(kept, allow_pickle=False) as arrays:
+        background = [arrays[name] for name in arrays.files]
+    columns, switches = run.metadata.field_of_columns, run.metadata.availability_columns
+    return MetadataShap.from_head_inputs(run.model, background, columns, switches, run.experiment.train.seed)
+
+
+def doubts(metrics: Mapping[str, Any]) -> list[str]:
+    """What a run's own measurements (the content of its metrics.json) say against its explanations."""
+    return [line for layer, values in metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
 
 
 def _readable(files: Sequence[Path]) -> None:
@@ -120,32 +167,17 @@ def _metadata(encoder: MetadataEncoder | None, answers: Mapping[str, str]) -> di
     return {name: answers.get(name, "") for name in fields}
 
 
-def _lesion(run: Run, path: Path) -> np.ndarray | None:
-    """The mask that the run's segmenter cuts the lesion out with, (h, w, 1) of 0 and 1; None if the model takes none cut out."""
-    if "segmented_image" not in run.model.input:
-        return None
+def _lesion(run: Run, contents: bytes) -> np.ndarray:
     if run.segmenter is None:
         raise UserError(
             "This run's model was given the lesion cut out by the data set's own masks, which a new image does not have: "
             "train it with segmenter.run to explain new images."
         )
-    return lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, path)[None]).numpy()[0]
+    return lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, contents)[None]).numpy()[0]
 
 
-def _sample(run: Run, path: Path, lesion: np.ndarray | None, metadata: Mapping[str, str] | None) -> ExplainSample:
-    image = _preprocessed(run, path)
-    inputs = {"image": image}
-    if lesion is not None:
-        inputs["segmented_image"] = image * images.resize_mask(lesion, run.experiment.image_size).numpy()
-    if run.metadata is not None and metadata is not None:
-        inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
-    original = images.load_image(str(path)).numpy().astype(np.uint8)
-    given = {name: inputs[name] for name in run.model.input}
-    return ExplainSample(path.stem, given, image=original, metadata=metadata)
-
-
-def _preprocessed(run: Run, path: Path) -> np.ndarray:
-    image = images.load_image(str(path), run.experiment.image_size)
+def _preprocessed(run: Run, contents: bytes) -> np.ndarray:
+    image = images.resize_image(images.decode_image(contents, run.experiment.image_size), run.experiment.image_size)
     for function in preprocessing(run.experiment):
         image = function(image)
     return image.numpy()
@@ -189,14 +221,8 @@ def _caption(file: Path) -> str:
     return f"{names[stem]}: {file.stem.removeprefix(stem).strip('_').replace('_', ' ')}"
 
 
-def _attributions(run: Run, samples: Sequence[ExplainSample], place: Path) -> list[Picture]:
+def _attributions(run: Run, explainer: MetadataShap, samples: Sequence[ExplainSample], place: Path) -> list[Picture]:
     """The waterfall of each image's predicted class."""
-    assert run.metadata is not None
-    with np.load(run.folder / EXPLAIN / SHAP_BACKGROUND, allow_pickle=False) as kept:
-        background = [kept[name] for name in kept.files]
-    encoder, seed = run.metadata, run.experiment.train.seed
-    columns, switches = encoder.field_of_columns, encoder.availability_columns
-    explainer = MetadataShap.from_head_inputs(run.model, background, columns, switches, seed)
     found = explainer.explain(stack_inputs(samples))
     drawn = []
     for row, sample in enumerate(samples):
