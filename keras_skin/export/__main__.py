@@ -18,8 +18,8 @@ editions:
   bfloat16   the same, computing in bfloat16: less time where the processor has it
   litert     LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers
   images     SavedModel with numbers alone, for converters such as OpenVINO's
-Each goes into a folder of the run, as its next version; how well it agrees with the trained model is measured on validation images
-and told in its model_card.md.
+Each goes into a folder of the run, as its next version; how well it agrees with the trained model is measured on validation
+images and told in its model_card.md.
 
 examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert"""
 KNOWN = ("float32", "bfloat16", "litert", "images")

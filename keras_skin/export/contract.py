@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 CONTRACT = 2
-"""Number of the serving contract (see `export_model`), in every `model.json`; raised whenever the signatures of an unchanged model
-change. 1 called `mask_png_bytes` `mask_png`."""
+"""Number of the serving contract (see `export_model`), in every `model.json`. It is raised whenever the signatures of an
+unchanged model change. 1 called `mask_png_bytes` `mask_png`."""
 
 
 def breaking_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,8 @@ class Metadata(Protocol):
 
     @property
     def fields(self) -> Sequence[Any]:
-        """Each has a `name` and a `kind`, `"numeric"` or `"categorical"`."""
+        """Each has a `name` and a `kind`: `"numeric"`, with the `low` and `high` seen in training, or `"categorical"`, with its
+        known `values`."""
 
     @property
     def width(self) -> int:

@@ -39,7 +39,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 (instance,) = json.loads(Path(__file__).with_name("request.json").read_text())["instances"]
-image = b64decode(instance.pop("image_bytes")["b64"]) if len(sys.argv) < 2 else Path(sys.argv[1]).read_bytes()
+image = b64decode(instance.pop("image_bytes")["b64"])
+if len(sys.argv) > 1:
+    image = Path(sys.argv[1]).read_bytes()
 
 request = predict_pb2.PredictRequest()
 request.model_spec.name = "{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ def write_litert(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
         try:
             converted = converter.convert()
         except Exception as error:  # ConverterError is not public
-            told = "; ".join(line.strip() for line in str(error).splitlines() if "op" in line.lower())[:500] or str(error)[:500]
-            raise UserError(f"Model '{endpoints.model.name}' has no LiteRT edition: the converter refused it: {told}") from error
+            lacking = re.search(r"TF Select ops: (.+)", str(error))
+            told = f"it does not have {lacking[1].strip()}" if lacking else str(error)[:500]
+            raise UserError(f"LiteRT cannot run this model: {told}. The other editions can.") from error
     folder.mkdir(parents=True)
     (folder / MODEL).write_bytes(converted)
     return signatures

@@ -133,8 +133,8 @@ def _refuse_breaking(folder: Path, earlier: Sequence[int], about: Mapping[str, A
     changes = breaking_changes(before, about)
     if changes:
         raise UserError(
-            f"'{folder}' holds version {max(earlier)}. A server would put this export in its place, and clients would not understand "
-            f"it: {'; '.join(changes)}. Export it into another folder, to be served under another name."
+            f"'{folder}' holds version {max(earlier)}. A server would put this export in its place, and clients would not "
+            f"understand it: {'; '.join(changes)}. Export it into another folder, to be served under another name."
         )
 
 

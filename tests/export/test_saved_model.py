@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -23,9 +22,7 @@ from keras_skin.export import endpoints
 from keras_skin.export.endpoints import Segmenter
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
-
-SIZE = (24, 32)
-CLASSES = ("benign", "malignant")
+from tests.export.small_models import CLASSES, OTHER, SIZE, AgeAndSex, branched_model, photograph, seeded_model, segmenter_model
 
 CLIENT = """
 import base64, json, sys
@@ -45,66 +42,12 @@ json.dump(answer, open(answers, "w"))
 """
 
 
-@keras.saving.register_keras_serializable("tests")
-class Pair(keras.layers.Layer):
-    """A layer that makes its own layers, without telling them a precision."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.first = keras.layers.Conv2D(4, 3, padding="same")
-        self.second = keras.layers.BatchNormalization()
-
-    def build(self, shape):
-        self.first.build(shape)
-        self.second.build((*shape[:-1], 4))
-
-    def call(self, inputs, training=None):
-        return keras.ops.relu(self.second(self.first(inputs), training=training))
-
-
-def joint_model(keys=("mask", "label", "embedding", "mask_aux_1")):
-    image = keras.Input((*SIZE, 3), name="image")
-    x = keras.layers.Rescaling(1 / 255, dtype="float32")(image)
-    x = Pair(name="encoder_1")(x)
-    x = keras.layers.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="cam_features")(x)
-    up = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
-    embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-    heads = {
-        "mask": keras.layers.Conv2D(1, 3, padding="same", dtype="float32", name="mask")(up),
-        "mask_aux_1": keras.layers.Conv2D(1, 1, dtype="float32")(x),
-        "label": keras.layers.Dense(len(CLASSES), kernel_initializer="ones", dtype="float32", name="label")(embedding),
-        "embedding": embedding,
-    }
-    return keras.Model({"image": image}, {key: heads[key] for key in keys})
-
-
-def seeded_model(**arguments):
-    keras.utils.set_random_seed(5)
-    model = joint_model(**arguments)
-    generator = np.random.default_rng(2)
-    model.set_weights(
-        [
-            np.abs(w) if "variance" in v.path else w
-            for v, w in ((v, generator.normal(0, 0.5, v.shape).astype("float32")) for v in model.weights)
-        ]
-    )
-    return model
-
-
 @pytest.fixture
 def mixed_bfloat16():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     yield
     keras.config.set_dtype_policy(before)
-
-
-def photograph(kind, height, width, seed, **options):
-    generator = np.random.default_rng(seed)
-    pixels = np.asarray(Image.fromarray(generator.integers(0, 256, (5, 6, 3), np.uint8)).resize((width, height)))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def turned():
@@ -344,10 +287,10 @@ def invert(image):
     return 255.0 - image
 
 
-def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images):
-    (exported.parent / "7").mkdir()
+def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images, tmp_path):
+    (tmp_path / "7").mkdir()
     model = seeded_model(keys=("mask",))
-    folder = export_model(model, exported.parent, classes=CLASSES, image_size=SIZE, name="unet", preprocessing=[invert])
+    folder = export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="unet", preprocessing=[invert])
     assert (exported.name, folder.name) == ("1", "8")
     loaded = tf.saved_model.load(str(folder))
     outputs = loaded.signatures["predict_images"](image=tf.constant(images))
@@ -358,19 +301,6 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images):
     inverted = 255 - resize_image(decode_image(tf.constant(UPLOADS["png"])), SIZE)
     np.testing.assert_allclose(served["mask"], tf.sigmoid(model({"image": inverted[None]})["mask"]), atol=1e-5)
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
-
-
-class AgeAndSex:
-    """An encoder for tests: what the export asks of the real one, and no more."""
-
-    width = 3
-    fields = (SimpleNamespace(name="age", kind="numeric"), SimpleNamespace(name="sex", kind="categorical"))
-
-    def graph(self, fields):
-        known = tf.where(fields["age"] < 0, 0.0, 1.0)
-        return tf.stack(
-            [tf.where(fields["age"] < 0, 0.0, fields["age"] / 50), known, tf.cast(fields["sex"] == "f", tf.float32)], 1
-        )
 
 
 def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
@@ -418,33 +348,6 @@ def test_mistakes_are_named_together(tmp_path):
     with pytest.raises(UserError, match="expected"):
         export_model(seeded_model(), tmp_path, classes=CLASSES, image_size=(8, 8), name="size")
     assert list(tmp_path.iterdir()) == []
-
-
-OTHER = (16, 20)
-
-
-def segmenter_model():
-    image = keras.Input((*OTHER, 3), name="image")
-    mask = keras.layers.Conv2D(1, 3, padding="same", bias_initializer="zeros", name="mask")(
-        keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    )
-    extra = keras.layers.Conv2D(1, 1)(mask)
-    return keras.Model({"image": image}, {"mask": mask, "mask_aux_1": extra})
-
-
-def branched_model():
-    image, cut = (keras.Input((*SIZE, 3), name=name) for name in ("image", "segmented_image"))
-    metadata = keras.Input((3,), name="metadata")
-    features = []
-    for name, x in (("cam_features", image), ("cam_features_segmented", cut)):
-        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(x))
-        features.append(keras.layers.Identity(name=name)(x))
-    pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
-    positive = keras.initializers.RandomUniform(0, 1)  # something speaks for every class
-    label = keras.layers.Dense(2, kernel_initializer=positive, dtype="float32", name="label")(
-        keras.layers.Concatenate()([*pooled, metadata])
-    )
-    return keras.Model({"image": image, "segmented_image": cut, "metadata": metadata}, {"label": label})
 
 
 @pytest.mark.parametrize("order", [(), (invert,)])
