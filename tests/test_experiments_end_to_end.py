@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
+from keras_skin.data.images import load_image
 from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.run import main
 from keras_skin.workflow import load_run
 from keras_skin.workflow.prepare import prepare_data
+from keras_skin.workflow.training import preprocessing
 from tests.tiny_run import arguments, tiny
 
 ASK = """
@@ -21,7 +25,7 @@ served = tf.saved_model.load(asked["saved_model"]).signatures["serving_default"]
 fields = {name: tf.constant(values) for name, values in asked["fields"].items()}
 answers = served(image_bytes=tf.constant([open(path, "rb").read() for path in asked["files"]]), **fields)
 assert not any(name.split(".")[0] == "keras_skin" for name in sys.modules)
-print(json.dumps({name: value.numpy().tolist() for name, value in answers.items() if name in ("probabilities", "valid")}))
+print(json.dumps({name: value.numpy().tolist() for name, value in answers.items() if name in ("probabilities", "mask", "valid")}))
 """
 
 
@@ -48,6 +52,17 @@ def check_export(run):
     if "probabilities" in answers:
         written = predictions[[f"probability_{name}" for name in finished.classes]].to_numpy()
         assert answers["probabilities"] == pytest.approx(written, abs=1e-4)
+    if "mask" in answers:
+        np.testing.assert_allclose(answers["mask"], own_masks(finished, table["image"]), atol=1e-4)
+
+
+def own_masks(finished, files):
+    """The masks of the run's model, or of the segmenter that it is chained to, for image files."""
+    run = finished.segmenter or finished
+    images = tf.stack([load_image(file, run.experiment.image_size) for file in files])
+    for step in preprocessing(run.experiment):
+        images = tf.map_fn(step, images)
+    return tf.sigmoid(run.model({"image": images}, training=False)["mask"]).numpy()
 
 
 def kind_of(name):

@@ -1,0 +1,87 @@
+"""A finished run's further editions: measured against its model, told in their cards, asked for on the command line."""
+
+import json
+import shutil
+
+import pytest
+
+from keras_skin.export.__main__ import KNOWN, main
+from keras_skin.export.about import EDITIONS
+from keras_skin.registry import UserError
+from keras_skin.workflow import load_run
+from keras_skin.workflow.exporting import FOLDERS, export_finished
+from keras_skin.workflow.prediction import open_exported
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A copy of the tiny run, to write into."""
+    return shutil.copytree(tiny_run, tmp_path_factory.mktemp("copy") / "run")
+
+
+def test_the_command_knows_every_edition():
+    assert set(KNOWN) == set(EDITIONS) == set(FOLDERS)
+
+
+def test_the_run_tells_its_card_what_was_measured(run):
+    card = (run / "saved_model" / "1" / "model_card.md").read_text()
+    metrics = load_run(run).metrics
+    for told in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
+        assert told in card
+    dsc = metrics["test"]["segmentation"]["dsc"]
+    assert f"| Test part | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
+    assert "Against the trained model in float32, on " in card
+    assert "the same class in 100.0 %" in card
+    assert "no better than a Gaussian" in card
+
+
+def test_further_editions_are_written_and_measured(run, capsys):
+    assert main([str(run), "--editions", "bfloat16", "litert"]) == 0
+    told = capsys.readouterr().out
+    for edition, probabilities in (("bfloat16", 0.05), ("litert", 1e-3)):
+        assert f"{edition}: {run / FOLDERS[edition] / '1'}" in told
+        about = json.loads((run / FOLDERS[edition] / "1" / "assets" / "model.json").read_text())
+        assert about["edition"] == edition
+        assert about["agreement"]["images"] == 7
+        assert 0 < about["agreement"]["probabilities"] < probabilities
+        assert 0 < about["agreement"]["mask"] < probabilities
+        assert f"probabilities within {about['agreement']['probabilities']:.1e}" in told
+    assert open_exported(run / "saved_model_bfloat16").about["classes"] == ["benign", "malignant"]
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_a_new_version_stands_beside_the_old_one(run):
+    written, why = export_finished(run, ["float32"])
+    assert written == {"float32": run / "saved_model" / "2"}
+    assert why == ""
+    assert open_exported(run).folder == run / "saved_model" / "2"
+
+
+def test_without_the_data_agreement_is_not_measured_and_that_is_said(run, capsys):
+    (run / "demo_data").rename(run / "moved")
+    try:
+        assert main([str(run), "--editions", "images"]) == 0
+    finally:
+        (run / "moved").rename(run / "demo_data")
+    assert "agreement not measured: " in capsys.readouterr().out
+    assert "Against the trained model" not in (run / "saved_model_images" / "1" / "model_card.md").read_text()
+
+
+def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
+    assert main([str(run), "--editions", "float16", "lite"]) == 2
+    told = capsys.readouterr().err
+    assert "--editions float16: there is none. Did you mean 'bfloat16'?" in told
+    assert "--editions lite: there is none." in told
+    assert main([str(tmp_path / "nothing"), "--editions", "litert"]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
+    with pytest.raises(UserError, match=r"holds the edition 'litert', which takes no image files: .*Name the run"):
+        open_exported(run / "litert" / "1")
+    old = shutil.copytree(run / "saved_model" / "1", tmp_path / "1")
+    about = json.loads((old / "assets" / "model.json").read_text())
+    del about["contract"]
+    (old / "assets" / "model.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"contract 1; this version of keras_skin speaks 2.*keras_skin\.export RUN"):
+        open_exported(tmp_path)
