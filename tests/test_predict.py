@@ -1,6 +1,8 @@
 """Predictions for files: the run's own numbers, upright masks, and whatever else lies in a folder."""
 
+import re
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -91,6 +93,28 @@ def test_ctrl_c_keeps_what_is_done(tiny_run, measured, tmp_path, monkeypatch, ca
     assert predict.main([str(tiny_run), *measured["file"][:5], "--out", str(tmp_path / "out")]) == 130
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 2
     assert "Interrupted: what was done is kept." in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.nightly])])
+def test_memory_does_not_grow_with_the_number_of_images(tiny_run, measured, tmp_path, monkeypatch, count):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number in range(count):
+        (photographs / f"{number}.bmp").hardlink_to(measured["file"][number % 5])
+    resident = []
+    real = prediction.predict_files
+
+    def watched(*arguments):
+        for rows in real(*arguments):
+            status = prediction.Path("/proc/self/status").read_text()
+            resident.append(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024)
+            yield rows
+
+    monkeypatch.setattr(prediction, "predict_files", watched)
+    assert predict.main([str(tiny_run), str(photographs), "--out", str(tmp_path / "out")]) == 0
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == count
+    assert max(resident) - resident[len(resident) // 3] < 100, resident  # MiB
 
 
 @pytest.mark.parametrize(
