@@ -4,7 +4,7 @@ import json
 
 from keras_skin import models
 from keras_skin.experiment import load_experiment
-from keras_skin.experiment.fields import REGISTRIES
+from keras_skin.experiment.components import REGISTRIES
 
 SHORT = [
     "train.epochs=2",

@@ -6,7 +6,8 @@ A file may name one parent with `extends`; the child's values are laid over the 
 arguments of their own (`{"name": "jrl", "variant": "mtl3"}`); a component with another name than its parent's replaces it whole.
 """
 
-from keras_skin.experiment.fields import DatasetSettings, Experiment
+from keras_skin.experiment.components import DatasetSettings
+from keras_skin.experiment.fields import Experiment
 from keras_skin.experiment.loading import load_experiment, shipped_experiments, validate
 from keras_skin.experiment.schema import json_schema
 

@@ -3,126 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from keras_skin.registry import Registry, did_you_mean
-
-FROM_DATA = ("metadata_width", "metadata_fields", "class_counts")
-"""Arguments of builders that the training part decides on."""
-
-REGISTRIES = {
-    "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", *FROM_DATA)),
-    "data set": (Registry("data set", "keras_skin.data.readers"), ("folder",)),
-    "loss": (Registry("loss", "keras_skin.losses"), ("class_weights", "reduction", "name", "dtype")),
-    "augmentation": (Registry("augmentation", "keras_skin.data.augment"), ()),
-    "batch augmentation": (Registry("batch augmentation", "keras_skin.data.batch_augment"), ()),
-    "balancing": (Registry("balancing", "keras_skin.data.balance"), ("labels", "seed")),
-    "preprocessing": (Registry("preprocessing", "keras_skin.data.preprocess"), ()),
-}
-"""For each kind of component its registry, and the arguments that the program itself passes."""
+from keras_skin.experiment.components import (
+    REGISTRIES,
+    AugmentationSettings,
+    BalancingSettings,
+    BatchAugmentationSettings,
+    DatasetSettings,
+    LossSettings,
+    ModelSettings,
+    PreprocessingSettings,
+    Settings,
+)
+from keras_skin.registry import did_you_mean
 
 OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2", "super_resolution")
 """Outputs of a model that can have a loss."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Settings(BaseModel):
-    """Base of all blocks: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Component(Settings):
-    """A registered component and its arguments; `kind` says in which registry it is looked up."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
-
-    name: str
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the JSON says beside the declared fields, to be passed on to the component."""
-        return dict(self.model_extra or {})
-
-    @classmethod
-    def check(cls, kind: str, values: Mapping[str, Any]) -> None:
-        """Raises one ValueError that names every unknown argument of the component."""
-        registry, reserved = REGISTRIES[kind]
-        name = str(values["name"])
-        if name not in registry.names():
-            raise ValueError(
-                f"there is no {kind} '{name}'.{did_you_mean(name, registry.names())} Known: {', '.join(registry.names())}"
-            )
-        declared = set(cls.model_fields)
-        allowed = {key: choices for key, choices in registry.parameters(name).items() if key not in reserved}
-        problems = []
-        for key, value in values.items():
-            if key in declared:
-                continue
-            if key not in allowed:
-                known = sorted(set(allowed) | declared)
-                problems.append(
-                    f"{kind} '{name}' takes no '{key}' (value {value!r}).{did_you_mean(key, known)} Valid: {', '.join(known)}"
-                )
-            elif allowed[key] and isinstance(value, str) and value not in allowed[key]:
-                problems.append(f"'{key}' is {value!r}.{did_you_mean(value, allowed[key])} Valid: {', '.join(allowed[key])}")
-        if problems:
-            raise ValueError("; ".join(problems))
-
-
-class ModelSettings(Component):
-    """The model and its builder's arguments."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelSettings:
-        self.check("model", {"name": self.name, **self.arguments})
-        return self
-
-
-class LossSettings(Component):
-    """The loss of one output; `weight` is its share in the total."""
-
-    weight: float = Field(1.0, ge=0.0)
-
-    @model_validator(mode="after")
-    def _check(self) -> LossSettings:
-        self.check("loss", {"name": self.name, **self.arguments})
-        return self
-
-
-class AugmentationSettings(Component):
-    """How training images are changed, and how often each class is seen in an epoch."""
-
-    @model_validator(mode="after")
-    def _check(self) -> AugmentationSettings:
-        self.check("augmentation", {"name": self.name, **self.arguments})
-        return self
-
-
-class BatchAugmentationSettings(Component):
-    """How whole batches are changed after that, by the device that trains."""
-
-    @model_validator(mode="after")
-    def _check(self) -> BatchAugmentationSettings:
-        self.check("batch augmentation", {"name": self.name, **self.arguments})
-        return self
-
-
-class BalancingSettings(Component):
-    """What an epoch draws from: the training part resampled, and nothing else. `class_weights` weighs the label loss by inverse
-    class frequency of the training part, beside that or instead. (The augmentation `jrl_16` balances by itself.)"""
-
-    name: str = "none"
-    class_weights: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> BalancingSettings:
-        self.check("balancing", {"name": self.name, **self.arguments})
-        return self
 
 
 class MetadataSettings(Settings):
@@ -150,31 +51,15 @@ class SegmenterSettings(Settings):
         return self
 
 
-class DatasetSettings(Component):
-    """A data set on disk. `folder` (relative to --data, or absolute) where it does not lie under its usual name;
-    `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on
-    without it where it is missing, and say so."""
-
-    folder: str | None = None
-    labels: list[str] | None = None
-    parts: list[str] | None = None
-    optional: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> DatasetSettings:
-        self.check("data set", {"name": self.name, **self.arguments})
-        return self
-
-
 class DataSettings(Settings):
     """Which images train, which test. `test` null means the test part of `train`'s own split; `external` data sets are only
     ever tested on. `leak_guard` says what is done about images on two sides of training (same id, patient or lesion, file, or
     picture): `error` lists them, `exclude` leaves out the training side."""
 
     train: DatasetSettings
-    extra_train: list[DatasetSettings] = []
+    extra_train: list[DatasetSettings] = Field([])
     test: DatasetSettings | None = None
-    external: list[DatasetSettings] = []
+    external: list[DatasetSettings] = Field([])
     on_bad_image: Literal["exclude", "error"] = "exclude"
     leak_guard: Literal["error", "exclude"] = "error"
 
@@ -214,20 +99,11 @@ class SplitSettings(Settings):
         return self
 
 
-class PreprocessingSettings(Component):
-    """One operation on the resized image, in training, evaluation and the exported model alike."""
-
-    @model_validator(mode="after")
-    def _check(self) -> PreprocessingSettings:
-        self.check("preprocessing", {"name": self.name, **self.arguments})
-        return self
-
-
 class ImageSettings(Settings):
     """Size (height, width) in pixels that the model sees, and operations on the resized image, in their order."""
 
     size: tuple[PositiveInt, PositiveInt] = (192, 256)
-    preprocessing: list[PreprocessingSettings] = []
+    preprocessing: list[PreprocessingSettings] = Field([])
 
 
 class OptimizerSettings(Settings):
@@ -313,10 +189,10 @@ class ExplainSettings(Settings):
     images: int = Field(12, ge=0)
     measured: int = Field(48, ge=0)
     every: int = Field(0, ge=0)
-    classes: list[str] = []
+    classes: list[str] = Field([])
     layer: str | list[str] | None = None
     cam: Literal["grad_cam", "grad_cam++", "score_cam"] = "grad_cam"
-    methods: list[Literal["integrated_gradients", "smoothgrad", "occlusion", "image_shap"]] = []
+    methods: list[Literal["integrated_gradients", "smoothgrad", "occlusion", "image_shap"]] = Field([])
 
 
 class ExportSettings(Settings):
@@ -334,8 +210,8 @@ class PaperSettings(Settings):
     citation: str
     doi: str | None = None
     row: str | None = None
-    results: dict[str, dict[Literal["segmentation", "classification"], dict[str, float]]] = {}
-    notes: list[str] = []
+    results: dict[str, dict[Literal["segmentation", "classification"], dict[str, float]]] = Field({})
+    notes: list[str] = Field([])
 
 
 class Experiment(Settings):

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from keras_skin.experiment.fields import Experiment, Settings
+from keras_skin.experiment.components import Settings
+from keras_skin.experiment.fields import Experiment
 from keras_skin.registry import UserError, did_you_mean
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_skin.experiment.fields import REGISTRIES, Experiment
+from keras_skin.experiment.components import REGISTRIES
+from keras_skin.experiment.fields import Experiment
 
 
 def json_schema() -> dict[str, Any]:
