@@ -51,3 +51,11 @@ def tiny_run(tmp_path_factory) -> Path:
     assert main(arguments("jrl_ph2", "--out", str(out))) == 0
     (run,) = out.iterdir()
     return run
+
+
+@pytest.fixture(scope="session")
+def clinical_run(tmp_path_factory) -> Path:
+    """A run folder of a tiny TDBN with age, sex and site, untrained."""
+    from tests.clinical_run import make_clinical_run
+
+    return make_clinical_run(tmp_path_factory.mktemp("clinical") / "tdbn")
