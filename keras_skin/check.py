@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from keras_skin.console import ProgressBar, exit_code
+
 _EPILOG = """\
 what counts as what:
   error     the data contradict themselves or are not whole: rows without an image, files that cannot be read, masks that are
@@ -64,16 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from keras_skin.registry import UserError
-
-    try:
-        return _check(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _check(options), "Interrupted; nothing was written.")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -91,7 +84,6 @@ def _check(options: argparse.Namespace) -> int:
 
     from keras_skin.checking.audit import check_dataset
     from keras_skin.checking.text import summary
-    from keras_skin.console import ProgressBar
 
     progress = ProgressBar()
     try:

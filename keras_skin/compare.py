@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_skin.console import exit_code, quiet_import
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -59,17 +61,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    from keras_skin.registry import UserError
-
-    try:
-        _compare(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _compare(options), "Interrupted.")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -118,7 +110,6 @@ def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
 
 def _loader(originals: Originals) -> LoadOriginal:
     def load(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        from keras_skin.console import quiet_import
 
         with quiet_import():  # only here: without outlines the command needs no TensorFlow
             from keras_skin.data import images

@@ -5,12 +5,34 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from keras_skin.registry import UserError
+
 _REDRAW_SECONDS = 0.1
 _BAR = 30
+
+
+def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
+    """Runs what a command does; tells its user's mistakes and Ctrl-C without a traceback.
+
+    Args:
+        command: returns its exit code, or None for 0.
+        interrupted: what becomes of the work after Ctrl-C, in a sentence.
+
+    Returns:
+        The command's code; 2 after a `UserError`; 130 after Ctrl-C.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return 130
 
 
 @contextmanager

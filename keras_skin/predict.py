@@ -14,10 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_skin.console import ProgressBar, exit_code, quiet_import
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from keras_skin.console import ProgressBar
     from keras_skin.workflow.prediction import ExportedModel, Picture
 
 _LISTED = 20
@@ -51,16 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    from keras_skin.registry import UserError
-
-    try:
-        return _predict(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted before anything was predicted.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _predict(options), "Interrupted before anything was predicted.")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -69,7 +61,6 @@ def _predict(options: argparse.Namespace) -> int:
     out = options.out or Path(f"predictions-{datetime.now():%Y%m%d-%H%M%S}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: it is there already and is not empty; nothing is overwritten. Name a new folder.")
-    from keras_skin.console import ProgressBar, quiet_import
 
     with quiet_import():
         from keras_skin.workflow import prediction

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from keras_skin.console import exit_code, quiet_import
+
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
@@ -58,25 +60,22 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"{problem}\nTry: python -m keras_skin.run --help", file=sys.stderr)
         return 2
-    from keras_skin.experiment import load_experiment
-    from keras_skin.registry import UserError
+    # Ctrl-C while libraries are imported; later the workflow answers it
+    return exit_code(lambda: _begin(options), "Interrupted before anything began.")
 
-    try:
-        if options.resume:
-            return _run(lambda workflow: workflow.resume(Path(options.resume), data_dir=options.data))
-        experiment = load_experiment(options.experiment, options.overrides, demo=options.demo)
-        name = Path(options.experiment).stem
-        return _run(
-            lambda workflow: workflow.start(
-                experiment, name, Path(options.out), data_dir=options.data, demo=options.demo, dry_run=options.dry_run
-            )
+
+def _begin(options: argparse.Namespace) -> int:
+    from keras_skin.experiment import load_experiment
+
+    if options.resume:
+        return _run(lambda workflow: workflow.resume(Path(options.resume), data_dir=options.data))
+    experiment = load_experiment(options.experiment, options.overrides, demo=options.demo)
+    name = Path(options.experiment).stem
+    return _run(
+        lambda workflow: workflow.start(
+            experiment, name, Path(options.out), data_dir=options.data, demo=options.demo, dry_run=options.dry_run
         )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # while libraries are imported; later the workflow answers it
-        print("Interrupted before anything began.", file=sys.stderr)
-        return 130
+    )
 
 
 def _misuse(options: argparse.Namespace) -> str:
@@ -100,8 +99,6 @@ def _misuse(options: argparse.Namespace) -> str:
 
 
 def _run(step: Callable[[ModuleType], object]) -> int:
-    from keras_skin.console import quiet_import
-
     with quiet_import():
         from keras_skin import workflow
         from keras_skin.training.fit import NonFiniteLoss

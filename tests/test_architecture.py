@@ -19,7 +19,7 @@ FREE = {"registry", "experiment", "console"}
 ALLOWED = {
     "registry": set(),
     "experiment": {"registry"},
-    "console": set(),
+    "console": {"registry"},
     "layers": {"registry"},
     "losses": {"registry", "layers"},
     "metrics": {"registry", "layers"},
@@ -71,7 +71,8 @@ def test_imports_follow_the_arrows(path):
         first = target.split(".")[0]
         assert first not in COMMANDS or first == part, f"{name}:{line} imports a command module: {imported}"
         assert first != "checking" or part in {"check", "checking"}, f"{name}:{line} imports the check of data sets"
-        above = name in COMMANDS or part in COMMANDS | {"__init__", "workflow"}  # a package's __main__ is a command, too
+        assert first != "serving" or part in {"serve", "serving"}, f"{name}:{line} imports the server"
+        above = name in COMMANDS or part in COMMANDS | {"__init__", "workflow", "serving"}  # a package's __main__ is a command, too
         assert first != "workflow" or above, f"{name}:{line} imports the workflow"
         if part in ALLOWED and name not in COMMANDS:
             allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[part] | {part})
@@ -90,6 +91,12 @@ def test_library_is_imported_where_it_is_known_to_be_and_inside_a_function(libra
     ]
     assert {module for module, _, _ in sites} == IMPORT_SITES[library], sites
     assert not any(top for _, _, top in sites), sites
+
+
+def test_only_the_server_knows_of_its_web_framework():
+    for path in FILES:
+        used = {imported.split(".")[0] for imported, _, _ in imports(path)} & {"fastapi", "starlette", "uvicorn", "anyio"}
+        assert not used or module_name(path).split(".")[0] in {"serve", "serving"}, f"{path} imports {used}"
 
 
 @pytest.mark.parametrize("part", sorted(FREE))

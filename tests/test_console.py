@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
-from keras_skin.console import ProgressBar, quiet_import
+import pytest
+
+from keras_skin.console import ProgressBar, exit_code, quiet_import
+from keras_skin.registry import UserError
 
 CODE = """
 import os, sys
@@ -60,3 +63,17 @@ def test_anything_else_gets_a_line_now_and_then():
     bar("reading files", 10, 1000)
     assert stream.getvalue().startswith("reading files  10/1,000")
     assert "\r" not in stream.getvalue()
+
+
+def test_what_a_command_ends_with(capsys):
+    def fails(error):
+        raise error
+
+    assert exit_code(lambda: None, "unused") == exit_code(lambda: 0, "unused") == 0
+    assert exit_code(lambda: 3, "unused") == 3
+    assert exit_code(lambda: fails(UserError("a mistake")), "unused") == 2
+    assert capsys.readouterr().err == "a mistake\n"
+    assert exit_code(lambda: fails(KeyboardInterrupt()), "It is kept.") == 130
+    assert capsys.readouterr().err == "\nIt is kept.\n"
+    with pytest.raises(RuntimeError):
+        exit_code(lambda: fails(RuntimeError("a defect keeps its traceback")), "unused")

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_skin.console import exit_code, quiet_import
+
 METHODS = ("grad_cam", "grad_cam++", "score_cam", "integrated_gradients", "smoothgrad", "occlusion", "metadata_shap")
 DEFAULT = ("grad_cam", "metadata_shap")
 
@@ -55,22 +57,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    from keras_skin.registry import UserError
-
-    try:
-        _explain(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _explain(options), "Interrupted; nothing was written.")
 
 
 def _explain(options: argparse.Namespace) -> None:
     answers = _checked(options)
-    from keras_skin.console import quiet_import
     from keras_skin.registry import UserError
 
     with quiet_import():

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from keras_skin.console import exit_code, quiet_import
 from keras_skin.registry import UserError, did_you_mean
 
 _EPILOG = """\
@@ -41,15 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    try:
-        _export(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was not finished is not there.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _export(options), "Interrupted; what was not finished is not there.")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -59,7 +52,6 @@ def _export(options: argparse.Namespace) -> None:
             f"--editions {name}: there is none.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}." for name in unknown
         ]
         raise UserError("\n".join(problems))
-    from keras_skin.console import quiet_import
 
     with quiet_import():
         from keras_skin.workflow.exporting import describe_agreement, export_finished
