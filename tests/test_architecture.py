@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "keras_skin"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"run", "check", "predict", "explain.__main__", "compare", "serve", "cache"}
+COMMANDS = {"run", "check", "predict", "explain.__main__", "export.__main__", "compare", "serve", "cache"}
 FREE = {"registry", "experiment", "console"}
 
 # layer -> parts of keras_skin that it may import (itself is always allowed)
@@ -72,7 +72,11 @@ def test_imports_follow_the_arrows(path):
         assert first not in COMMANDS or first == part, f"{name}:{line} imports a command module: {imported}"
         assert first != "checking" or part in {"check", "checking"}, f"{name}:{line} imports the check of data sets"
         assert first != "serving" or part in {"serve", "serving"}, f"{name}:{line} imports the server"
-        above = name in COMMANDS or part in COMMANDS | {"__init__", "workflow", "serving"}  # a package's __main__ is a command, too
+        above = name in COMMANDS or part in COMMANDS | {
+            "__init__",
+            "workflow",
+            "serving",
+        }  # a package's __main__ is a command, too
         assert first != "workflow" or above, f"{name}:{line} imports the workflow"
         if part in ALLOWED and name not in COMMANDS:
             allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[part] | {part})
@@ -149,7 +153,14 @@ def test_every_test_file_mirrors_a_module():
     """
     modules = {module_name(path).replace(".", "/") for path in FILES}
     packages = {str(Path(name).parent) for name in modules}
-    about_the_whole = {"test_architecture", "test_experiments_end_to_end", "test_jax_backend", "test_wheel"}
+    about_the_whole = {
+        "test_architecture",
+        "test_docker",
+        "test_experiments_end_to_end",
+        "test_jax_backend",
+        "test_notebooks",
+        "test_wheel",
+    }
     about_a_package = {"test_conformance", "test_create_model"}
     grouped = {"metrics/test_masks", "metrics/test_classes"}  # metrics of one kind share their checks
     for path in (ROOT / "tests").rglob("test_*.py"):
