@@ -68,7 +68,7 @@ SPOILT = [  # check, file, what stands there, what is put in its place
     (not_built, "Dockerfile.dockerignore", "!experiments\n", ""),
     (not_built, "Dockerfile.dockerignore", "*\n", "\n"),
     (not_built, "Dockerfile.dockerignore", "**/__pycache__\n", ""),
-    (not_built, "Dockerfile", "keras_skin.run", "keras_skin.train"),
+    (not_built, "Dockerfile", '"keras_skin.run"', '"keras_skin.train"'),
     (not_built, "Dockerfile", "ARG DEVICE=cpu\n", ""),
     (not_built, "serving/compose.yaml", "{DEVICE: cpu}", "{DEVICES: cpu}"),
 ]
@@ -190,9 +190,11 @@ def test_requirements_are_those_of_setup_cfg(files, device, tmp_path):
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    wanted = [*setup["options"]["install_requires"].split(), *setup["options.extras_require"]["serve"].split()]
-    wanted += setup["options.extras_require"]["gpu"].split() if device == "gpu" else []
-    assert lines == wanted
+    extras = ["serve", "serving", *(["gpu"] if device == "gpu" else [])]
+    assert lines == [
+        *setup["options"]["install_requires"].split(),
+        *(line for extra in extras for line in setup["options.extras_require"][extra].split()),
+    ]
 
 
 def test_the_page_is_started_with_arguments_that_the_command_takes(files):
