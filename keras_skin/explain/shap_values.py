@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -159,21 +160,25 @@ class MetadataShap:
         Args:
             inputs: what the model takes, (N, ...) each.
         """
-        from shap import GradientExplainer
-
         patients = self.head_inputs(inputs)
         rows = len(self.background[0])
-        explainer = GradientExplainer(self.head, self.background if len(patients) > 1 else self.background[0])
         total = [np.zeros((*array.shape, self.base.size)) for array in patients]
         with others_code(self.seed):
             for row in range(rows):
                 # every background row for itself, instead of a few of them by chance
                 one = [array[row : row + 1] for array in self.background]
-                for index, value in enumerate(self._from_row(explainer, patients, one, row)):
+                for index, value in enumerate(self._from_row(patients, one, row)):
                     total[index] += value / rows
         return Attributions(self._grouped(total), self.groups, self.base, self._logits(patients))
 
-    def _from_row(self, explainer: Any, patients: list[np.ndarray], one: list[np.ndarray], row: int) -> list[np.ndarray]:
+    @cached_property
+    def _explainer(self) -> Any:
+        """Kept from call to call: it builds a graph for each class, which takes longer than using it."""
+        from shap import GradientExplainer
+
+        return GradientExplainer(self.head, self.background if len(self.background) > 1 else self.background[0])
+
+    def _from_row(self, patients: list[np.ndarray], one: list[np.ndarray], row: int) -> list[np.ndarray]:
         """Attributions relative to one background row, (N, ..., K) of each input of the head."""
         found = [np.zeros((*array.shape, self.base.size)) for array in patients]
         union = (patients[-1][:, self.switches] > 0) | (one[-1][:, self.switches] > 0)
@@ -182,9 +187,9 @@ class MetadataShap:
             members = np.flatnonzero((union == pattern).all(axis=1))
             ends = [[array[members] for array in patients], one]
             switched = [[*side[:-1], self._switched(side[-1], pattern)] for side in ends]
-            explainer.explainer.data = switched[1]
+            self._explainer.explainer.data = switched[1]
             given = switched[0] if len(patients) > 1 else switched[0][0]
-            values = explainer.shap_values(given, nsamples=_PATH_POINTS, rseed=seed)
+            values = self._explainer.shap_values(given, nsamples=_PATH_POINTS, rseed=seed)
             for index, value in enumerate(values if len(patients) > 1 else [values]):
                 found[index][members] = value
             # from the switched patient to the real one, and from the real background row to the switched one
