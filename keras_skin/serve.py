@@ -1,0 +1,118 @@
+"""`python -m keras_skin.serve RUN_OR_SAVED_MODEL`: one local page to try a model, and TensorFlow Serving's REST interface.
+
+Exit codes: 0 it was told to end; 2 a mistake the user can mend (message, no traceback); 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import socket
+import sys
+from pathlib import Path
+
+MODULES = ("fastapi", "uvicorn", "python_multipart")
+CONNECTIONS = 48  # each may hold a body that is being read
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_skin.serve",
+        description="Serve the exported model of a run: a page to try it on an image, and the REST interface of TensorFlow "
+        "Serving. Research software, not a medical device.",
+        epilog="GET /                                  the page: outline, probabilities, heat map, clinical fields\n"
+        "POST /v1/models/NAME:predict           as TensorFlow Serving, see docs/serving.md\n"
+        "GET /v1/models/NAME[/metadata]         status, signatures\n\n"
+        "examples:  python -m keras_skin.serve runs/jrl_ph2-20260131-101500\n"
+        "           python -m keras_skin.serve runs/tdbn_ham10000-1/saved_model/1 --port 9000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="RUN_OR_SAVED_MODEL", type=Path, help="folder of a finished run, or of its SavedModel")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--port", type=int, default=8501, help="port to listen at; 0 takes a free one (default: 8501)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    from keras_skin.registry import UserError
+
+    try:
+        return _serve(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; the server has ended.", file=sys.stderr)
+        return 130
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from keras_skin.registry import UserError
+
+    missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'Serving needs {", ".join(missing)}, not installed here: pip install "keras_skin[serve]"')
+    with _listening(options.host, options.port) as listener:  # before minutes of loading
+        from keras_skin.console import quiet_import
+
+        with quiet_import():
+            import uvicorn
+
+            from keras_skin.serving.app import create_app
+            from keras_skin.serving.attributions import open_extras
+            from keras_skin.serving.served import Served
+            from keras_skin.workflow.prediction import open_exported
+        model = open_exported(options.model)
+        extras = open_extras(options.model, model)
+        served = Served(model)
+        if model.about.get("synthetic"):
+            print("SYNTHETIC: this model was trained on drawn images; its predictions mean nothing.")
+        if model.fields and extras.reason:
+            print(extras.reason)
+        if options.host not in LOOPBACK:
+            print(
+                f"WARNING: listening at {options.host}, so that other machines reach it: whoever does can use it, there is no "
+                "authentication and no encryption. Research software, not a medical device.",
+                file=sys.stderr,
+            )
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"Page: {url}/   REST: {url}/v1/models/{served.name}:predict   Ctrl-C ends it.", flush=True)
+        config = uvicorn.Config(
+            create_app(served, extras),
+            log_config=None,
+            log_level="warning",
+            access_log=False,  # nobody's images are written down, not even that they came
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=5,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; nobody is let in yet."""
+    from keras_skin.registry import UserError
+
+    if not 0 <= port < 65536:
+        raise UserError(f"--port {port}: expected a number from 0 to 65535.")
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise UserError(f"Cannot listen at {host}, port {port}: {error.strerror or error}. Try another --port.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

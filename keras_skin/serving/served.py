@@ -1,0 +1,80 @@
+"""The exported model as a server has it: its name and version, and its signatures as functions from arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.json_format import MessageToDict
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from keras_skin.serving.limits import Refused, check_pixels
+from keras_skin.serving.rest import read_request, write_answer
+from keras_skin.workflow.prediction import ExportedModel
+
+UPLOADS = "image_bytes"
+
+
+class Served:
+    """One version of one model.
+
+    Args:
+        model: the export.
+    """
+
+    def __init__(self, model: ExportedModel) -> None:
+        self.model = model
+        self.name = str(model.about["name"])
+        self.version = int(model.folder.name) if model.folder.name.isdigit() else 1
+        self._signatures = {name: function for name, function in model.loaded.signatures.items() if not name.startswith("_")}
+        self.inputs: dict[str, dict[str, tf.TensorSpec]] = {
+            name: dict(function.structured_input_signature[1]) for name, function in self._signatures.items()
+        }
+
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The answers of a signature.
+
+        Args:
+            signature: its name.
+            inputs: arrays, or lists that make some; `image_bytes` are whole files.
+
+        Raises:
+            Refused: 413 if the images hold too many pixels, 400 if the graph cannot take them.
+        """
+        check_pixels(inputs.get(UPLOADS, ()))
+        specs = self.inputs[signature]
+        given = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
+        try:
+            return {name: value.numpy() for name, value in self._signatures[signature](**given).items()}
+        except tf.errors.InvalidArgumentError:
+            raise Refused(400, f"The model cannot take these inputs of '{signature}': {', '.join(specs)}.") from None
+
+    def predict(self, body: bytes) -> bytes:
+        """Answers the body of a REST request."""
+        request = read_request(body, self.inputs)
+        return write_answer(self.run(request.signature, request.inputs), request.rows)
+
+    def status(self) -> dict[str, Any]:
+        """`GetModelStatusResponse` as JSON."""
+        version = {
+            "version": str(self.version),
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+        return {"model_version_status": [version]}
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """`GetModelMetadataResponse` as JSON: the signatures as the SavedModel itself describes them."""
+        saved = SavedModel.FromString((self.model.folder / "saved_model.pb").read_bytes())
+        signatures = {
+            name: MessageToDict(signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+            for name, signature in saved.meta_graphs[0].signature_def.items()
+        }
+        return {
+            "model_spec": {"name": self.name, "signature_name": "", "version": str(self.version)},
+            "metadata": {"signature_def": {"signature_def": signatures}},
+        }
