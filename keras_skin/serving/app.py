@@ -120,7 +120,7 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
 
     def rendered(request: Request, status: int = 200, **told: Any) -> HTMLResponse:
         template = "result.html.j2" if FRAGMENT in request.headers else "page.html.j2"
-        empty = {"shown": None, "error": "", "answers": {}}
+        empty: dict[str, Any] = {"shown": None, "error": "", "answers": {}}
         return HTMLResponse(templates.get_template(template).render(known | empty | told), status)
 
     @app.get("/", response_class=HTMLResponse)

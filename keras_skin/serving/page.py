@@ -150,7 +150,7 @@ def look(served: Served, extras: RunExtras, name: str, contents: bytes, answers:
     inputs: dict[str, Any] = {UPLOADS: [contents], **given}
     outputs = {key: value[0] for key, value in served.run(DEFAULT, inputs).items()}
     if not outputs["valid"]:
-        raise Refused(400, f"{_short(name)} cannot be used: {_reason(contents)}. Expected a whole JPEG, PNG or BMP image.")
+        raise Refused(400, f"{_short(name)} cannot be used: {_reason(contents)}. Send a whole JPEG, PNG or BMP file.")
     image = _small(contents)
     remarks, mask, share = quality_problems(image), None, None
     if "mask" in outputs:
@@ -179,7 +179,7 @@ def _check_upload(name: str, contents: bytes) -> None:
     try:
         read_header(contents)
     except BadImage as error:
-        raise Refused(400, f"{_short(name)} cannot be used: {error}. Expected a whole JPEG, PNG or BMP image.") from None
+        raise Refused(400, f"{_short(name)} cannot be used: {error}. Send a whole JPEG, PNG or BMP file.") from None
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray | None, share: float | None) -> ShownPicture:

@@ -52,14 +52,14 @@ def explain_patient(
     run = load_run(folder)
     metadata = _metadata(run.metadata, answers)
     contents = [path.read_bytes() for path in files]
-    seen, lesions = zip(*(what_is_seen(run, content, metadata) for content in contents), strict=True)
+    seen = [what_is_seen(run, content, metadata) for content in contents]
     samples = [
         ExplainSample(path.stem, inputs, image=images.decode_image(content).numpy(), metadata=metadata)
-        for path, content, inputs in zip(files, contents, seen, strict=True)
+        for path, content, (inputs, _) in zip(files, contents, seen, strict=True)
     ]
     predictions = predict(run.model, stack_inputs(samples))
     synthetic = bool(RunFolder(run.folder).read_json("run.json").get("demo"))
-    outlines = predictions.get("mask", lesions)
+    outlines = list(predictions["mask"]) if "mask" in predictions else [lesion for _, lesion in seen]
     shown = [[_outlined(sample, outlines[row], pictures / f"{row}.png")] for row, sample in enumerate(samples)]
     for found in _maps(run, samples, methods, pictures):
         for of_image, more in zip(shown, found, strict=True):

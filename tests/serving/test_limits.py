@@ -25,6 +25,14 @@ def test_images_count_together_and_others_not_at_all():
         check_pixels([png(5000, 5000)] * 3)
 
 
+@pytest.mark.parametrize("filler", [b"\xff\xe5\x00\x02", b"\xff"])
+def test_a_jpeg_whose_header_does_not_end_is_refused_at_once(filler):
+    real = jpeg(8, 8)
+    check_pixels([real[:2] + filler * (limits.MAX_SEGMENTS // 2) + real[2:]])
+    with pytest.raises(Refused, match="more than 2000 segments"):
+        check_pixels([real[:2] + filler * 5_000_000 + real[2:]])
+
+
 def request_of(chunks):
     """A request whose body comes in chunks; counts what was taken of it."""
     waiting = list(chunks)
