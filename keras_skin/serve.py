@@ -1,6 +1,7 @@
 """`python -m keras_skin.serve RUN_OR_SAVED_MODEL`: one local page to try a model, and TensorFlow Serving's REST interface.
 
-Exit codes: 0 it was told to end; 2 a mistake the user can mend (message, no traceback); 130 interrupted by Ctrl-C.
+Exit codes: 2 a mistake the user can mend (message, no traceback); 130 interrupted by Ctrl-C.
+SIGTERM ends it as it ends any program.
 """
 
 from __future__ import annotations

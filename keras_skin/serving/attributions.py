@@ -110,5 +110,5 @@ def open_extras(path: Path, model: ExportedModel) -> RunExtras:
         if run.metadata is None:
             return RunExtras(doubts=against)
         return RunExtras(Attributions(run), "", against, run.metadata.missing == "drop")
-    except UserError as error:
-        return RunExtras(reason=str(error) if model.fields else "")
+    except (OSError, ValueError) as error:  # of a run that is not whole; its export may be used all the same
+        return RunExtras(reason=f"The run does not tell what each field adds: {error}" if model.fields else "")

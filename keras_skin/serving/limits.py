@@ -77,14 +77,12 @@ def check_pixels(contents: Sequence[bytes]) -> None:
     """Reads the headers of image files, before anything is decoded; what is no image is left to the model.
 
     Raises:
-        Refused: 413 if the images hold more than `MAX_PIXELS` together, or a JPEG more than `MAX_SEGMENTS`.
+        Refused: 413 if the images hold more than `MAX_PIXELS` together, 400 if a JPEG has more than `MAX_SEGMENTS`.
     """
     total = 0
     for content in contents:
         if content.startswith(b"\xff\xd8\xff") and _has_endless_header(content):
-            raise Refused(
-                413, f"A JPEG with more than {MAX_SEGMENTS} segments in its header is refused. Save it anew and send that."
-            )
+            raise Refused(400, f"A JPEG with over {MAX_SEGMENTS} segments in its header is refused. Save it anew and send that.")
         try:
             height, width = map(int, _shape(tf.constant(content)).numpy())
         except tf.errors.InvalidArgumentError:
