@@ -240,6 +240,9 @@ def test_a_person_asks_in_a_browser(browser, clinical_server, mole, width):
     assert page.evaluate("document.activeElement.type") == "submit"
     page.keyboard.press("Enter")
     page.wait_for_selector("#answer .result", timeout=60_000)
+    above, heading = page.locator(".always").bounding_box(), page.locator("#answer h2").bounding_box()
+    assert above["y"] == 0
+    assert above["height"] <= heading["y"] < 800 / 2
     shoot(page, f"result_{width}")
     assert page.evaluate("document.activeElement.textContent").startswith("Predicted: ")
     assert page.get_by_role("row").filter(has_text="%").count() == 7
