@@ -113,10 +113,12 @@ def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
     own = rows.rename(columns={"mask": "mask_file", "split": "part"})
     own, excluded = csv_tables.add_files(own, table, index_files([images]), told=repeated["image_id"])
     own, without_mask, notes = _add_masks(own.assign(split=own["part"]), find_folder(folder, "masks"))
+    parts = dict(zip(rows["image_id"], rows["split"], strict=True))
+    left_out = [
+        frame.assign(split=frame["image_id"].map(parts).fillna("").astype(str)) for frame in (repeated, *excluded, without_mask)
+    ]
     notes = [*_notes(rows, known, chosen=classes is not None), *notes]
-    return csv_tables.to_records(
-        "csv_folder", own.drop(columns=["mask_file", "part"]), known, [repeated, *excluded, without_mask], notes
-    )
+    return csv_tables.to_records("csv_folder", own.drop(columns=["mask_file", "part"]), known, left_out, notes)
 
 
 def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:

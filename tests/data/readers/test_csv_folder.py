@@ -83,6 +83,13 @@ def test_an_official_split_of_its_own(own):
         read(folder)
 
 
+def test_what_is_left_out_stays_in_its_part(own):
+    folder = own(split=["train"] * 3 + ["validation", "test", "test"], mask=["a_lesion"] * 3 + ["", "x", ""])
+    (folder / "images" / "clinic" / "f.png").unlink()
+    excluded = read(folder).excluded
+    assert excluded[["image_id", "split"]].to_numpy().tolist() == [["e", "test"], ["f", "test"]]
+
+
 def test_the_order_of_classes_can_be_chosen(own):
     folder = own()
     assert read(folder, classes=["wart", "mole", "scar"]).classes == ("wart", "mole", "scar")
