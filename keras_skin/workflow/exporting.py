@@ -119,7 +119,8 @@ def _extra(run: Run) -> dict[str, Any]:
         "warnings": [warning for warning in warnings if warning],
     }
     extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
-    return extra | {"segmenter": told for told in describe_segmenter(folder, experiment).values()}
+    told = describe_segmenter(folder, experiment)
+    return extra | ({"segmenter": told["Segmenter"]} if told else {})
 
 
 def _in_bfloat16(run: Run) -> keras.Model:

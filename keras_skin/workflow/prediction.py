@@ -89,8 +89,8 @@ def open_exported(path: Path) -> ExportedModel:
     told = json.loads(about.read_text(encoding="utf-8"))
     if told.get("contract") != CONTRACT:
         raise UserError(
-            f"'{folder}' was exported with serving contract {told.get('contract', 1)}; this version of keras_skin speaks {CONTRACT}. "
-            "Export the run again: python -m keras_skin.export RUN --editions float32"
+            f"'{folder}' was exported with serving contract {told.get('contract', 1)}; this version of keras_skin speaks "
+            f"{CONTRACT}. Export the run again: python -m keras_skin.export RUN --editions float32"
         )
     if "serving_default" not in told["signatures"]:
         raise UserError(

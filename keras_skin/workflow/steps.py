@@ -265,6 +265,10 @@ def _export(
         log.info("The export in %s is there already", FOLDERS[edition])
     run = Run(folder.path, experiment, prepared.classes, model, folder.read_json("metrics.json"), prepared.metadata, segmenter)
     for edition in experiment.export.editions:
-        if edition not in there:
-            log.info("Exporting: %s", edition)
+        if edition in there:
+            continue
+        log.info("Exporting: %s", edition)
+        try:
             export_run(run, [edition], None if dry_run else prepared.part("validation"))
+        except UserError as error:  # what was trained and measured is worth its report all the same
+            log.warning("There is no export '%s': %s", edition, error)

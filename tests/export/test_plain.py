@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_skin.data import preprocess
 from keras_skin.export.agreement import measure_agreement
 from keras_skin.export.endpoints import Endpoints
 from keras_skin.export.saved_model import export_model
@@ -54,6 +55,17 @@ def test_an_edition_of_numbers_says_what_the_model_says(edition, images, tmp_pat
     assert agreement["mask_dsc"] > 0.99
     other = measure_agreement(Endpoints.of(model, CLASSES, SIZE, (), None, None), version, edition, {"image": images})
     assert other["mask"] > 0.01, "the preprocessing is not part of the edition"
+
+
+def test_litert_has_every_preprocessing_that_can_be_exported(images, tmp_path):
+    steps = [preprocess.get(name).builder() for name in preprocess.names()]
+    steps = [step for step in steps if getattr(step, "exportable", True)]
+    assert len(steps) > 1
+    model = seeded_model(keys=("label",))
+    told = {"classes": CLASSES, "image_size": SIZE, "preprocessing": steps}
+    version = export_model(model, tmp_path, name="joint", edition="litert", **told)
+    agreement = measure_agreement(Endpoints.of(model, CLASSES, SIZE, steps, None, None), version, "litert", {"image": images})
+    assert agreement["probabilities"] < 5e-3
 
 
 def test_half_the_bytes_on_a_phone(tmp_path):

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
+from keras_skin.experiment import load_experiment
 from keras_skin.export.__main__ import KNOWN, main
 from keras_skin.export.about import EDITIONS
 from keras_skin.registry import UserError
-from keras_skin.workflow import load_run
+from keras_skin.workflow import load_run, steps
 from keras_skin.workflow.exporting import FOLDERS, export_finished
+from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prediction import open_exported
 
 
@@ -85,3 +88,20 @@ def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
     (old / "assets" / "model.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"contract 1; this version of keras_skin speaks 2.*keras_skin\.export RUN"):
         open_exported(tmp_path)
+
+
+def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, monkeypatch, caplog):
+    asked = []
+
+    def refuse(finished, editions, validation):
+        asked.extend(editions)
+        raise UserError("LiteRT cannot run this model.")
+
+    monkeypatch.setattr(steps, "export_run", refuse)
+    monkeypatch.setattr(steps.log, "propagate", True)
+    experiment = load_experiment(run / "experiment.json", ['export.editions=["float32","litert"]'])
+    for edition in ("saved_model", "litert"):
+        shutil.rmtree(run / edition, ignore_errors=True)
+    steps._export(RunFolder(run), experiment, None, SimpleNamespace(classes=("a",), metadata=None), None, dry_run=True)
+    assert asked == ["float32", "litert"]
+    assert "There is no export 'litert': LiteRT cannot run this model." in caplog.text

@@ -86,8 +86,9 @@ def _histograms(grey: tf.Tensor, tile: tf.Tensor, tiles: tuple[int, int]) -> tf.
     down, across = tiles
     parts = tf.reshape(grey, (down, tile[0], across, tile[1]))
     number = tf.reshape(tf.range(down * across), (down, 1, across, 1))
-    bins = down * across * _LEVELS
-    return tf.reshape(tf.math.bincount(number * _LEVELS + parts, minlength=bins, maxlength=bins), (down * across, _LEVELS))
+    bins = tf.reshape(number * _LEVELS + parts, [-1])
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, down * across * _LEVELS)  # LiteRT has no bincount
+    return tf.reshape(counts, (down * across, _LEVELS))
 
 
 def _interpolate(grey: tf.Tensor, mappings: tf.Tensor, tile: tf.Tensor, tiles: tuple[int, int]) -> tf.Tensor:
