@@ -12,6 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
+from keras_skin.console import exit_code, quiet_import
+
 MODULES = ("fastapi", "uvicorn", "python_multipart")
 CONNECTIONS = 48  # each may hold a body that is being read
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -39,16 +41,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    from keras_skin.registry import UserError
-
-    try:
-        return _serve(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted; the server has ended.", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _serve(options), "Interrupted; the server has ended.")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -58,8 +51,6 @@ def _serve(options: argparse.Namespace) -> int:
     if missing:
         raise UserError(f'Serving needs {", ".join(missing)}, not installed here: pip install "keras_skin[serve]"')
     with _listening(options.host, options.port) as listener:  # before minutes of loading
-        from keras_skin.console import quiet_import
-
         with quiet_import():
             import uvicorn
 

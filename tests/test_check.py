@@ -81,7 +81,7 @@ def test_ctrl_c_exits_with_130_and_without_a_traceback(tmp_path):
         "import sys, time, keras_skin.checking.scan as scan\n"
         "read = scan._read\n"
         "def slow(*paths):\n"
-        "    print('reading', flush=True)\n"
+        "    sys.stdout.write('reading\\n'); sys.stdout.flush()\n"
         "    time.sleep(1)\n"
         "    return read(*paths)\n"
         "scan._read = slow\n"

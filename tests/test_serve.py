@@ -1,5 +1,6 @@
 """The command as a person starts it: errors before anything is loaded, a page in a browser, the examples of the docs, Ctrl-C."""
 
+import json
 import os
 import re
 import shutil
@@ -172,6 +173,17 @@ def test_every_rest_example_works(number, plain_server, clinical_server, mole, t
     else:
         exec(compile(text, str(DOCS), "exec"), {})
         assert "mask.png" not in text or cv2.imread("mask.png").shape == (300, 400, 3)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_the_request_beside_an_export_works(tiny_run, plain_server, clinical_run, clinical_server):
+    for run, address in ((tiny_run, plain_server), (clinical_run, clinical_server)):
+        script = run / "saved_model" / "1" / "assets.extra" / "request.sh"
+        environment = {**os.environ, "SERVER": address}
+        done = subprocess.run(["sh", str(script)], env=environment, capture_output=True, text=True, check=True)
+        (prediction,) = json.loads(done.stdout)["predictions"]
+        assert prediction["valid"] is True
+        assert prediction["label"] in (run / "saved_model" / "1" / "assets" / "labels.txt").read_text().split()
 
 
 def test_the_grpc_example_is_what_the_model_takes(clinical_run, mole, monkeypatch, capsys):
