@@ -39,6 +39,7 @@ for _row, (_, _start, _magic) in enumerate(_FORMATS):
     _MAGIC[_row, _start : _start + len(_magic)] = list(_magic)
 _RATIOS = (1, 2, 4, 8)
 _FRAMES = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]
+_SEGMENTS = 10_000  # a JPEG that puts its size behind more than that was made to keep a server busy
 
 
 @tf.autograph.experimental.do_not_convert  # its control flow is explicit
@@ -300,7 +301,8 @@ def _bmp_header(contents: tf.Tensor) -> tf.Tensor:
 
 
 def _jpeg_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; no size if there is no frame header."""
+    """Stored height and width and the EXIF orientation (1 to 8), by walking the segments; no size if there is no frame header
+    among the first `_SEGMENTS`."""
 
     def step(position: tf.Tensor, shape: tf.Tensor, orientation: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
         head = _bytes(contents, position, 10)
@@ -314,7 +316,9 @@ def _jpeg_header(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return position + tf.where(fill, tf.ones_like(size), size + 2), tf.where(frame, [height, width], shape), orientation, end
 
     start = (tf.constant(2, tf.int64), tf.zeros(2, tf.int64), tf.constant(0, tf.int64), tf.constant(False))
-    _, shape, orientation, _ = tf.while_loop(lambda *state: ~state[-1], step, start, parallel_iterations=1)
+    _, shape, orientation, _ = tf.while_loop(
+        lambda *state: ~state[-1], step, start, parallel_iterations=1, maximum_iterations=_SEGMENTS
+    )
     return shape[0], shape[1], tf.maximum(orientation, 1)
 
 

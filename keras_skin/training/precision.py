@@ -71,4 +71,5 @@ def set_determinism(seed: int, deterministic: bool = False) -> None:
     if deterministic:
         import tensorflow as tf
 
+        tf.random.set_global_generator(tf.random.Generator.from_seed(seed))  # which keras-cv asks for
         tf.config.experimental.enable_op_determinism()

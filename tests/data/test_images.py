@@ -227,6 +227,17 @@ def test_too_many_pixels_are_refused_from_the_header():
             images.decode_image(bytes(contents))
 
 
+def test_a_header_without_end_is_refused_soon():
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), (200, 150, 120)).save(buffer, "JPEG")
+    start, rest = buffer.getvalue()[:2], buffer.getvalue()[2:]
+    comment = b"\xff\xfe\x00\x02"
+    assert images.decode_image(start + 500 * comment + rest).shape == (20, 30, 3)
+    decode = tf.function(images.decode_image, input_signature=[tf.TensorSpec((), tf.string)])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(start + 2_000_000 * comment + rest)  # minutes, were it walked through
+
+
 def test_one_bad_file_does_not_fail_its_batch(exported):
     contents = [FILES["exif 6"], b"", FILES["jpeg"][:200], FILES["png"], encode(PICTURE, "TIFF")]
     for function in (ImagePath().try_all, exported.try_all):

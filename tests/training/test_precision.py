@@ -1,11 +1,17 @@
 """The choice of precision."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import pytest
 
 from keras_skin.registry import UserError
 from keras_skin.training import precision
 from keras_skin.training.precision import choose_precision, cpu_flags
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -57,3 +63,15 @@ def test_flags_are_read_as_linux_writes_them(tmp_path):
     path.write_text("processor\t: 0\nflags\t\t: fpu amx_bf16 avx2\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: other\n")
     assert cpu_flags(path) == {"fpu", "amx_bf16", "avx2"}
     assert cpu_flags(tmp_path / "absent") == frozenset()
+
+
+def test_a_deterministic_training_has_every_augmentation():
+    code = (
+        "from keras_skin.data import batch_augment\n"
+        "from keras_skin.training.precision import set_determinism\n"
+        "set_determinism(3, deterministic=True)\n"
+        "set_determinism(4, deterministic=True)\n"
+        "for name in batch_augment.names(): batch_augment.get(name).builder()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
