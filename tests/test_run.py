@@ -139,17 +139,6 @@ def test_dry_run_goes_through_export_with_preprocessing_and_a_supervised_first_m
 
 
 @pytest.mark.slow
-def test_model_without_labels_and_model_without_masks(tmp_path):
-    assert main(arguments("unet_isic2016", "--dry-run", "--out", str(tmp_path / "unet"))) == 0
-    resnet = [text for text in TINY if "filters" not in text]
-    assert main(arguments("resnet50_isic2016", "--dry-run", "--out", str(tmp_path / "resnet"), overrides=resnet)) == 0
-    tasks = {
-        name: set(json.loads(next((tmp_path / name).rglob("metrics.json")).read_text())["test"]) for name in ("unet", "resnet")
-    }
-    assert tasks == {"unet": {"segmentation"}, "resnet": {"classification"}}
-
-
-@pytest.mark.slow
 def test_cross_validation_tests_every_image_once(tmp_path):
     assert main(arguments("jrl_ph2_crossval", "--out", str(tmp_path), overrides=[*TINY, "split.folds=2", "train.epochs=1"])) == 0
     (run,) = tmp_path.iterdir()

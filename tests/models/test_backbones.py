@@ -250,8 +250,11 @@ def test_imagenet_weights_with_a_checksum(keras_home: Path, monkeypatch: pytest.
     assert_same_features(network("efficientnet_b0", weights=str(path)), expected)
 
 
+LARGER = [pytest.param(name, marks=pytest.mark.nightly) for name in ("densenet201", "efficientnet_b4")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "densenet201", "efficientnet_b3", "efficientnet_b4", "xception"])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_b3", "xception", *LARGER])
 @pytest.mark.parametrize("ending", [".h5", ".weights.h5"])
 def test_weights_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
     reference = application(name)

@@ -11,13 +11,13 @@ CONFIGURATIONS = conformance.configurations()
 FULLEST = dict(CONFIGURATIONS)  # the last configuration of a model is the one with the most parts
 
 
-def case(name: str, arguments: dict, *more: str, slow: bool) -> object:
+def case(name: str, arguments: dict, *more: str, slow: bool, nightly: bool = False) -> object:
     return pytest.param(
         name,
         arguments,
         *more,
         id="-".join([name, *map(str, arguments.values()), *more]),
-        marks=[pytest.mark.slow] if slow else [],
+        marks=[mark for mark, wanted in ((pytest.mark.slow, slow), (pytest.mark.nightly, nightly)) if wanted],
     )
 
 
@@ -29,9 +29,10 @@ fullest_first = pytest.mark.parametrize(
 every_policy = pytest.mark.parametrize(
     ("name", "arguments", "policy"),
     [
-        case(*each, policy, slow=policy == "mixed_float16" and each[0] != "jrl")
+        case(*each, policy, slow=late, nightly=late)
         for each in FULLEST.items()
         for policy in ("mixed_bfloat16", "mixed_float16")
+        for late in [policy == "mixed_float16" and each[0] != "jrl"]
     ],
 )
 
