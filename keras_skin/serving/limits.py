@@ -21,7 +21,7 @@ MAX_PIXELS = 60_000_000
 MAX_INSTANCES = 16
 """Images in one request."""
 MAX_SEGMENTS = 2000
-"""In the header of a JPEG; cameras write a few dozen. The graph takes 35 microseconds for each, and 20 MiB hold millions."""
+"""In the header of a JPEG; cameras write a few dozen. The graph takes 35 microseconds for each and gives up only after 10,000."""
 AT_ONCE = 2
 """Calls of the model at the same time; further requests wait."""
 
