@@ -131,6 +131,11 @@ def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]
     return lines
 
 
+def doubts(metrics: Mapping[str, Any]) -> list[str]:
+    """The red lines of a whole run, given the content of its metrics.json."""
+    return [line for layer, values in metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
+
+
 def _tells_errors(diffuse: np.ndarray, correct: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The AUC of entropy as a sign of errors, of (R, N) weights."""
     usable = ~np.isnan(diffuse)

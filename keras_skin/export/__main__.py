@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.export.contract import EDITIONS
 from keras_skin.registry import UserError, did_you_mean
 
 _EPILOG = """\
@@ -23,7 +24,6 @@ Each goes into a folder of the run, as its next version; how well it agrees with
 images and told in its model_card.md.
 
 examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert"""
-KNOWN = ("float32", "bfloat16", "litert", "images")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,18 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    unknown = [name for name in options.editions if name not in KNOWN]
+    unknown = [name for name in options.editions if name not in EDITIONS]
     if unknown:
         problems = [
-            f"--editions {name}: there is none.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}." for name in unknown
+            f"--editions {name}: there is none.{did_you_mean(name, EDITIONS)} Known: {', '.join(EDITIONS)}." for name in unknown
         ]
         raise UserError("\n".join(problems))
 
     with quiet_import():
         from keras_skin.workflow.exporting import describe_agreement, export_finished
-    for edition in dict.fromkeys(options.editions):
-        written, why = export_finished(options.run, [edition])
-        folder = written[edition]
+    for edition, folder, why in export_finished(options.run, dict.fromkeys(options.editions)):
         about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
         print(f"{edition}: {folder}")
         print(

@@ -11,18 +11,11 @@ import tensorflow as tf
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import keras_skin
-from keras_skin.export.contract import CONTRACT
+from keras_skin.export.contract import CONTRACT, EDITIONS
 from keras_skin.export.endpoints import Endpoints
 from keras_skin.registry import atomic_path
 
 MODEL_CARD = "model_card.md"
-EDITIONS = {
-    "float32": "SavedModel that computes in float32",
-    "bfloat16": "SavedModel that computes in bfloat16: less time where the processor has it",
-    "litert": "LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers; one image at a time",
-    "images": "SavedModel with numbers alone (no bytes, no texts), for converters such as OpenVINO's",
-}
-"""What a trained model can be exported as."""
 
 
 class Agreement(TypedDict, total=False):

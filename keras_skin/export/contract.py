@@ -1,4 +1,4 @@
-"""What clients may rely on from one version of an export to the next."""
+"""What there is to export, and what clients may rely on from one version to the next; nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import Any
 CONTRACT = 2
 """Number of the serving contract (see `export_model`), in every `model.json`. It is raised whenever the signatures of an
 unchanged model change. 1 called `mask_png_bytes` `mask_png`."""
+
+
+EDITIONS = {
+    "float32": "SavedModel that computes in float32",
+    "bfloat16": "SavedModel that computes in bfloat16: less time where the processor has it",
+    "litert": "LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers; one image at a time",
+    "images": "SavedModel with numbers alone (no bytes, no texts), for converters such as OpenVINO's",
+}
+"""What a trained model can be exported as."""
 
 
 def breaking_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_skin.evaluation.explanations import doubts
 from keras_skin.registry import UserError
-from keras_skin.workflow.patient import NO_BACKGROUND, doubts, metadata_explainer, what_is_seen
+from keras_skin.workflow.patient import NO_BACKGROUND, metadata_explainer, what_is_seen
 from keras_skin.workflow.prediction import ExportedModel
 from keras_skin.workflow.trained_model import Run, load_run
 

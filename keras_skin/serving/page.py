@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_skin.data import images
 from keras_skin.data.image_files import BadImage, decode, read_header
 from keras_skin.data.image_quality import quality_problems
 from keras_skin.data.metadata.encoder import LARGEST
@@ -20,9 +19,7 @@ from keras_skin.serving.attributions import Contributions, RunExtras
 from keras_skin.serving.limits import Refused, check_pixels
 from keras_skin.serving.rest import DEFAULT
 from keras_skin.serving.served import UPLOADS, Served
-from keras_skin.workflow.prediction import NO_LESION, ExportedModel
-
-_LONGEST = 640  # side of a picture
+from keras_skin.workflow.prediction import NO_LESION, ExportedModel, small_image
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ def look(served: Served, extras: RunExtras, name: str, contents: bytes, answers:
     outputs = {key: value[0] for key, value in served.run(DEFAULT, inputs).items()}
     if not outputs["valid"]:
         raise Refused(400, f"{_short(name)} cannot be used: {_reason(contents)}. Send a whole JPEG, PNG or BMP file.")
-    image = _small(contents)
+    image = small_image(contents)
     remarks, mask, share = quality_problems(image), None, None
     if "mask" in outputs:
         mask = outputs["mask"][..., 0]
@@ -224,14 +221,6 @@ def _place(down: float, right: float) -> str:
 def _drawn(image: np.ndarray, heat: np.ndarray | None, mask: np.ndarray | None) -> str:
     picture = overlay(image, heat, predicted_mask=mask, width=max(image.shape[1], 240))
     return "data:image/png;base64," + base64.b64encode(write_png(picture)).decode()
-
-
-def _small(contents: bytes) -> np.ndarray:
-    """The upright image, no side of it longer than `_LONGEST`."""
-    shape = images.image_shape(contents).numpy()
-    scale = min(1.0, _LONGEST / float(shape.max()))
-    size = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    return images.resize_image(images.decode_image(contents, size), size).numpy()
 
 
 def _reason(contents: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from keras_skin.data import images, readers, splits
 from keras_skin.data.preprocess import refuse_export
-from keras_skin.evaluation.explanations import red_lines
+from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
 from keras_skin.export.about import Agreement, write_about
 from keras_skin.export.agreement import measure_agreement
@@ -36,16 +36,16 @@ COMPARED = 32
 """Images that agreement is measured on."""
 
 
-def export_run(run: Run, editions: Iterable[str], validation: pd.DataFrame | None) -> dict[str, Path]:
-    """Writes the next version of editions of a trained model.
+def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
+    """Writes the next version of one edition of a trained model.
 
     Args:
         run: the finished run, its model in float32.
-        editions: of `EDITIONS`.
+        edition: one of `EDITIONS`.
         validation: rows of the validation part, on which agreement with the trained model is measured; None leaves that out.
 
     Returns:
-        The folder of each edition's version.
+        The version's folder.
 
     Raises:
         UserError: if the run's model cannot be exported, or not so.
@@ -56,33 +56,30 @@ def export_run(run: Run, editions: Iterable[str], validation: pd.DataFrame | Non
             "nothing to export. Train it with segmenter.run."
         )
     refuse_export(preprocessing(run.experiment))
-    told, extra = RunFolder(run.folder).read_json("run.json"), _extra(run)
-    written = {}
-    for edition in editions:
-        exact = edition != "bfloat16"
-        written[edition] = export_model(
-            run.model if exact else _in_bfloat16(run),
-            run.folder / FOLDERS[edition],
-            classes=run.classes,
-            image_size=run.experiment.image_size,
-            name=run.experiment.model.name,
-            preprocessing=preprocessing(run.experiment),
-            metadata=run.metadata,
-            segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
-            synthetic=bool(told.get("demo")),
-            extra=extra,
-            edition=edition,
-        )
-        if validation is not None:
-            _add_agreement(written[edition], edition, run, validation)
-    return written
+    exact = edition != "bfloat16"
+    version = export_model(
+        run.model if exact else _in_bfloat16(run),
+        run.folder / FOLDERS[edition],
+        classes=run.classes,
+        image_size=run.experiment.image_size,
+        name=run.experiment.model.name,
+        preprocessing=preprocessing(run.experiment),
+        metadata=run.metadata,
+        segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
+        synthetic=bool(RunFolder(run.folder).read_json("run.json").get("demo")),
+        extra=_extra(run),
+        edition=edition,
+    )
+    if validation is not None:
+        _add_agreement(version, edition, run, validation)
+    return version
 
 
-def export_finished(path: Path, editions: Iterable[str]) -> tuple[dict[str, Path], str]:
+def export_finished(path: Path, editions: Iterable[str]) -> Iterator[tuple[str, Path, str]]:
     """The same for the folder of a finished run.
 
-    Returns:
-        The folder of each edition's version, and why agreement was not measured, "" if it was.
+    Yields:
+        Each edition when it is written, its version's folder, and why agreement was not measured, "" if it was.
 
     Raises:
         UserError: if the folder is no finished run, or its model cannot be exported.
@@ -96,7 +93,10 @@ def export_finished(path: Path, editions: Iterable[str]) -> tuple[dict[str, Path
         validation = read_rows(run.experiment, data or None, _compared(parts[parts["split"] == "validation"]))
     except UserError as error:
         why = str(error)
-    return export_run(run, editions, validation), why
+    if validation is not None and validation.empty:
+        validation, why = None, f"no image of the run's validation part is left in {data}"
+    for edition in editions:
+        yield edition, export_run(run, edition, validation), why
 
 
 def _extra(run: Run) -> dict[str, Any]:
@@ -105,8 +105,7 @@ def _extra(run: Run) -> dict[str, Any]:
     parts = splits.read_splits(folder / "splits.csv")
     trained_on = parts[parts["split"] == "train"]["dataset"].value_counts()
     metrics = {split: values for split, values in run.metrics.items() if split != "explanations"}
-    warnings = [folder.read_json("run.json").get("warning", "")]
-    warnings += [line for layer, values in run.metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
+    warnings = [folder.read_json("run.json").get("warning", ""), *doubts(run.metrics)]
     measured = [
         {"part": split_label(row.split), "metric": row.label, "value": row.measured, "ci95": row.ci95, "n": row.n}
         for row in comparison_rows(None, metrics)

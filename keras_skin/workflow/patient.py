@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import pandas as pd
 from keras_skin.data import images
 from keras_skin.data.image_files import BadImage, check_image
 from keras_skin.data.metadata import MetadataEncoder
-from keras_skin.evaluation.explanations import red_lines
+from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.patient_page import PatientImage, PatientPage
 from keras_skin.evaluation.report import Picture
 from keras_skin.explain.attribution_files import write_waterfall
@@ -122,11 +121,6 @@ def metadata_explainer(run: Run) -> MetadataShap | None:
         background = [arrays[name] for name in arrays.files]
     columns, switches = run.metadata.field_of_columns, run.metadata.availability_columns
     return MetadataShap.from_head_inputs(run.model, background, columns, switches, run.experiment.train.seed)
-
-
-def doubts(metrics: Mapping[str, Any]) -> list[str]:
-    """What a run's own measurements (the content of its metrics.json) say against its explanations."""
-    return [line for layer, values in metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
 
 
 def _readable(files: Sequence[Path]) -> None:

@@ -17,8 +17,7 @@ from keras_skin.data.image_files import BadImage, check_image
 from keras_skin.data.image_quality import quality_problems
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
-from keras_skin.export.about import EDITIONS
-from keras_skin.export.contract import CONTRACT
+from keras_skin.export.contract import CONTRACT, EDITIONS
 from keras_skin.registry import UserError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -212,7 +211,7 @@ def predict_files(
         }
         outputs = {key: value.numpy() for key, value in model(image_bytes=tf.constant(contents), **given).items()}
         yield [
-            _row(model, picture, {key: value[row] for key, value in outputs.items()}, folder)
+            _row(model, picture, contents[row], {key: value[row] for key, value in outputs.items()}, folder)
             | {name: values[row] for name, values in texts.items()}
             for row, picture in enumerate(batch)
         ]
@@ -227,13 +226,20 @@ def columns(model: ExportedModel) -> list[str]:
     return names + (["lesion_share"] if "mask" in outputs else []) + list(model.fields)
 
 
-def _row(model: ExportedModel, picture: Picture, outputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def small_image(contents: bytes) -> np.ndarray:
+    """The upright image of a file's contents for people, (h, w, 3) float32 in 0..255, no side longer than 640."""
+    shape = images.image_shape(contents).numpy()
+    scale = min(1.0, _LONGEST / float(shape.max()))
+    size = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+    small: np.ndarray = images.resize_image(images.decode_image(contents, size), size).numpy()
+    return small
+
+
+def _row(model: ExportedModel, picture: Picture, contents: bytes, outputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"file": str(picture.file), "problem": ""}
     if not outputs["valid"]:
         return row | {"problem": _reason(picture.file)}
-    shape = images.image_shape(tf.io.read_file(str(picture.file))).numpy()
-    scale = min(1.0, _LONGEST / float(shape.max()))
-    image = images.load_image(str(picture.file), (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))).numpy()
+    image = small_image(contents)
     quality, caption = quality_problems(image), [picture.file.name]
     if "probabilities" in outputs:
         row["label"] = outputs["label"].decode()

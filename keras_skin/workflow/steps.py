@@ -269,6 +269,6 @@ def _export(
             continue
         log.info("Exporting: %s", edition)
         try:
-            export_run(run, [edition], None if dry_run else prepared.part("validation"))
+            export_run(run, edition, None if dry_run else prepared.part("validation"))
         except UserError as error:  # what was trained and measured is worth its report all the same
             log.warning("There is no export '%s': %s", edition, error)

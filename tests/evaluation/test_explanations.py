@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from keras_skin.evaluation.explanations import METRICS, explanation_rows, red_lines, summarise
+from keras_skin.evaluation.explanations import METRICS, doubts, explanation_rows, red_lines, summarise
 
 
 @pytest.fixture
@@ -76,6 +76,14 @@ def test_red_lines_say_what_failed_and_by_how_much():
     assert "too few images" in line
     (line,) = red_lines("cam_features", {**fine, "shuffled_correlation": metric(0.7, 0.6, 0.8)})
     assert "shuffled weights" in line
+
+
+def test_a_run_s_doubts_are_the_red_lines_of_all_its_layers():
+    bad = {"relevance_inside": metric(0.8, 0.7, 0.9), "relevance_inside_gain": metric(-0.1, -0.2, -0.05)}
+    layers = {"cam_features": bad, "decoder_1": bad}
+    assert doubts({"test": {}, "explanations": layers}) == [line for name in layers for line in red_lines(name, bad)]
+    assert len(doubts({"explanations": layers})) == 2
+    assert doubts({"test": {}}) == []
 
 
 def test_shap_values_that_do_not_add_up_are_called_so():

@@ -3,14 +3,17 @@
 import json
 import shutil
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from keras_skin.experiment import load_experiment
-from keras_skin.export.__main__ import KNOWN, main
-from keras_skin.export.about import EDITIONS
+from keras_skin.experiment.fields import ExportSettings
+from keras_skin.export.__main__ import main
+from keras_skin.export.contract import EDITIONS
+from keras_skin.export.saved_model import WRITERS
 from keras_skin.registry import UserError
-from keras_skin.workflow import load_run, steps
+from keras_skin.workflow import exporting, load_run, steps
 from keras_skin.workflow.exporting import FOLDERS, export_finished
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prediction import open_exported
@@ -22,8 +25,9 @@ def run(tiny_run, tmp_path_factory):
     return shutil.copytree(tiny_run, tmp_path_factory.mktemp("copy") / "run")
 
 
-def test_the_command_knows_every_edition():
-    assert set(KNOWN) == set(EDITIONS) == set(FOLDERS)
+def test_every_edition_has_a_writer_a_folder_and_a_place_in_experiments():
+    (choices,) = get_args(ExportSettings.model_fields["editions"].annotation)
+    assert set(EDITIONS) == set(WRITERS) == set(FOLDERS) == set(get_args(choices))
 
 
 def test_the_run_tells_its_card_what_was_measured(run):
@@ -54,9 +58,7 @@ def test_further_editions_are_written_and_measured(run, capsys):
 
 
 def test_a_new_version_stands_beside_the_old_one(run):
-    written, why = export_finished(run, ["float32"])
-    assert written == {"float32": run / "saved_model" / "2"}
-    assert why == ""
+    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", "")]
     assert open_exported(run).folder == run / "saved_model" / "2"
 
 
@@ -68,6 +70,14 @@ def test_without_the_data_agreement_is_not_measured_and_that_is_said(run, capsys
         (run / "moved").rename(run / "demo_data")
     assert "agreement not measured: " in capsys.readouterr().out
     assert "Against the trained model" not in (run / "saved_model_images" / "1" / "model_card.md").read_text()
+
+
+def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
+    monkeypatch.setattr(exporting, "read_rows", lambda experiment, data, wanted: wanted[:0])
+    monkeypatch.setattr(exporting, "export_run", lambda run, edition, validation: (edition, validation))
+    ((edition, written, why),) = exporting.export_finished(run, ["litert"])
+    assert (edition, written) == ("litert", ("litert", None))
+    assert why.startswith("no image of the run's validation part is left in ")
 
 
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
@@ -93,8 +103,8 @@ def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
 def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, monkeypatch, caplog):
     asked = []
 
-    def refuse(finished, editions, validation):
-        asked.extend(editions)
+    def refuse(finished, edition, validation):
+        asked.append(edition)
         raise UserError("LiteRT cannot run this model.")
 
     monkeypatch.setattr(steps, "export_run", refuse)
