@@ -27,7 +27,7 @@ def list_models() -> list[str]:
 
 def list_datasets() -> list[str]:
     """Names of the data sets that can be read; imports neither Keras nor TensorFlow."""
-    from keras_skin.data import readers
+    from keras_skin.data.datasets import readers
 
     return readers.names()
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from keras_skin.data.cache_folder import CacheFolder, Entry, age, gib
+from keras_skin.data.images.cache_folder import CacheFolder, Entry, age, gib
 from keras_skin.registry import UserError
 
 

@@ -17,7 +17,7 @@ from keras_skin.console import exit_code, quiet_import
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_skin.data.originals import Originals
+    from keras_skin.data.datasets.originals import Originals
     from keras_skin.evaluation.comparison_figures import LoadOriginal
     from keras_skin.evaluation.measured_run import MeasuredRun
 
@@ -102,7 +102,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
-    from keras_skin.data.originals import find_originals
+    from keras_skin.data.datasets.originals import find_originals
 
     wanted = run.predictions[["dataset", "image_id"]].itertuples(index=False, name=None)
     return find_originals(run.experiment, wanted, run.data_dir if run.synthetic else data_dir or run.data_dir)
@@ -112,9 +112,9 @@ def _loader(originals: Originals) -> LoadOriginal:
     def load(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray]:
 
         with quiet_import():  # only here: without outlines the command needs no TensorFlow
-            from keras_skin.data import images
+            from keras_skin.data.images.load import load_image, load_mask
         image, mask = originals.files[dataset, image_id]
-        return images.load_image(image).numpy().astype("uint8"), images.load_mask(mask).numpy()[..., 0] > 0.5
+        return load_image(image).numpy().astype("uint8"), load_mask(mask).numpy()[..., 0] > 0.5
 
     return load
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pandas as pd
 
+from keras_skin.data.datasets.readers import ham10000
 from keras_skin.data.metadata import fit_metadata
-from keras_skin.data.readers import ham10000
 from keras_skin.experiment import load_experiment
 from keras_skin.explain.callback import SHAP_BACKGROUND
 from keras_skin.explain.shap_values import MetadataShap

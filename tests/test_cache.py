@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_skin.cache import main
-from keras_skin.data.cache_folder import CacheFolder
+from keras_skin.data.images.cache_folder import CacheFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keras_skin.check import main
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 
 ROOT = Path(__file__).resolve().parent.parent
 

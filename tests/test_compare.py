@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_skin.compare import main
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 from keras_skin.run import main as run
 from tests.evaluation.run_folders import images, write_run
 from tests.tiny_run import TINY, arguments

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from keras_skin.data.images import load_image
+from keras_skin.data.images.load import load_image
 from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.run import main
 from keras_skin.workflow import load_run

@@ -104,14 +104,14 @@ def test_a_finished_run_is_not_resumed(tiny_run, capsys):
 
 def test_loaded_run_predicts_what_the_run_wrote(tiny_run):
     import keras_skin
-    from keras_skin.data import images
+    from keras_skin.data.images.load import load_image
 
     run = keras_skin.load_run(tiny_run)
     assert run.classes == ("benign", "malignant")
     splits = pd.read_csv(tiny_run / "splits.csv", dtype=str)
     row = splits[splits["split"] == "test"].iloc[0]
     (path,) = (tiny_run / "demo_data" / row["dataset"]).rglob(f"{row['image_id']}.bmp")
-    logits = run.model({"image": images.load_image(str(path), (32, 64))[None]})["label"][0]
+    logits = run.model({"image": load_image(str(path), (32, 64))[None]})["label"][0]
     written = pd.read_csv(tiny_run / "predictions.csv").set_index("image_id").loc[row["image_id"]]
     odds = float(np.exp(logits[1] - logits[0]))
     assert odds / (1 + odds) == pytest.approx(written["probability_malignant"], abs=1e-5)

@@ -18,7 +18,7 @@ import cv2
 import keras
 import numpy as np
 
-from keras_skin.data.synthetic_classes import draw_diagnosis
+from keras_skin.data.datasets.stand_ins.looks import draw_diagnosis
 from keras_skin.explain import measures
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.explain.grad_cam import GradCAM

@@ -15,8 +15,8 @@ from keras_skin.checking.findings import SEVERITIES, Finding
 from keras_skin.checking.places import Place
 from keras_skin.checking.scan import PROPERTIES, scan
 from keras_skin.checking.shortcuts import Shortcut, shortcut
-from keras_skin.data.fingerprints import fingerprints
-from keras_skin.data.records import Records, read_dataset
+from keras_skin.data.datasets.records import Records, read_dataset
+from keras_skin.data.splits.fingerprints import fingerprints
 from keras_skin.registry import UserError
 
 CLINICAL, NEVER, FILE = "clinical metadata", "fields that are never inputs", "file properties"

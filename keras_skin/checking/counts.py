@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from keras_skin.checking.findings import Finding, counted, rows_of
-from keras_skin.data.records import Records
+from keras_skin.data.datasets.records import Records
 
 UNKNOWN = ("unk", "unknown")
 ORDER = ("", "train", "validation", "test")

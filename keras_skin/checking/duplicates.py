@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.checking.findings import Finding, Item, Severity, counted
-from keras_skin.data.fingerprints import same_pictures
-from keras_skin.data.records import Records, bare_id
+from keras_skin.data.datasets.records import Records, bare_id
+from keras_skin.data.splits.fingerprints import same_pictures
 
 _SIDES = ("image_id", "image", "label", "split", "group_id")
 
@@ -20,7 +20,7 @@ def pairs_within(table: pd.DataFrame, prints: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: of `Records`.
-        prints: a row for each of its rows, with the columns of `keras_skin.data.fingerprints.fingerprints`.
+        prints: a row for each of its rows, with the columns of `keras_skin.data.splits.fingerprints.fingerprints`.
 
     Returns:
         Columns `a_*` and `b_*` (image_id, image, label, split, group_id), `same_id`, `same_file`, `distance` (bits in which the

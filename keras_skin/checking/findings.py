@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from keras_skin.checking.masks import SPECK
-from keras_skin.data.records import Records
+from keras_skin.data.datasets.records import Records
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

@@ -81,7 +81,7 @@ class MaskFacts:
 
 
 def foreground(pixels: np.ndarray, from_bmp: bool) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1, by the rule of `keras_skin.data.images.decode_mask`.
+    """(H, W) uint8 of 0 and 1, by the rule of `keras_skin.data.images.decode.decode_mask`.
 
     Args:
         pixels: (H, W) or (H, W, C), as the file stores them, 8 or 16 bits.

@@ -15,7 +15,7 @@ from keras_skin.checking.audit import Check
 from keras_skin.checking.findings import Finding, Item, counted
 from keras_skin.checking.masks import foreground
 from keras_skin.checking.text import describe, verdict
-from keras_skin.data.image_files import BadImage, decode, read_file
+from keras_skin.data.images.files import BadImage, decode, read_file
 from keras_skin.registry import atomic_path
 
 PICTURED, NAMED = 12, 36

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_skin.data import readers
-from keras_skin.data.records import locate
+from keras_skin.data.datasets import readers
+from keras_skin.data.datasets.records import locate
 from keras_skin.registry import Entry, UserError, did_you_mean
 
 

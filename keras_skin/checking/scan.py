@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.checking.masks import MaskFacts, measure
-from keras_skin.data.fingerprints import perceptual_hash
-from keras_skin.data.image_files import BadImage, ImageHeader, decode, read_file, require_rgb, require_size_of
+from keras_skin.data.images.files import BadImage, ImageHeader, decode, read_file, require_rgb, require_size_of
+from keras_skin.data.splits.fingerprints import perceptual_hash
 
 DARK = 40
 """Grey levels below it count as the black of a dermatoscope's rim."""
@@ -37,7 +37,7 @@ _REDUCED = {
 class FileFacts:
     """What was found in one image file; columns of `scan`. `image_problem` and `mask_problem` are "" where all is well.
 
-    `sha256`, `phash`, `detail` and `thumbnail` are as in `keras_skin.data.fingerprints`; `dark_corners` is the share of dark
+    `sha256`, `phash`, `detail` and `thumbnail` are as in `splits.fingerprints`; `dark_corners` is the share of dark
     pixels in triangles in the four corners, `border_*` the mean colour (0..255) of the outermost pixels.
     """
 

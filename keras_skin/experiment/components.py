@@ -13,12 +13,12 @@ FROM_DATA = ("metadata_width", "metadata_fields", "class_counts")
 
 REGISTRIES = {
     "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", *FROM_DATA)),
-    "data set": (Registry("data set", "keras_skin.data.readers"), ("folder",)),
+    "data set": (Registry("data set", "keras_skin.data.datasets.readers"), ("folder",)),
     "loss": (Registry("loss", "keras_skin.losses"), ("class_weights", "reduction", "name", "dtype")),
-    "augmentation": (Registry("augmentation", "keras_skin.data.augment"), ()),
-    "batch augmentation": (Registry("batch augmentation", "keras_skin.data.batch_augment"), ()),
-    "balancing": (Registry("balancing", "keras_skin.data.balance"), ("labels", "seed")),
-    "preprocessing": (Registry("preprocessing", "keras_skin.data.preprocess"), ()),
+    "augmentation": (Registry("augmentation", "keras_skin.data.pipeline.augment"), ()),
+    "batch augmentation": (Registry("batch augmentation", "keras_skin.data.pipeline.batch_augment"), ()),
+    "balancing": (Registry("balancing", "keras_skin.data.pipeline.balance"), ("labels", "seed")),
+    "preprocessing": (Registry("preprocessing", "keras_skin.data.images.preprocess"), ()),
 }
 """For each kind of component its registry, and the arguments that the program itself passes."""
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from keras_skin.data.images import decode_or_blank, image_shape, resize_image, resize_mask
+from keras_skin.data.images.decode import image_shape
+from keras_skin.data.images.load import decode_or_blank, resize_image, resize_mask
 from keras_skin.explain.grad_cam import FEATURES, GradCAM, feature_layers
 
 SERVED = ("label", "mask", "embedding")

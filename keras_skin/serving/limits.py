@@ -8,7 +8,7 @@ import tensorflow as tf
 from starlette.requests import Request
 from starlette.types import Message
 
-from keras_skin.data import images
+from keras_skin.data.images.decode import image_shape
 
 MAX_UPLOAD = 20 * 2**20
 """Bytes of an image file on the page; a dermoscopic original has 1 to 8 million."""
@@ -29,7 +29,7 @@ _DISCARDED = 8  # how many times its limit of a body that is too long is read an
 
 _ENDS = tuple(bytes([code]) for code in (*range(0xC0, 0xD0), 0xD9, 0xDA) if code not in (0xC4, 0xC8, 0xCC))
 
-_shape = tf.function(images.image_shape, input_signature=[tf.TensorSpec((), tf.string)])
+_shape = tf.function(image_shape, input_signature=[tf.TensorSpec((), tf.string)])
 
 
 class Refused(Exception):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_skin.data.image_files import BadImage, decode, read_header
-from keras_skin.data.image_quality import quality_problems
+from keras_skin.data.images.files import BadImage, decode, read_header
+from keras_skin.data.images.quality import quality_problems
 from keras_skin.data.metadata.encoder import LARGEST
 from keras_skin.explain.grad_cam import NO_EVIDENCE, normalise
 from keras_skin.explain.overlay import overlay, write_png

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
+from keras_skin.data.datasets.records import Records
 from keras_skin.data.metadata import MetadataEncoder, fit_metadata
-from keras_skin.data.records import Records
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
 

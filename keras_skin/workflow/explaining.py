@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from keras_skin.data import images
+from keras_skin.data.images.load import load_mask
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback
 from keras_skin.explain.samples import ExplainSample, stratified_sample
@@ -70,7 +70,7 @@ def _samples(experiment: Experiment, model: keras.Model, prepared: PreparedData,
             row["image_id"],
             seen,
             prepared.classes.index(row["label"]) if row["label"] else None,
-            images.load_mask(row["mask"], size).numpy()[..., 0] > 0.5 if row["mask"] else None,
+            load_mask(row["mask"], size).numpy()[..., 0] > 0.5 if row["mask"] else None,
             metadata={name: str(row[name]) for name in fields} or None,
             group=row["group_id"],
         )

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from keras_skin.data import images, readers, splits
-from keras_skin.data.preprocess import refuse_export
+from keras_skin.data.datasets import readers
+from keras_skin.data.images.load import load_image
+from keras_skin.data.images.preprocess import refuse_export
+from keras_skin.data.splits import splits
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
 from keras_skin.export.about import Agreement, write_about
@@ -148,7 +150,7 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
         run.metadata,
         _segmenter(run.segmenter, exact=True) if run.segmenter else None,
     )
-    inputs = {"image": np.stack([images.load_image(path, run.experiment.image_size).numpy() for path in chosen["image"]])}
+    inputs = {"image": np.stack([load_image(path, run.experiment.image_size).numpy() for path in chosen["image"]])}
     if run.metadata is not None:
         inputs["metadata"] = run.metadata.transform(chosen)
     agreement = measure_agreement(endpoints, folder, edition, inputs)

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data import images, pipeline
-from keras_skin.data.cache_folder import cache_path
-from keras_skin.data.fingerprints import fingerprints
+from keras_skin.data.images.cache_folder import cache_path
+from keras_skin.data.images.load import load_image, load_mask
+from keras_skin.data.pipeline import batches
+from keras_skin.data.splits.fingerprints import fingerprints
 from keras_skin.experiment import Experiment
 from keras_skin.explain.attention import attention_sheet, has_attention
 from keras_skin.explain.map_files import Sheet
@@ -88,7 +89,7 @@ def predicted_lesions(segmenter: Run, files: Sequence[str], folder: Path) -> lis
         log.info("Segmenting %d images", len(missing))
         table = pd.DataFrame({"image_id": list(missing.values()), "image": list(missing.values()), "mask": "", "label": ""})
         size, operations = segmenter.experiment.image_size, preprocessing(segmenter.experiment)
-        data = pipeline.evaluation_data(table, (), size, ["image"], [], _BATCH, preprocessing=operations)
+        data = batches.evaluation_data(table, (), size, ["image"], [], _BATCH, preprocessing=operations)
         waiting, predict = iter(missing), lesion_masks(segmenter.model)
         for inputs, _ in data:
             for mask in predict(inputs["image"]).numpy():
@@ -112,10 +113,10 @@ def describe_lesions(table: pd.DataFrame) -> list[str]:
     areas: list[float] = []
     overlaps: list[float] = []
     for lesion, mask in zip(table["lesion"], table["mask"], strict=True):
-        found = images.load_mask(lesion).numpy()
+        found = load_mask(lesion).numpy()
         areas.append(float(found.mean()))
         if mask and len(overlaps) < 500:
-            truth = images.load_mask(mask, found.shape[:2]).numpy()
+            truth = load_mask(mask, found.shape[:2]).numpy()
             overlaps.append(2 * float((truth * found).sum()) / max(float(truth.sum() + found.sum()), 1.0))
     empty = [name for name, area in zip(table["image_id"], areas, strict=True) if area == 0]
     notes = [f"Segmenter: the lesion covers {np.median(areas):.0%} of an image (median of {len(areas)})."]
@@ -140,12 +141,12 @@ def lesion_sheet(table: pd.DataFrame, path: Path, size: tuple[int, int], synthet
         synthetic: whether the sheet says SYNTHETIC.
         images_shown: at most so many, evenly spread over the areas of the lesions.
     """
-    areas = np.array([float(images.load_mask(lesion).numpy().mean()) for lesion in table["lesion"]])
+    areas = np.array([float(load_mask(lesion).numpy().mean()) for lesion in table["lesion"]])
     places = np.unique(np.linspace(0, len(table) - 1, min(images_shown, len(table))).round().astype(int))
     tiles = []
     for row in np.argsort(areas, kind="stable")[places]:
-        image = images.load_image(table["image"].iloc[row], size).numpy()
-        mask = images.load_mask(table["lesion"].iloc[row], size).numpy()
+        image = load_image(table["image"].iloc[row], size).numpy()
+        mask = load_mask(table["lesion"].iloc[row], size).numpy()
         name = str(table["image_id"].iloc[row])
         share = f"lesion: {areas[row]:.0%} of the image" if areas[row] else "no lesion found"
         tiles += [

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_skin.data import images
-from keras_skin.data.image_files import BadImage, check_image
+from keras_skin.data.images.decode import decode_image
+from keras_skin.data.images.files import BadImage, check_image
+from keras_skin.data.images.load import resize_image, resize_mask
 from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.patient_page import PatientImage, PatientPage
@@ -53,7 +54,7 @@ def explain_patient(
     contents = [path.read_bytes() for path in files]
     seen = [what_is_seen(run, content, metadata) for content in contents]
     samples = [
-        ExplainSample(path.stem, inputs, image=images.decode_image(content).numpy(), metadata=metadata)
+        ExplainSample(path.stem, inputs, image=decode_image(content).numpy(), metadata=metadata)
         for path, content, (inputs, _) in zip(files, contents, seen, strict=True)
     ]
     predictions = predict(run.model, stack_inputs(samples))
@@ -105,7 +106,7 @@ def what_is_seen(
     inputs = {"image": image}
     if "segmented_image" in run.model.input:
         lesion = _lesion(run, contents)
-        inputs["segmented_image"] = image * images.resize_mask(lesion, run.experiment.image_size).numpy()
+        inputs["segmented_image"] = image * resize_mask(lesion, run.experiment.image_size).numpy()
     if run.metadata is not None and metadata is not None:
         inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
     return {name: inputs[name] for name in run.model.input}, lesion
@@ -171,7 +172,7 @@ def _lesion(run: Run, contents: bytes) -> np.ndarray:
 
 
 def _preprocessed(run: Run, contents: bytes) -> np.ndarray:
-    image = images.resize_image(images.decode_image(contents, run.experiment.image_size), run.experiment.image_size)
+    image = resize_image(decode_image(contents, run.experiment.image_size), run.experiment.image_size)
     for function in preprocessing(run.experiment):
         image = function(image)
     return image.numpy()

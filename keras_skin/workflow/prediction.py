@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data import images
-from keras_skin.data.image_files import BadImage, check_image
-from keras_skin.data.image_quality import quality_problems
+from keras_skin.data.images.decode import decode_image, image_shape
+from keras_skin.data.images.files import BadImage, check_image
+from keras_skin.data.images.load import resize_image
+from keras_skin.data.images.quality import quality_problems
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
 from keras_skin.export.contract import CONTRACT, EDITIONS
@@ -228,10 +229,10 @@ def columns(model: ExportedModel) -> list[str]:
 
 def small_image(contents: bytes) -> np.ndarray:
     """The upright image of a file's contents for people, (h, w, 3) float32 in 0..255, no side longer than 640."""
-    shape = images.image_shape(contents).numpy()
+    shape = image_shape(contents).numpy()
     scale = min(1.0, _LONGEST / float(shape.max()))
     size = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    small: np.ndarray = images.resize_image(images.decode_image(contents, size), size).numpy()
+    small: np.ndarray = resize_image(decode_image(contents, size), size).numpy()
     return small
 
 

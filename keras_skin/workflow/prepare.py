@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_skin.data import readers
-from keras_skin.data.leaks import guard, unite
+from keras_skin.data.datasets import readers
+from keras_skin.data.datasets.records import MissingData, Records, read_dataset
 from keras_skin.data.metadata import MetadataEncoder
-from keras_skin.data.overlap import add_training, without_fitted
-from keras_skin.data.records import MissingData, Records, read_dataset
-from keras_skin.data.splits import make_splits, straddling_groups
+from keras_skin.data.splits.leaks import guard, unite
+from keras_skin.data.splits.overlap import add_training, without_fitted
+from keras_skin.data.splits.splits import make_splits, straddling_groups
 from keras_skin.experiment import DatasetSettings, Experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow.clinical import complete_cases, fit_encoder

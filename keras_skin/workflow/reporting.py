@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from keras_skin.data import images
+from keras_skin.data.images.load import load_image, load_mask
 from keras_skin.evaluation import figures
 from keras_skin.evaluation.balance_figure import class_balance
 from keras_skin.evaluation.curriculum_figure import curriculum_figure
@@ -199,7 +199,7 @@ def _examples(folder: RunFolder, prepared: PreparedData, split: str, evaluation:
     sheet = examples_figure(
         evaluation.predictions,
         evaluation.classes,
-        lambda image_id: images.load_image(paths[image_id]).numpy().astype(np.uint8),
+        lambda image_id: load_image(paths[image_id]).numpy().astype(np.uint8),
         folder / "figures" / f"{_stem(split)}_examples.png",
         title=f"Right and wrong, the surest of each true class in turn, {split}",
         synthetic=synthetic,
@@ -211,9 +211,9 @@ def _loader(paths: pd.DataFrame, masks: Path) -> figures.LoadImage:
     """Image, true and predicted mask of an id, all at the original size."""
 
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        image = images.load_image(paths.loc[image_id, "image"]).numpy().astype(np.uint8)
-        truth = images.load_mask(paths.loc[image_id, "mask"]).numpy()[..., 0] > 0.5
-        predicted = images.load_mask(str(masks / f"{image_id}.png")).numpy()[..., 0] > 0.5
+        image = load_image(paths.loc[image_id, "image"]).numpy().astype(np.uint8)
+        truth = load_mask(paths.loc[image_id, "mask"]).numpy()[..., 0] > 0.5
+        predicted = load_mask(str(masks / f"{image_id}.png")).numpy()[..., 0] > 0.5
         return image, truth, predicted
 
     return load

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data import splits
-from keras_skin.data.leaks import FITTED
+from keras_skin.data.splits import splits
+from keras_skin.data.splits.leaks import FITTED
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError, atomic_path
 from keras_skin.training.fit import BEST_WEIGHTS

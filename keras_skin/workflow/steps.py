@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data import images, splits
+from keras_skin.data.images import load
+from keras_skin.data.images.preprocess import refuse_export
 from keras_skin.data.metadata import MetadataEncoder
-from keras_skin.data.preprocess import refuse_export
+from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
 from keras_skin.experiment import Experiment
@@ -115,7 +116,7 @@ def execute(
 
 def load_mask(path: str) -> np.ndarray:
     """A mask file at its own size, (H, W) bool."""
-    return images.load_mask(path).numpy()[..., 0] > 0.5
+    return load.load_mask(path).numpy()[..., 0] > 0.5
 
 
 def _segmenter(folder: RunFolder, experiment: Experiment) -> Run | None:
@@ -226,8 +227,8 @@ def _latency(
     masks = lesion_masks(segmenter.model)
 
     def chained(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        mask = masks(images.resize_image(given["image"], segmenter.experiment.image_size))
-        made = {**given, "segmented_image": given["image"] * images.resize_mask(mask, experiment.image_size)}
+        mask = masks(load.resize_image(given["image"], segmenter.experiment.image_size))
+        made = {**given, "segmented_image": given["image"] * load.resize_mask(mask, experiment.image_size)}
         return predict({key: made[key] for key in inputs})
 
     given = {key: value for key, value in inputs.items() if key != "segmented_image"}

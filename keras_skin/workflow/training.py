@@ -11,9 +11,10 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data import augment, balance, batch_augment, pipeline, preprocess
-from keras_skin.data.balance.curriculum import Curriculum, CurriculumDraw, curriculum_tables
-from keras_skin.data.thumbnails import thumbnail_features
+from keras_skin.data.images import preprocess
+from keras_skin.data.images.thumbnails import thumbnail_features
+from keras_skin.data.pipeline import augment, balance, batch_augment, batches
+from keras_skin.data.pipeline.balance.curriculum import Curriculum, CurriculumDraw, curriculum_tables
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback
 from keras_skin.registry import UserError
@@ -58,7 +59,7 @@ def train(
     settings, images = experiment.train, prepared.part("train")
     sampler = _sampler(experiment, images)
     batch = experiment.batch_augmentation
-    data = pipeline.training_data(
+    data = batches.training_data(
         images,
         prepared.classes,
         experiment.image_size,
@@ -117,10 +118,10 @@ def train(
 
 
 def evaluation_batches(
-    experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame, cache: pipeline.Cache = "none"
+    experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame, cache: batches.Cache = "none"
 ) -> tf.data.Dataset:
     """Batches of rows of `prepared` in their order, unchanged."""
-    return pipeline.evaluation_data(
+    return batches.evaluation_data(
         table,
         prepared.classes,
         experiment.image_size,

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from keras_skin.checking.places import resolve
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 
 
 @pytest.fixture(scope="session")

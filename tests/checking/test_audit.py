@@ -9,7 +9,7 @@ import pytest
 from keras_skin.checking import audit
 from keras_skin.checking.audit import check_dataset
 from keras_skin.checking.places import resolve, siblings
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 
 
 def test_a_good_data_set_passes_and_what_it_shares_is_a_warning(drawn, place):

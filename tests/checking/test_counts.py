@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from keras_skin.checking import counts
-from keras_skin.data import readers
-from keras_skin.data.records import make_records
+from keras_skin.data.datasets import readers
+from keras_skin.data.datasets.records import make_records
 
 PUBLISHED = {"images": {"train": 4, "test": 2}, "classes": {"train": {"benign": 3, "malignant": 1}}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from keras_skin.checking import duplicates
 from keras_skin.checking.scan import scan
-from keras_skin.data.records import read_dataset
+from keras_skin.data.datasets.records import read_dataset
 
 
 def frame(rows):

@@ -7,7 +7,7 @@ import pytest
 
 from keras_skin.checking import findings
 from keras_skin.checking.scan import scan
-from keras_skin.data.records import read_dataset
+from keras_skin.data.datasets.records import read_dataset
 
 IMAGES, MASKS = "ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth"
 

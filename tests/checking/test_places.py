@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from keras_skin.checking.places import resolve, siblings
-from keras_skin.data.records import MissingData
+from keras_skin.data.datasets.records import MissingData
 from keras_skin.registry import UserError
 
 

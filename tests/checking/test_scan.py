@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_skin.checking.scan import scan
-from keras_skin.data.fingerprints import fingerprints
-from keras_skin.data.records import check_files, read_dataset
+from keras_skin.data.datasets.records import check_files, read_dataset
+from keras_skin.data.splits.fingerprints import fingerprints
 
 
 @pytest.fixture

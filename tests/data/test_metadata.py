@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 from keras_skin.data.metadata import MetadataEncoder, fit_metadata, imputer
 from keras_skin.registry import UserError
 

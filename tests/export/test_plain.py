@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_skin.data import preprocess
+from keras_skin.data.images import preprocess
 from keras_skin.export.agreement import measure_agreement
 from keras_skin.export.endpoints import Endpoints
 from keras_skin.export.saved_model import export_model

@@ -16,7 +16,8 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_skin
-from keras_skin.data.images import decode_image, resize_image, resize_mask
+from keras_skin.data.images.decode import decode_image
+from keras_skin.data.images.load import resize_image, resize_mask
 from keras_skin.explain.grad_cam import GradCAM
 from keras_skin.export import endpoints
 from keras_skin.export.endpoints import Segmenter

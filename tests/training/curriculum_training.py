@@ -16,7 +16,7 @@ import numpy as np
 import small_training as small
 import tensorflow as tf
 
-from keras_skin.data.balance.curriculum import Curriculum
+from keras_skin.data.pipeline.balance.curriculum import Curriculum
 from keras_skin.training.sample_losses import SampleLossFeedback
 
 LABELS = np.array(["nevus"] * 12 + ["melanoma"] * 6)

@@ -67,7 +67,7 @@ def test_flags_are_read_as_linux_writes_them(tmp_path):
 
 def test_a_deterministic_training_has_every_augmentation():
     code = (
-        "from keras_skin.data import batch_augment\n"
+        "from keras_skin.data.pipeline import batch_augment\n"
         "from keras_skin.training.precision import set_determinism\n"
         "set_determinism(3, deterministic=True)\n"
         "set_determinism(4, deterministic=True)\n"

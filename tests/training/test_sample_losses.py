@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_skin.data.balance.curriculum import Curriculum
+from keras_skin.data.pipeline.balance.curriculum import Curriculum
 from keras_skin.losses.categorical_crossentropy import CategoricalCrossentropy
 from keras_skin.training.compile import compile_model
 from keras_skin.training.fit import fit

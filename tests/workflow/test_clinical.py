@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_skin import models
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 from keras_skin.experiment import load_experiment
 from keras_skin.explain.__main__ import main as explain
 from keras_skin.registry import UserError

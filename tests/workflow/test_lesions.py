@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_skin.data import images
+from keras_skin.data.images.load import load_image
 from keras_skin.workflow import lesions
 from keras_skin.workflow.segmenter import open_segmenter
 
@@ -30,7 +30,7 @@ def test_masks_are_predicted_once_and_known_by_content(opened, table, tmp_path, 
     found = lesions.predicted_lesions(opened, table["image"].tolist(), tmp_path)
     size = opened.experiment.image_size
     for image, file in zip(table["image"], found, strict=True):
-        logits = opened.model({"image": images.load_image(image, size)[None]}, training=False)["mask"]
+        logits = opened.model({"image": load_image(image, size)[None]}, training=False)["mask"]
         np.testing.assert_array_equal(cv2.imread(file, cv2.IMREAD_UNCHANGED) == 255, np.asarray(logits)[0, ..., 0] > 0)
     copy = tmp_path / "copy_of_the_first.jpg"
     shutil.copyfile(table["image"][0], copy)

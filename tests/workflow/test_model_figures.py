@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 from keras_skin.evaluation.super_resolution import psnr
 from keras_skin.experiment import load_experiment
 from keras_skin.workflow import model_figures as module

@@ -5,9 +5,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from keras_skin.data import readers
-from keras_skin.data.records import MissingData
-from keras_skin.data.splits import straddling_groups
+from keras_skin.data.datasets import readers
+from keras_skin.data.datasets.records import MissingData
+from keras_skin.data.splits.splits import straddling_groups
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow.prepare import describe, prepare_data, render_demo, shorten

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from keras_skin import models
-from keras_skin.data import readers
+from keras_skin.data.datasets import readers
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow import start

@@ -1,0 +1,1 @@
+"""Data sets as people download them, each read into one table of records."""

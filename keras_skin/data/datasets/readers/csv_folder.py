@@ -1,0 +1,172 @@
+"""Images of one's own: a folder of images and a table with a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.tables import find_file, find_folder, index_files
+from keras_skin.registry import UserError
+
+METADATA = {"age": "numeric", "sex": "categorical", "localization": "categorical"}
+TABLE = "metadata.csv"
+TREE = """
+csv_folder/             (or any folder, named as the data set's "folder")
+  images/               mole_0001.jpg ... (JPEG, PNG or BMP, searched through all folders)
+  masks/                mole_0001.png ... (optional, of the images' sizes: the lesion is white)
+  metadata.csv          image_id,label, and as far as they are known patient_id,lesion_id,mask,split,age,sex,localization
+"""
+COUNTS = {"benign": 40, "malignant": 24}
+_LOOKS = {"benign": "NV", "malignant": "MEL"}
+_OPTIONAL = ("patient_id", "lesion_id", "mask", "split", *METADATA)
+_SUFFIX = r"\.(jpe?g|png|bmp)$"
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the folder has `images/` and a `metadata.csv` other than that of PAD-UFES-20, whose ids stand in `img_id`."""
+    table = find_file([folder], TABLE)
+    if table is None or find_folder(folder, "images") is None:
+        return False
+    with table.open("rb") as stream:
+        return b"img_id" not in stream.readline(10_000)
+
+
+def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
+    """Draws a small stand-in with masks and all clinical fields.
+
+    Args:
+        folder: a new folder.
+        seed: decides all pictures and metadata.
+        counts: number of images of each class.
+        size: (height, width).
+    """
+    from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
+
+    drawn = {_LOOKS[label]: count for label, count in drawing.counts_or_default(counts, COUNTS).items()}
+    cases = clinical.rows_of("ham10000", seed, drawn, dict.fromkeys(drawn, 0), None)  # cases such as HAM10000 has
+    names = pd.Series([f"mole_{number:04d}" for number in range(1, len(cases) + 1)], dtype=str)
+    diagnoses = cases["dx"].str.upper()
+    rows = pd.DataFrame(
+        {
+            "image_id": names,
+            "patient_id": cases["lesion_id"].str.replace("HAM_", "P"),
+            "mask": names + ".png",
+            **{name: cases[name].replace("unknown", "") for name in METADATA},
+            "label": diagnoses.map({look: label for label, look in _LOOKS.items()}),
+        }
+    )
+    with drawing.new_folder(folder, "a folder of one's own images", seed) as root:
+        files, masks = "images/" + names + ".jpg", "masks/" + rows["mask"]
+        looks.draw_all(seed, cases["lesion_id"], diagnoses, size, root, files, masks)
+        clinical.write(rows, root / TABLE)
+
+
+@register(
+    "csv_folder",
+    title="a folder of images with a table",
+    folders=("csv_folder",),
+    classes=("benign", "malignant"),
+    tree=TREE,
+    obtain="these are images of your own: put them into one folder as shown above",
+    terms="yours",
+    render=render,
+    recognises=recognises,
+    metadata=METADATA,
+    published={},
+)
+def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
+    """Reads images of one's own; the classes are what stands in the column `label`.
+
+    `image_id` is the image's file name, with or without its extension; `label` a class, or nothing; `mask` the name of a file in
+    masks/, or nothing. `group_id` is `patient_id`, else `lesion_id`, else the image: with neither, pictures of one patient can
+    come to lie on both sides of a split, which a note says. `split` (`train`, `validation`, `test`) is an official split where
+    every row has one. `age` is in years, `sex` and `localization` are any words; nothing, or `unknown`, is not known. Other
+    columns are passed over.
+
+    Args:
+        folder: the data set's folder.
+        classes: the classes in the order of the model's outputs, of two the positive one last; default: those of the table, by
+            the alphabet.
+
+    Raises:
+        MissingData: if the folder does not have the layout.
+        UserError: if the table cannot be read, or has one class only.
+    """
+    if not recognises(folder):
+        raise wrong_folder(get("csv_folder"), folder)
+    table, images = find_file([folder], TABLE), find_folder(folder, "images")
+    assert table is not None
+    assert images is not None
+    rows = _rows(table, classes)
+    known = tuple(classes) if classes is not None else tuple(sorted(set(rows["label"]) - {""}))
+    if len(known) == 1:
+        raise UserError(
+            f"{table}: found the one label {known[0]!r}, expected two classes or more, or none where masks are learnt."
+        )
+    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
+    own = rows.rename(columns={"mask": "mask_file", "split": "part"})
+    own, excluded = csv_tables.add_files(own, table, index_files([images]), told=repeated["image_id"])
+    own, without_mask, notes = _add_masks(own.assign(split=own["part"]), find_folder(folder, "masks"))
+    parts = dict(zip(rows["image_id"], rows["split"], strict=True))
+    left_out = [
+        frame.assign(split=frame["image_id"].map(parts).fillna("").astype(str)) for frame in (repeated, *excluded, without_mask)
+    ]
+    notes = [*_notes(rows, known, chosen=classes is not None), *notes]
+    return csv_tables.to_records("csv_folder", own.drop(columns=["mask_file", "part"]), known, left_out, notes)
+
+
+def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:
+    columns = [
+        csv_tables.image_ids("image_id"),
+        csv_tables.one_of("label", [*classes, ""]) if classes is not None else csv_tables.text("label"),
+        csv_tables.text("patient_id", required=False),
+        csv_tables.text("lesion_id", required=False),
+        csv_tables.text("mask", required=False),
+        replace(csv_tables.one_of("split", ("train", "validation", "test", "")), required=False),
+        replace(csv_tables.number("age", 0, 120), required=False),
+        csv_tables.text("sex", required=False),
+        csv_tables.text("localization", required=False),
+    ]
+    rows = csv_tables.read_table(table, columns)
+    stems = {name: rows[name].str.replace(_SUFFIX, "", case=False, regex=True) for name in ("image_id", "mask")}
+    blank = {name: rows[name].mask(rows[name].str.lower() == "unknown", "") for name in ("sex", "localization")}
+    groups = rows["patient_id"].where(rows["patient_id"] != "", rows["lesion_id"])
+    return rows.assign(**stems, **blank, group_id=groups)
+
+
+def _add_masks(rows: pd.DataFrame, folder: Path | None) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """The rows with the paths of their masks, those whose mask is not there, and sentences."""
+    files = index_files([folder]) if folder is not None else None
+    paths = {name: str(path) for name, path in files.paths.items()} if files is not None else {}
+    masks = rows["mask_file"].map(paths).fillna("").astype(str)
+    lost = rows[(rows["mask_file"] != "") & (masks == "")]
+    reasons = "no mask: " + lost["mask_file"] + " is not in masks/"
+    excluded = csv_tables.excluded_rows(lost["image_id"], reasons, lost["image"], label=lost["label"])
+    unnamed = len(set(paths) - set(rows["mask_file"]))
+    notes = [f"{unnamed} files in masks/ are named by no row (column mask) and are passed over."] if unnamed else []
+    return rows.assign(mask=masks).drop(index=lost.index), excluded, notes
+
+
+def _notes(rows: pd.DataFrame, classes: Sequence[str], chosen: bool) -> list[str]:
+    notes = []
+    absent = [name for name in _OPTIONAL if (rows[name] == "").all()]
+    if absent:
+        notes.append(f"{TABLE} says nothing on {', '.join(absent)}.")
+    alone = int((rows["group_id"] == "").sum())
+    if alone:
+        notes.append(
+            f"{alone} of {len(rows)} images name no patient_id and no lesion_id: pictures of one patient may come to lie on both "
+            "sides of a split, and what is measured is then too good."
+        )
+    if len(classes) == 2 and not chosen:
+        notes.append(
+            f"The classes are {' and '.join(classes)}, by the alphabet; {classes[1]} counts as the positive one. "
+            'Give "classes" in another order if it is the other way round.'
+        )
+    return notes

@@ -1,0 +1,133 @@
+"""ISIC 2016 challenge (at ISBI 2016), parts 1 and 3: 900 training and 379 test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
+from keras_skin.data.datasets.tables import Labels, Part, find_file, find_folder, index_files, join, read_csv, read_labels
+
+CLASSES = ("benign", "malignant")
+PARTS = {"train": "Training", "test": "Test"}
+TREE = """
+isic2016/
+  ISBI2016_ISIC_Part1_Training_Data/         ISIC_0000000.jpg ... (or ISBI2016_ISIC_Part3_Training_Data, or both)
+  ISBI2016_ISIC_Part1_Training_GroundTruth/  ISIC_0000000_Segmentation.png ...
+  ISBI2016_ISIC_Part3_Training_GroundTruth.csv
+  ISBI2016_ISIC_Part1_Test_Data/             (or ISBI2016_ISIC_Part3_Test_Data, or both)
+  ISBI2016_ISIC_Part1_Test_GroundTruth/
+  ISBI2016_ISIC_Part3_Test_GroundTruth.csv
+"""
+_LABELS = {"benign": "benign", "malignant": "malignant", "0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
+FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; the stand-in of ISIC 2017 shares some
+_HEADER = ("img_id", "image_id", "image", "id", "name")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the folder has the images of any part."""
+    return any(_image_folders(folder, word) for word in PARTS.values())
+
+
+def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
+    """Draws a small stand-in in the official layout: every fourth lesion is malignant.
+
+    Args:
+        folder: a new folder.
+        seed: decides all pictures.
+        counts: number of images of `train` (default 48) and `test` (16).
+        size: about (height, width).
+    """
+    from keras_skin.data.datasets.stand_ins import drawing
+
+    wanted = drawing.counts_or_default(counts, {"train": 48, "test": 16})
+    with drawing.new_folder(folder, "ISIC 2016", seed) as root:
+        for split, word in ((split, word) for split, word in PARTS.items() if wanted[split]):
+            images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
+            masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
+            images.mkdir()
+            masks.mkdir()
+            lines = []
+            for index in range(wanted[split]):
+                number, malignant = FIRST_NUMBER[split] + index, index % 4 == 1
+                image, mask = drawing.picture(seed, number, size, malignant)
+                drawing.write_jpeg(images / f"ISIC_{number:07d}.jpg", image)
+                drawing.write_mask_png(masks / f"ISIC_{number:07d}_Segmentation.png", mask)
+                label = CLASSES[malignant] if split == "train" else str(int(malignant))
+                lines.append(f"ISIC_{number:07d},{label}\n")
+            (root / f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv").write_text("".join(lines), encoding="utf-8")
+
+
+@register(
+    "isic2016",
+    title="ISIC 2016 challenge, parts 1 and 3",
+    folders=("isic2016", "ISIC2016", "ISIC_2016", "ISBI2016"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2016 (parts 1 and 3, training and test)",
+    terms="CC-0 (public domain)",
+    render=render,
+    recognises=recognises,
+    published={
+        "images": {"train": 900, "test": 379},
+        "classes": {"train": {"benign": 727, "malignant": 173}, "test": {"benign": 304, "malignant": 75}},
+    },
+)
+def read(folder: Path) -> Records:
+    """Reads whatever parts the folder holds; `split` is the official `train` or `test`.
+
+    Raises:
+        MissingData: if the folder holds no part.
+        UserError: if a table cannot be read.
+    """
+    if not recognises(folder):
+        raise wrong_folder(get("isic2016"), folder)
+    rows: list[dict[str, str]] = []
+    excluded: list[dict[str, str]] = []
+    notes: list[str] = []
+    for split, word in PARTS.items():
+        part = _part(folder, split, word)
+        if part is None:
+            notes.append(f"The {split} part is not there.")
+            continue
+        read_rows, left_out, told = join(part)
+        rows += read_rows
+        excluded += left_out
+        notes += told
+    return make_records("isic2016", rows, CLASSES, excluded, notes)
+
+
+def _image_folders(folder: Path, word: str) -> list[Path]:
+    found = (find_folder(folder, f"ISBI2016_ISIC_Part{task}_{word}_Data") for task in (1, 3))
+    return [path for path in found if path is not None]
+
+
+def _part(folder: Path, split: str, word: str) -> Part | None:
+    images, masks = _image_folders(folder, word), find_folder(folder, f"ISBI2016_ISIC_Part1_{word}_GroundTruth")
+    table = find_file([folder, *images], f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv")
+    if not images and table is None:
+        return None
+    return Part(
+        split=split,
+        images=index_files(images, ignore=("_segmentation",)) if images else None,
+        image_folder=f"ISBI2016_ISIC_Part1_{word}_Data",
+        masks=index_files([masks], "_segmentation") if masks else None,
+        mask_folder=f"ISBI2016_ISIC_Part1_{word}_GroundTruth",
+        labels=_labels(table) if table else None,
+        labels_name=f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv",
+        mask_suffix="_Segmentation",
+    )
+
+
+def _labels(path: Path) -> Labels:
+    """The published tables have no header; a copy with `img_id,Label` circulates."""
+    rows = read_csv(path)
+    if rows[0][1][0].lower() in _HEADER:
+        rows = rows[1:]
+    expected = "rows 'ISIC_0000000,benign' or 'malignant' (training), 0 or 1 (test)"
+    return read_labels(path, rows, 2, _label, expected)
+
+
+def _label(cells: list[str]) -> dict[str, str] | str:
+    label = _LABELS.get(cells[1].lower())
+    return {"label": label} if label else f"label {cells[1]!r}"

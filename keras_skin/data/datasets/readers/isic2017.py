@@ -1,0 +1,165 @@
+"""ISIC 2017 challenge, parts 1 and 3: 2000 training, 150 validation and 600 test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
+from keras_skin.data.datasets.tables import (
+    Labels,
+    Part,
+    check_id,
+    find_file,
+    find_folder,
+    index_files,
+    join,
+    read_csv,
+    read_labels,
+)
+from keras_skin.registry import UserError
+
+CLASSES = ("benign", "malignant")
+PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
+TREE = """
+isic2017/
+  ISIC-2017_Training_Data/                ISIC_0000000.jpg ... (superpixels are ignored)
+  ISIC-2017_Training_Data_metadata.csv    (optional; may lie in the folder of the images)
+  ISIC-2017_Training_Part1_GroundTruth/   ISIC_0000000_segmentation.png ...
+  ISIC-2017_Training_Part3_GroundTruth.csv
+  the same for Validation and Test_v2
+"""
+_FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the folder has the images of any part."""
+    return any(find_folder(folder, f"ISIC-2017_{word}_Data") for word in PARTS.values())
+
+
+def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
+    """Draws a small stand-in of the training part in the official layout; every other new lesion is a melanoma.
+
+    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training part,
+    one of them with another label, and one of its test part.
+
+    Args:
+        folder: a new folder.
+        seed: decides all pictures.
+        counts: number of images of `train` (default 16).
+        size: about (height, width).
+    """
+    from keras_skin.data.datasets.stand_ins import drawing
+
+    own = 20_000
+    numbers = [1, 2, 5, 6, 10_001, *range(own, own + 1000)][: drawing.counts_or_default(counts, {"train": 16})["train"]]
+    with drawing.new_folder(folder, "ISIC 2017", seed) as root:
+        images, masks = root / "ISIC-2017_Training_Data", root / "ISIC-2017_Training_Part1_GroundTruth"
+        images.mkdir()
+        masks.mkdir()
+        labels, metadata = ["image_id,melanoma,seborrheic_keratosis"], ["image_id,age_approximate,sex"]
+        for number in sorted(numbers):
+            malignant = number % 2 == 0 if number >= own else number % 4 == 1
+            image, mask = drawing.picture(seed, number, size, malignant)
+            image_id = f"ISIC_{number:07d}"
+            drawing.write_jpeg(images / f"{image_id}.jpg", image)
+            drawing.write_mask_png(masks / f"{image_id}_segmentation.png", mask)
+            melanoma = malignant or number == 2  # number 2 is benign in ISIC 2016
+            labels.append(f"{image_id},{float(melanoma)},{float(not melanoma and number % 3 == 0)}")
+            age = "unknown" if number % 5 == 0 else str(20 + number % 13 * 5)
+            metadata.append(f"{image_id},{age},{('male', 'female')[number % 2]}")
+        (root / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
+        (root / "ISIC-2017_Training_Data_metadata.csv").write_text("\n".join(metadata) + "\n", encoding="utf-8")
+
+
+@register(
+    "isic2017",
+    title="ISIC 2017 challenge, parts 1 and 3",
+    folders=("isic2017", "ISIC2017", "ISIC_2017", "ISIC-2017"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2017 (parts 1 and 3)",
+    terms="CC-0 (public domain)",
+    render=render,
+    recognises=recognises,
+    metadata={"age_approximate": "numeric", "sex": "categorical"},
+    never_inputs=("diagnosis",),
+    published={
+        "images": {"train": 2000, "validation": 150, "test": 600},
+        "classes": {
+            "train": {"benign": 1626, "malignant": 374},
+            "validation": {"benign": 120, "malignant": 30},
+            "test": {"benign": 483, "malignant": 117},
+        },
+    },
+)
+def read(folder: Path) -> Records:
+    """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
+
+    The label is `malignant` for a melanoma and `benign` for a naevus or a seborrhoeic keratosis; the column `diagnosis` keeps the
+    three apart. `age_approximate` and `sex` come from the metadata table where there is one.
+
+    Raises:
+        MissingData: if the folder holds no part.
+        UserError: if a table cannot be read.
+    """
+    if not recognises(folder):
+        raise wrong_folder(get("isic2017"), folder)
+    rows: list[dict[str, str]] = []
+    excluded: list[dict[str, str]] = []
+    notes: list[str] = []
+    for split, word in PARTS.items():
+        images = find_folder(folder, f"ISIC-2017_{word}_Data")
+        masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")
+        table = find_file([folder, images], f"ISIC-2017_{word}_Part3_GroundTruth.csv")
+        if images is None and table is None:
+            notes.append(f"The {split} part is not there.")
+            continue
+        part = Part(
+            split=split,
+            images=index_files([images], ignore=("_superpixels", "_segmentation")) if images else None,
+            image_folder=f"ISIC-2017_{word}_Data",
+            masks=index_files([masks], "_segmentation") if masks else None,
+            mask_folder=f"ISIC-2017_{word}_Part1_GroundTruth",
+            labels=_labels(table) if table else None,
+            labels_name=f"ISIC-2017_{word}_Part3_GroundTruth.csv",
+        )
+        read_rows, left_out, told = join(part)
+        metadata = _metadata(find_file([folder, images], f"ISIC-2017_{word}_Data_metadata.csv"))
+        rows += [{**row, **metadata.get(row["image_id"], {"age_approximate": "", "sex": ""})} for row in read_rows]
+        excluded += left_out
+        notes += told
+    return make_records("isic2017", rows, CLASSES, excluded, notes)
+
+
+def _labels(path: Path) -> Labels:
+    rows = _body(path, ["image_id", "melanoma", "seborrheic_keratosis"])
+    return read_labels(path, rows, 3, _label, "rows 'ISIC_0000000,0.0,1.0': image_id,melanoma,seborrheic_keratosis")
+
+
+def _label(cells: list[str]) -> dict[str, str] | str:
+    melanoma, keratosis = _FLAGS.get(cells[1]), _FLAGS.get(cells[2])
+    if melanoma is None or keratosis is None or (melanoma and keratosis):
+        return f"melanoma {cells[1]!r} and seborrheic_keratosis {cells[2]!r}"
+    diagnosis = "melanoma" if melanoma else "seborrheic_keratosis" if keratosis else "nevus"
+    return {"label": "malignant" if melanoma else "benign", "diagnosis": diagnosis}
+
+
+def _metadata(path: Path | None) -> dict[str, dict[str, str]]:
+    """Age and sex by image id; "unknown" and blank both become ""."""
+    if path is None:
+        return {}
+    rows = _body(path, ["image_id", "age_approximate", "sex"])
+    wrong = [f"  line {line}: {','.join(cells)!r}" for line, cells in rows if len(cells) != 3 or check_id(cells[0])]
+    if wrong:
+        raise UserError("\n".join([f"{path} cannot be read; expected rows 'ISIC_0000000,55,female':", *wrong[:20]]))
+    known = [[cell if cell.lower() != "unknown" else "" for cell in cells] for _, cells in rows]
+    return {image_id: {"age_approximate": age, "sex": sex.lower()} for image_id, age, sex in known}
+
+
+def _body(path: Path, header: list[str]) -> list[tuple[int, list[str]]]:
+    rows = read_csv(path)
+    found = [cell.lower() for cell in rows[0][1]]
+    if found != header:
+        raise UserError(f"{path}, line {rows[0][0]}: found {','.join(rows[0][1])!r}, expected the header {','.join(header)!r}.")
+    return rows[1:]

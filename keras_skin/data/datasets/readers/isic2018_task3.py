@@ -1,0 +1,166 @@
+"""ISIC 2018 challenge, task 3 (diagnosis): HAM10000 to train on, 193 images to validate and 1512 to test, in seven classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.tables import Files, find_file, find_folder, index_files
+
+CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
+GROUPINGS = "ISIC2018_Task3_Training_LesionGroupings.csv"
+TREE = """
+isic2018_task3/
+  ISIC2018_Task3_Training_Input/                  ISIC_0024306.jpg ... (the images of HAM10000)
+  ISIC2018_Task3_Training_GroundTruth.csv         image,MEL,NV,BCC,AKIEC,BKL,DF,VASC (or in a folder of that name)
+  ISIC2018_Task3_Training_LesionGroupings.csv     image,lesion_id,diagnosis_confirm_type
+  ISIC2018_Task3_Validation_Input/
+  ISIC2018_Task3_Validation_GroundTruth.csv
+  ISIC2018_Task3_Test_Input/
+  ISIC2018_Task3_Test_GroundTruth.csv
+"""
+COUNTS = {"train": 42, "validation": 14, "test": 14}
+_WITHOUT_IMAGE = "ISIC_0035068"
+_WHY_NOT = (
+    "diagnosis_confirm_type says how the diagnosis was made, which gives the label away: it is kept in the table, but is "
+    "never an input of a model."
+)
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the folder has the images of any part."""
+    return any(find_folder(folder, f"ISIC2018_Task3_{word}_Input") for word in PARTS.values())
+
+
+def render(
+    folder: Path,
+    seed: int = 0,
+    counts: dict[str, int] | None = None,
+    size: tuple[int, int] = (300, 400),
+    table: pd.DataFrame | None = None,
+) -> None:
+    """Draws a small stand-in of all three parts in the official layout.
+
+    Args:
+        folder: a new folder.
+        seed: decides all pictures and tables.
+        counts: number of images of `train`, `validation` and `test`.
+        size: (height, width).
+        table: draws one picture for each row of it instead; columns `image`, the seven classes, `split` (one of the three parts),
+            `lesion_id` and `diagnosis_confirm_type` ("" outside the training part).
+    """
+    from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
+
+    rows = clinical.rows_of("isic2018_task3", seed, counts, COUNTS, table)
+    lesions = rows["lesion_id"].where(rows["lesion_id"] != "", rows["image"])
+    files = "ISIC2018_Task3_" + rows["split"].map(PARTS) + "_Input/" + rows["image"] + ".jpg"
+    with drawing.new_folder(folder, "ISIC 2018, task 3", seed) as root:
+        looks.draw_all(seed, lesions, clinical.labels(rows, CLASSES), size, root, files)
+        for split, part in rows.groupby("split"):
+            name = f"ISIC2018_Task3_{PARTS[str(split)]}_GroundTruth"
+            (root / name).mkdir()
+            clinical.write(part[["image", *CLASSES]], root / name / f"{name}.csv")
+        trained = rows.loc[rows["split"] == "train", ["image", "lesion_id", "diagnosis_confirm_type"]]
+        clinical.write(trained, root / GROUPINGS)
+
+
+@register(
+    "isic2018_task3",
+    title="ISIC 2018 challenge, task 3 (diagnosis)",
+    folders=("isic2018_task3", "ISIC2018_Task3", "isic2018", "ISIC2018", "ISIC_2018"),
+    classes=CLASSES,
+    tree=TREE,
+    obtain="https://challenge.isic-archive.com/data/#2018 (task 3, all parts, and the lesion groupings)",
+    terms="CC BY-NC 4.0 (no commercial use)",
+    render=render,
+    recognises=recognises,
+    metadata={},
+    never_inputs=("diagnosis_confirm_type",),
+    published={
+        "images": {"train": 10015, "validation": 193, "test": 1512},
+        "classes": {"train": {"MEL": 1113, "NV": 6705, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}},
+        "without_image": ("ISIC_0035068",),
+    },
+)
+def read(folder: Path) -> Records:
+    """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
+
+    `group_id` is the lesion in the training part (from the lesion groupings) and the image elsewhere. `diagnosis_confirm_type`
+    gives the label away and is never an input.
+
+    Raises:
+        MissingData: if the folder holds no part.
+        UserError: if a table cannot be read.
+    """
+    if not recognises(folder):
+        raise wrong_folder(get("isic2018_task3"), folder)
+    parts, excluded, notes = [], [], []
+    for split, word in PARTS.items():
+        images = find_folder(folder, f"ISIC2018_Task3_{word}_Input")
+        name = f"ISIC2018_Task3_{word}_GroundTruth"
+        table = find_file([folder, find_folder(folder, name), images], f"{name}.csv")
+        if images is None and table is None:
+            notes.append(f"The {split} part is not there.")
+            continue
+        rows, left_out, told = _part(split, images, table, f"{name}.csv")
+        parts.append(rows)
+        excluded += left_out
+        notes += told
+    rows = pd.concat(parts, ignore_index=True)
+    across = rows[rows.duplicated("image_id")]
+    rows = rows.drop(index=across.index)
+    excluded.append(
+        csv_tables.excluded_rows(
+            across["image_id"], "duplicate id: already in an earlier part, which is used", across["image"], "", across["label"]
+        )
+    )
+    if any(_WITHOUT_IMAGE in set(part["image_id"]) for part in excluded):
+        notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
+    rows, told = with_lesions(rows, folder)
+    notes += [*told, _WHY_NOT] if (rows["diagnosis_confirm_type"] != "").any() else told
+    return csv_tables.to_records("isic2018_task3", rows, CLASSES, excluded, notes)
+
+
+def _part(split: str, images: Path | None, table: Path | None, name: str) -> tuple[pd.DataFrame, list[pd.DataFrame], list[str]]:
+    files = index_files([images], ignore=("_segmentation",)) if images else Files()
+    if table is None:
+        ids = list(files.paths)
+        rows = pd.DataFrame(
+            {"image_id": ids, "label": "", "image": [str(files.paths[key]) for key in ids], "mask": "", "split": split}, dtype=str
+        )
+        return rows, [], [f"The {split} part has no {name}: its {len(ids)} images have no label."]
+    rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], CLASSES).rename(columns={"image": "image_id"})
+    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
+    notes = (
+        []
+        if images
+        else [
+            f"The {split} part has no images (ISIC2018_Task3_{PARTS[split]}_Input is not there): "
+            f"its {len(rows)} rows of {name} are left out."
+        ]
+    )
+    rows, excluded = csv_tables.add_files(rows, table, files, split=split, told=repeated["image_id"])
+    return rows, [repeated.assign(split=split), *excluded], notes
+
+
+def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Adds `group_id`, `lesion_id` and `diagnosis_confirm_type` from the lesion groupings, "" for other images."""
+    columns = ["lesion_id", "diagnosis_confirm_type"]
+    places = [folder, *(find_folder(folder, name) for name in (GROUPINGS[:-4], "ISIC2018_Task3_Training_GroundTruth"))]
+    path = find_file(places, GROUPINGS)
+    if path is None:
+        return rows.assign(group_id="", **dict.fromkeys(columns, "")), [
+            f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."
+        ]
+    read = csv_tables.read_table(path, [csv_tables.image_ids("image"), *map(csv_tables.text, columns)])
+    joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
+    joined[columns] = joined[columns].fillna("")
+    grouped = int((joined["lesion_id"] != "").sum())
+    return joined.assign(group_id=joined["lesion_id"]), [
+        f"{grouped} of {len(joined)} images are grouped by lesion ({path.name}); each other image is a group of its own."
+    ]

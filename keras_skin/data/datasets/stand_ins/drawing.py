@@ -1,0 +1,92 @@
+"""What the readers' `render` functions share: pictures by number, and writers for the formats of the official downloads."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from keras_skin.data.datasets.stand_ins.lesions import draw_lesion
+from keras_skin.registry import UserError, atomic_path
+
+NOTICE = """SYNTHETIC
+
+These files were drawn by a program. They show no patient and no skin, only the layout of the data set "{title}".
+Nothing that is measured on them says anything about a medical question.
+Seed {seed}.
+"""
+
+
+@contextmanager
+def new_folder(folder: Path, title: str, seed: int) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder`, with SYNTHETIC.txt in it, once all is drawn.
+
+    Raises:
+        UserError: if `folder` holds something already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: stand-in data are not drawn over other files.")
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "SYNTHETIC.txt").write_text(NOTICE.format(title=title, seed=seed), encoding="utf-8")
+        yield temporary
+
+
+def counts_or_default(counts: Mapping[str, int] | None, default: Mapping[str, int]) -> dict[str, int]:
+    """The default numbers of images, with those that are given in their place.
+
+    Raises:
+        UserError: if a part is not known or a number negative.
+    """
+    given = dict(counts or {})
+    wrong = [f"{key}={value}" for key, value in given.items() if key not in default or value < 0]
+    if wrong:
+        raise UserError(f"Cannot draw {', '.join(wrong)}; known parts: {', '.join(default)}.")
+    return {**default, **given}
+
+
+def picture(seed: int, number: int, size: tuple[int, int], malignant: float) -> tuple[np.ndarray, np.ndarray]:
+    """The picture of that number, the same in every data set, and its mask; sizes vary a little and some pictures are upright."""
+    height, width = size[0], size[1] + 4 * (number % 3)
+    if number % 7 == 3:
+        height, width = width, height
+    return draw_lesion(np.random.default_rng([seed, number]), (height, width), float(malignant))
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB image."""
+    _write(path, ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+def write_mask_png(path: Path, mask: np.ndarray) -> None:
+    """Writes a mask as 0 and 255 in 8 bits."""
+    _write(path, ".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+
+
+def write_bmp(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB image as 24-bit BMP."""
+    _write(path, ".bmp", image[..., ::-1], [])
+
+
+def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
+    """Writes a mask as 1-bit BMP, as PH2's are: rows from the bottom, packed bits, each row padded to four bytes."""
+    height, width = mask.shape
+    stride = (width + 31) // 32 * 4
+    rows = np.zeros((height, stride), np.uint8)
+    packed = np.packbits(mask[::-1], axis=1)
+    rows[:, : packed.shape[1]] = packed
+    offset = 14 + 40 + 8  # file header, image header, palette of black and white
+    header = struct.pack("<2sIHHI", b"BM", offset + rows.size, 0, 0, offset)
+    header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 1, 0, rows.size, 2835, 2835, 2, 2)
+    path.write_bytes(header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
+
+
+def _write(path: Path, extension: str, pixels: np.ndarray, parameters: list[int]) -> None:
+    done, data = cv2.imencode(extension, np.ascontiguousarray(pixels), parameters)
+    if not done:
+        raise RuntimeError(f"OpenCV cannot write {path}")
+    path.write_bytes(data.tobytes())

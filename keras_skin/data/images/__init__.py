@@ -1,0 +1,1 @@
+"""Image files to integer RGB of the model's size."""

@@ -1,0 +1,1 @@
+"""Batches for training and evaluation, as pure functions of (seed, epoch, index)."""

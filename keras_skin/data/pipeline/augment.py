@@ -1,0 +1,290 @@
+"""Augmentation policies: which images make an epoch, and how each of them is changed together with its mask.
+
+A policy is pure: the same arguments and random generator give the same result, in any thread and in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import cv2
+import numpy as np
+
+from keras_skin.registry import Registry, UserError
+
+registry = Registry("augmentation", "keras_skin.data.pipeline.augment")
+register, get, names = registry.register, registry.get, registry.names
+
+cv2.setNumThreads(0)  # tf.data runs many samples at once; threads inside each of them only get in each other's way
+
+_BORDER = cv2.BORDER_REFLECT_101
+
+
+class Policy(Protocol):
+    """What the pipeline asks of an augmentation policy."""
+
+    changes_images: bool
+    """False if `__call__` returns what it was given; the pipeline then leaves it out."""
+
+    def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Chooses what an epoch consists of.
+
+        Args:
+            labels: (N,) class names of the training images.
+            epoch: number of the epoch, from 0.
+            rng: random generator of this epoch.
+
+        Returns:
+            indices: (M,) int64, positions in `labels`, with repeats.
+            variants: (M,) int64, what each of them is turned into; a policy's own numbering.
+        """
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Changes an image and its mask together, in the same frame.
+
+        Args:
+            image: (H, W, 3) uint8.
+            mask: (H, W) uint8 with values 0 and 1, or None.
+            variant: one of those that `plan` gave.
+            rng: random generator of this sample.
+
+        Returns:
+            Image and mask of the same shapes and types; the mask has values 0 and 1 only.
+        """
+
+
+@register("none")
+@dataclass(frozen=True)
+class NoAugmentation:
+    """Every image once per epoch, as it is."""
+
+    changes_images = False
+
+    def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return _each_once(labels)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return image, mask
+
+
+@register("jrl_16", paper="001, section 3.2")
+@dataclass(frozen=True)
+class JRL16:
+    """The sixteen rotations and flips of the joint reverse learning paper, which also balance the classes.
+
+    Reference: paper 001, section 3.2: images are augmented by rotations in multiples of 45 degrees and by left-right and up-down
+    flips; benign images enter an epoch four times, malignant ones sixteen times (727 x 4 + 173 x 16 = 5676 on ISIC 2016).
+
+    Variants 0 to 7 rotate by 45 degrees times the variant, counter-clockwise. Variants 8 to 11 rotate by 0, 45, 90 and 135
+    degrees and then flip left-right, variants 12 to 15 rotate by the same angles and then flip up-down. These are the sixteen
+    symmetries of the octagon: a flip up-down is a flip left-right after half a turn, so no two of them are the same.
+
+    Args:
+        copies: how often an image of each class enters an epoch, always as different variants (up to 16), drawn anew each epoch.
+
+    **Deviations from the paper.** The paper does not list its sixteen operations. If only malignant images get the turns by 45
+    degrees, the filled corners give the class away: here all classes draw from the same sixteen. A rotation keeps the frame, and
+    what turns in from outside it is the reflected picture (and the reflected mask), so there are no black corners either.
+    """
+
+    copies: Mapping[str, int] = field(default_factory=lambda: {"benign": 4, "malignant": 16})
+
+    changes_images = True
+    variants = 16
+
+    def __post_init__(self) -> None:
+        wrong = {name: number for name, number in self.copies.items() if not isinstance(number, int) or number < 0}
+        if wrong:
+            raise UserError(f"augmentation.copies: {wrong} must be whole numbers from 0 on.")
+
+    def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        unknown = sorted(set(labels) - set(self.copies))
+        if unknown:
+            raise UserError(
+                f"augmentation.copies says nothing of the class {', '.join(map(repr, unknown))}: it names "
+                f"{', '.join(map(repr, self.copies))}."
+            )
+        numbers = np.array([self.copies[label] for label in labels], np.int64)
+        indices = np.repeat(np.arange(len(labels)), numbers)
+        rounds = -(-int(numbers.max(initial=0)) // self.variants)
+        shuffled = rng.permuted(np.tile(np.arange(self.variants), (len(labels) * rounds, 1)), axis=1).reshape(len(labels), -1)
+        return indices, shuffled[np.arange(shuffled.shape[1]) < numbers[:, np.newaxis]]
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if variant == 0:
+            return image, mask
+        height, width = image.shape[:2]
+        matrix = octagon_symmetry(int(variant), height, width)
+        image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
+        if mask is not None:
+            mask = cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=_BORDER)
+        return image, mask
+
+
+def octagon_symmetry(variant: int, height: int, width: int) -> np.ndarray:
+    """The (2, 3) matrix that maps pixel (x, y) of a frame to its place after one of the sixteen operations of `JRL16`.
+
+    Every operation keeps the centre of the frame where it is.
+    """
+    turn = variant if variant < 8 else variant % 4
+    angle = np.deg2rad(45 * turn)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    linear = np.array([[cosine, sine], [-sine, cosine]])  # the y axis points down: this turns counter-clockwise on the screen
+    if turn % 2 == 0:
+        linear = np.round(linear)  # quarter turns move pixels onto pixels
+    if variant >= 8:
+        linear[0 if variant < 12 else 1] *= -1
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    return np.column_stack([linear, centre - linear @ centre])
+
+
+class _Composed(ABC):
+    """A policy that draws its changes by albumentations, every image once per epoch; `_transforms` says which.
+
+    Its arguments are numbers, from 0 to what `_limits` says.
+    """
+
+    changes_images = True
+    _local: threading.local
+    _limits: ClassVar[Mapping[str, float]]
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"augmentation.{name} is {getattr(self, name)!r}, expected a number from 0 to {limit}."
+            for name, limit in self._limits.items()
+            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit
+        ]
+        if wrong:
+            raise UserError("\n".join(wrong))
+
+    def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return _each_once(labels)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        compose = self._compose()
+        compose.set_random_seed(int(rng.integers(2**31)))
+        if mask is None:
+            return compose(image=image)["image"], None
+        changed = compose(image=image, mask=mask)
+        return changed["image"], changed["mask"]
+
+    def _compose(self) -> Any:
+        """One per thread: a Compose carries its random state."""
+        if not hasattr(self._local, "compose"):
+            os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version otherwise
+            import albumentations
+
+            self._local.compose = albumentations.Compose(self._transforms(albumentations))
+        return self._local.compose
+
+    @abstractmethod
+    def _transforms(self, albumentations: Any) -> list[Any]:
+        """The changes in their order."""
+
+
+@register("flips_rotations")
+@dataclass(frozen=True)
+class FlipsRotations(_Composed):
+    """Random flips, rotation with reflected borders, brightness and contrast, by albumentations; every image once per epoch.
+
+    Args:
+        horizontal_flip: probability in 0..1.
+        vertical_flip: probability in 0..1.
+        rotation: largest angle in degrees, drawn evenly from -rotation..rotation.
+        brightness: largest change of brightness, as a share of the full range.
+        contrast: largest change of contrast, as a share.
+    """
+
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.5
+    rotation: float = 15.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
+
+    _limits: ClassVar[Mapping[str, float]] = {
+        "horizontal_flip": 1,
+        "vertical_flip": 1,
+        "rotation": 180,
+        "brightness": 1,
+        "contrast": 1,
+    }
+
+    def _transforms(self, albumentations: Any) -> list[Any]:
+        return [
+            albumentations.HorizontalFlip(p=self.horizontal_flip),
+            albumentations.VerticalFlip(p=self.vertical_flip),
+            albumentations.Rotate((-self.rotation, self.rotation), border_mode=_BORDER, p=1.0),
+            albumentations.RandomBrightnessContrast((-self.brightness, self.brightness), (-self.contrast, self.contrast), p=1.0),
+        ]
+
+
+@register("dualrefnet", paper="004, section Classification results")
+@dataclass(frozen=True)
+class DualRefNetAugmentation(_Composed):
+    """Random flips, scale, brightness, contrast, saturation and noise, by albumentations; every image once per epoch.
+
+    Source: Khurshid et al., Scientific Reports, 2025, section "Classification results": "flips, random scaling,
+    brightness/contrast changes, saturation adjustments, and noise".
+
+    Args:
+        horizontal_flip: probability in 0..1.
+        vertical_flip: probability in 0..1.
+        scale: largest change of the scale about the centre, up to 0.9: a factor from 1 - scale to 1 + scale, the same for height
+            and width. The frame stays; around a smaller picture its reflection is seen.
+        brightness: largest change of brightness, as a share of the full range.
+        contrast: largest change of contrast, as a share.
+        saturation: largest change of saturation, as a share: 0.2 mixes the image with its grey version by up to a fifth, or goes
+            as far away from it.
+        noise: largest standard deviation of Gaussian noise, as a share of the full range; that of an image is drawn evenly from
+            0..noise.
+
+    **Deviations from the paper.** It prints no ranges: these are the usual fifths, and noise that an eye hardly sees.
+    """
+
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.5
+    scale: float = 0.2
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    noise: float = 0.03
+    _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
+
+    _limits: ClassVar[Mapping[str, float]] = {
+        "horizontal_flip": 1,
+        "vertical_flip": 1,
+        "scale": 0.9,
+        "brightness": 1,
+        "contrast": 1,
+        "saturation": 1,
+        "noise": 1,
+    }
+
+    def _transforms(self, albumentations: Any) -> list[Any]:
+        same = (1.0, 1.0)
+        return [
+            albumentations.HorizontalFlip(p=self.horizontal_flip),
+            albumentations.VerticalFlip(p=self.vertical_flip),
+            albumentations.Affine(scale=(1 - self.scale, 1 + self.scale), keep_ratio=True, border_mode=_BORDER, p=1.0),
+            albumentations.RandomBrightnessContrast((-self.brightness, self.brightness), (-self.contrast, self.contrast), p=1.0),
+            albumentations.ColorJitter(same, same, (1 - self.saturation, 1 + self.saturation), (0.0, 0.0), p=1.0),
+            albumentations.GaussNoise((0.0, self.noise), p=1.0),
+        ]
+
+
+def _each_once(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(len(labels), dtype=np.int64), np.zeros(len(labels), np.int64)

@@ -1,0 +1,1 @@
+"""Records split into parts that share no patient, lesion or picture."""
