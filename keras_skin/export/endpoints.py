@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_skin.data.images.decode import image_shape
-from keras_skin.data.images.load import decode_or_blank, resize_image, resize_mask
+from keras_skin.data.images.load import decode_or_blank, preprocess_image, resize_image, segmented_image
 from keras_skin.explain.grad_cam import FEATURES, GradCAM, feature_layers
 
 SERVED = ("label", "mask", "embedding")
@@ -163,8 +163,7 @@ class Endpoints:
         if self.segmenter is not None:
             given = {"image": _preprocessed(for_segmenter, self.segmenter.preprocessing)}
             mask = tf.cast(self.segmenter.model(given, training=False)["mask"], tf.float32)
-            lesion = resize_mask(tf.cast(mask > 0.0, tf.float32), self.image_size)
-            seen["segmented_image"] = seen["image"] * lesion
+            seen["segmented_image"] = segmented_image(seen["image"], tf.cast(mask > 0.0, tf.float32))
         if metadata is not None:
             seen["metadata"] = metadata
         return {key: seen[key] for key in self.model.input}, mask
@@ -189,15 +188,9 @@ def _served(model: keras.Model) -> keras.Model:
 
 
 def _preprocessed(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    if not preprocessing:
-        return images
-
-    def apply(image: tf.Tensor) -> tf.Tensor:
-        for step in preprocessing:
-            image = step(image)
-        return tf.ensure_shape(tf.cast(image, tf.float32), images.shape[1:])
-
-    return tf.map_fn(apply, images)
+    if not preprocessing:  # a loop over images would only slow the rounding down
+        return preprocess_image(images)
+    return tf.map_fn(lambda image: preprocess_image(image, preprocessing), images)
 
 
 def _blank_where_invalid(value: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:

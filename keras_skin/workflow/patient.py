@@ -10,7 +10,7 @@ import pandas as pd
 
 from keras_skin.data.images.decode import decode_image
 from keras_skin.data.images.files import BadImage, check_image
-from keras_skin.data.images.load import resize_image, resize_mask
+from keras_skin.data.images.load import model_image, segmented_image
 from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.patient_page import PatientImage, PatientPage
@@ -106,7 +106,7 @@ def what_is_seen(
     inputs = {"image": image}
     if "segmented_image" in run.model.input:
         lesion = _lesion(run, contents)
-        inputs["segmented_image"] = image * resize_mask(lesion, run.experiment.image_size).numpy()
+        inputs["segmented_image"] = segmented_image(image, lesion).numpy()
     if run.metadata is not None and metadata is not None:
         inputs["metadata"] = run.metadata.transform(pd.DataFrame([metadata]))[0]
     return {name: inputs[name] for name in run.model.input}, lesion
@@ -172,10 +172,8 @@ def _lesion(run: Run, contents: bytes) -> np.ndarray:
 
 
 def _preprocessed(run: Run, contents: bytes) -> np.ndarray:
-    image = resize_image(decode_image(contents, run.experiment.image_size), run.experiment.image_size)
-    for function in preprocessing(run.experiment):
-        image = function(image)
-    return image.numpy()
+    size = run.experiment.image_size
+    return model_image(decode_image(contents, size), size, preprocessing(run.experiment)).numpy()
 
 
 def _outlined(sample: ExplainSample, mask: np.ndarray | None, path: Path) -> Picture:

@@ -227,8 +227,8 @@ def _latency(
     masks = lesion_masks(segmenter.model)
 
     def chained(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        mask = masks(load.resize_image(given["image"], segmenter.experiment.image_size))
-        made = {**given, "segmented_image": given["image"] * load.resize_mask(mask, experiment.image_size)}
+        mask = masks(load.preprocess_image(load.resize_image(given["image"], segmenter.experiment.image_size)))
+        made = {**given, "segmented_image": load.segmented_image(given["image"], mask)}
         return predict({key: made[key] for key in inputs})
 
     given = {key: value for key, value in inputs.items() if key != "segmented_image"}

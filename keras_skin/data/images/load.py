@@ -5,9 +5,13 @@ The functions are pure TensorFlow, so that training, evaluation and the exported
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from keras_skin.data.images.decode import decode_image, decode_mask
+
+Preprocessing = Callable[[tf.Tensor], tf.Tensor]
 
 
 def decode_or_blank(contents: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -43,6 +47,51 @@ def resize_image(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
         float32 of that size, in the range of `image`.
     """
     return tf.cast(tf.image.resize(image, size, method="bilinear", antialias=True), tf.float32)
+
+
+def preprocess_image(image: tf.Tensor, preprocessing: Sequence[Preprocessing] = ()) -> tf.Tensor:
+    """Applies the operations of `image.preprocessing` to a resized image and rounds the result.
+
+    The model's image is integral: the image store keeps it in eight bits, and the exported graph computes the same numbers.
+
+    Args:
+        image: (height, width, 3) in 0..255, at the model's size.
+        preprocessing: operations, in their order.
+
+    Returns:
+        (height, width, 3) float32, whole numbers in 0..255.
+    """
+    shape = image.shape
+    for operation in preprocessing:
+        image = operation(image)
+    return tf.ensure_shape(tf.clip_by_value(tf.round(tf.cast(image, tf.float32)), 0.0, 255.0), shape)
+
+
+def model_image(image: tf.Tensor, size: tuple[int, int], preprocessing: Sequence[Preprocessing] = ()) -> tf.Tensor:
+    """The image that a model takes, made of a decoded one: resized, preprocessed, rounded.
+
+    Args:
+        image: (H, W, 3) in 0..255.
+        size: (height, width) of the result.
+        preprocessing: operations, in their order.
+
+    Returns:
+        (height, width, 3) float32, whole numbers in 0..255.
+    """
+    return preprocess_image(tf.ensure_shape(resize_image(image, size), (*size, 3)), preprocessing)
+
+
+def segmented_image(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The image with everything outside the lesion black: the input `segmented_image` (paper 002, figure 2).
+
+    Args:
+        image: (height, width, 3) or (B, height, width, 3) float32, the model's image.
+        mask: (H, W, 1) or (B, H, W, 1) of 0 and 1, at any size.
+
+    Returns:
+        float32 of the shape of `image`.
+    """
+    return image * resize_mask(mask, tuple(image.shape[-3:-1]))
 
 
 def resize_mask(mask: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

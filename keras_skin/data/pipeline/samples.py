@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_skin.data.images.decode import decode_image, decode_mask
-from keras_skin.data.images.load import resize_image, resize_mask
+from keras_skin.data.images.load import Preprocessing, model_image, resize_mask, segmented_image
 from keras_skin.data.images.numpy_calls import numpy_call
 from keras_skin.registry import UserError
 
@@ -19,7 +19,6 @@ INPUTS = ("image", "segmented_image", "metadata")
 AUXILIARY_MASKS = ("mask_aux_1", "mask_aux_2")
 OUTPUTS = ("mask", "label", *AUXILIARY_MASKS, "super_resolution")
 
-Preprocessing = Callable[[tf.Tensor], tf.Tensor]
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]
 
 
@@ -68,14 +67,11 @@ class Samples:
         """What the model takes of a decoded sample."""
         inputs, targets = {}, {}
         if "image" in self.inputs or "segmented_image" in self.inputs:
-            image = resize_image(image, self.image_size)
-            for function in self.preprocessing:
-                image = function(image)
-            image = tf.ensure_shape(image, (*self.image_size, 3))
+            image = model_image(image, self.image_size, self.preprocessing)
         if "image" in self.inputs:
             inputs["image"] = image
         if "segmented_image" in self.inputs:
-            inputs["segmented_image"] = image * resize_mask(mask, self.image_size)
+            inputs["segmented_image"] = segmented_image(image, mask)
         if "metadata" in self.inputs and self._metadata is not None:
             inputs["metadata"] = self._metadata[row]
         if "mask" in self.outputs:

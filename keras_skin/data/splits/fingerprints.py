@@ -35,6 +35,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from keras_skin.data.images.digests import file_state, remember_digest
 from keras_skin.data.images.files import BadImage, ImageHeader, read_header
 from keras_skin.registry import UserError
 
@@ -150,11 +151,11 @@ def fingerprints(paths: Iterable[str | os.PathLike[str]], progress: Callable[[in
 
     def one(name: str) -> Fingerprint | str:
         try:
-            state = os.stat(name)
-            key = (name, state.st_size, state.st_mtime_ns)
-            if key not in _known:
-                _known[key] = fingerprint(name)
-            return _known[key]
+            state = file_state(name)
+            if state not in _known:
+                _known[state] = fingerprint(name)
+                remember_digest(state, _known[state].sha256)
+            return _known[state]
         except OSError as error:
             return f"  {name}: {error.strerror or error}"
 
