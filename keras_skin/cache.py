@@ -1,6 +1,6 @@
-"""`python -m keras_skin.cache`: what the disk cache holds, and emptying it.
+"""`python -m keras_skin.cache`: lists and clears the image stores and the predicted masks.
 
-Exit codes: 0 done; 2 a mistake the user can mend (message, no traceback).
+Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback).
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
-from keras_skin.data.images.cache_folder import CacheFolder, Entry, age, gib
+from keras_skin.data.images.cache import Entry, cache_path, describe_age, describe_bytes, entries, max_bytes, remove
 from keras_skin.registry import UserError
 
 
@@ -17,13 +18,13 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.cache",
-        description="List the disk cache of decoded images, or empty it. All that it holds can be made again from the data sets.",
+        description="List the image stores and the predicted masks, or remove them. A run makes again what it needs.",
         epilog="examples:  python -m keras_skin.cache\n           python -m keras_skin.cache --clear",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clear", action="store_true", help="remove every entry that no run is using")
+    parser.add_argument("--clear", action="store_true", help="remove everything; a run in progress keeps the images it has open")
     parser.add_argument(
-        "--dir", metavar="DIR", help="folder of the cache (default: $KERAS_SKIN_CACHE, else the user's cache folder)"
+        "--dir", metavar="DIR", help="the cache folder (default: $KERAS_SKIN_CACHE, else the user's cache folder)"
     )
     return parser
 
@@ -31,12 +32,18 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
+    folder = Path(options.dir).expanduser() if options.dir else cache_path()
     try:
-        folder = CacheFolder(options.dir)
-        if options.clear:
-            _clear(folder)
+        listed = entries(folder)
+        if not listed:
+            print(f"The cache {folder} is empty.")
+        elif options.clear:
+            _clear(folder, listed)
         else:
-            _list(folder)
+            total = describe_bytes(sum(entry.bytes for entry in listed))
+            print(f"The cache {folder} holds {total} (image stores: at most {describe_bytes(max_bytes())}):")
+            for entry in listed:
+                print(f"  {_line(entry)}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -46,36 +53,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _list(folder: CacheFolder) -> None:
-    entries = folder.entries()
-    if not entries:
-        print(f"The cache {folder.path} is empty.")
-        return
-    total = gib(sum(entry.bytes for entry in entries))
-    print(f"The cache {folder.path} holds {total} of at most {gib(folder.max_bytes)}:")
-    for entry in entries:
-        print(f"  {_line(entry)}")
-
-
-def _clear(folder: CacheFolder) -> None:
-    removed, kept = folder.clear()
-    if not removed and not kept:
-        print(f"The cache {folder.path} is empty already.")
-        return
-    for entry in removed:
-        print(f"removed  {_line(entry)}")
-    for entry in kept:
-        print(f"kept     {_line(entry)}")
-    print(f"{gib(sum(entry.bytes for entry in removed))} freed in {folder.path}.")
+def _clear(folder: Path, listed: list[Entry]) -> None:
+    freed = 0
+    for entry in listed:
+        removed = remove(entry)
+        freed += entry.bytes if removed else 0
+        print(f"{'removed' if removed else 'in use '}  {_line(entry)}")
+    print(f"{describe_bytes(freed)} freed in {folder}.")
 
 
 def _line(entry: Entry) -> str:
     images = f"{entry.images} image{'' if entry.images == 1 else 's'}"
-    used = f"used {age(time.time() - entry.last_used)}"
-    state = (
-        ("" if not entry.in_use else "in use by a run") if entry.complete else ("half made" if not entry.in_use else "being made")
-    )
-    return f"{entry.path.name[:12]}  {gib(entry.bytes):>10}  {images:>13}  {used:<20}  {entry.title}  {state}".rstrip()
+    used = f"used {describe_age(time.time() - entry.last_used)}"
+    state = "" if entry.is_complete else "not complete"
+    return f"{entry.path.name[:12]}  {describe_bytes(entry.bytes):>10}  {images:>13}  {used:<20}  {entry.title}  {state}".rstrip()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,16 @@ import ctypes
 import gc
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests share image stores with one another, and never touch the user's.
+os.environ["KERAS_SKIN_CACHE"] = str(
+    Path(tempfile.gettempdir()) / f"keras_skin_test_cache_{os.getuid() if hasattr(os, 'getuid') else 0}"
+)
 
 import pytest
 

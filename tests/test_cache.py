@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_skin.cache import main
-from keras_skin.data.images.cache_folder import CacheFolder
+from keras_skin.data.images.cache import LESIONS, PARTIAL, STORES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,65 +15,63 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
-    return CacheFolder()
+    return tmp_path / "cache"
 
 
-def make_entry(folder, key, title):
-    lease = folder.acquire(key)
-    (lease.path / "pixels.bin").write_bytes(bytes(2**20))
-    (lease.path / "manifest.json").write_text(f'{{"title": "{title}", "images": 12}}')
-    folder.publish(lease)
-    return lease
+def make_store(folder, key, manifest):
+    path = folder / STORES / key
+    path.mkdir(parents=True)
+    (path / "images.npy").write_bytes(b"\1" * 2**20)
+    if manifest:
+        (path / "manifest.json").write_text(manifest)
 
 
 def test_list_and_clear(folder, capsys):
-    make_entry(folder, "a" * 64, "isic2016").close()
-    held = make_entry(folder, "b" * 64, "ph2")
+    make_store(folder, "a" * 64, '{"title": "isic2016 at 192x256", "images": 12}')
+    make_store(folder, "b" * 64 + f"{PARTIAL}token", "")
+    make_store(folder, "c" * 64, "{")
+    lesions = folder / LESIONS / ("d" * 64)
+    lesions.mkdir(parents=True)
+    (lesions / "one.png").write_bytes(bytes(2**20))
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert f"The cache {folder.path} holds 2.0 MiB of at most 20.0 GiB:" in listed
+    assert f"The cache {folder} holds" in listed
+    assert "at most 20.0 GiB" in listed
     lines = {line.split()[0]: line for line in listed.splitlines()[1:]}
     assert "12 images" in lines["a" * 12]
     assert "1.0 MiB" in lines["a" * 12]
-    assert lines["a" * 12].endswith("isic2016")
     assert "just now" in lines["a" * 12]
-    assert lines["b" * 12].endswith("ph2  in use by a run")
+    assert lines["a" * 12].endswith("isic2016 at 192x256")
+    assert lines["b" * 12].endswith("unfinished  not complete")
+    assert lines["c" * 12].endswith("damaged")
+    assert lines["d" * 12].endswith("masks predicted by a segmenter")
+    assert "1 image " in lines["d" * 12]
 
     assert main(["--clear"]) == 0
     cleared = capsys.readouterr().out
-    assert f"removed  {'a' * 12}" in cleared
-    assert f"kept     {'b' * 12}" in cleared
-    assert "1.0 MiB freed" in cleared
-
-    held.close()
-    main(["--clear"])
-    assert "is empty" not in capsys.readouterr().out
-    for arguments, expected in ([[], "is empty."], [["--clear"], "is empty already."]):
+    assert cleared.count("removed") == 4
+    assert f"freed in {folder}" in cleared
+    assert not list(folder.rglob("*.npy"))
+    assert not list(folder.rglob("*.png"))
+    for arguments in ([], ["--clear"]):
         assert main(arguments) == 0
-        assert expected in capsys.readouterr().out
+        assert "is empty." in capsys.readouterr().out
 
 
-def test_half_made_and_damaged_entries_are_named_so(folder, capsys):
-    folder.acquire("c" * 64).close()
-    lease = make_entry(folder, "d" * 64, "ph2")
-    (lease.path / "manifest.json").write_text("{")
-    main([])
-    listed = capsys.readouterr().out
-    assert "unfinished  half made" in listed
-    assert "damaged" in listed
+def test_another_folder(tmp_path, capsys):
+    make_store(tmp_path, "a" * 64, '{"title": "ph2 at 32x64", "images": 1}')
+    assert main(["--dir", str(tmp_path)]) == 0
+    assert "ph2 at 32x64" in capsys.readouterr().out
 
 
-def test_mistakes_are_told_without_a_traceback(tmp_path, monkeypatch, capsys):
+def test_a_wrong_bound_is_an_error_of_the_user(folder, monkeypatch, capsys):
+    make_store(folder, "a" * 64, "{}")
     monkeypatch.setenv("KERAS_SKIN_CACHE_GIB", "lots")
     assert main([]) == 2
     assert "KERAS_SKIN_CACHE_GIB is 'lots'" in capsys.readouterr().err
-    assert main(["--dir", str(tmp_path / "nowhere"), "--clear"]) == 2
-    monkeypatch.delenv("KERAS_SKIN_CACHE_GIB")
-    assert main(["--dir", str(tmp_path / "nowhere"), "--clear"]) == 0
-    assert "is empty already" in capsys.readouterr().out
 
 
-def test_starts_without_anything_heavy():
+def test_it_answers_without_heavy_imports():
     code = (
         "import sys, keras_skin.cache; assert not {'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules), 'heavy import'"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data.images.cache_folder import cache_path
+from keras_skin.data.images.cache import LESIONS, cache_path
 from keras_skin.data.images.load import load_image, load_mask
 from keras_skin.data.pipeline import batches
 from keras_skin.data.splits.fingerprints import fingerprints
@@ -75,7 +75,7 @@ def predicted_lesions(segmenter: Run, files: Sequence[str], folder: Path) -> lis
         The masks' files, in the order of `files`.
     """
     try:
-        place = cache_path() / "lesions" / _digest(segmenter)
+        place = cache_path() / LESIONS / _digest(segmenter)
         place.mkdir(parents=True, exist_ok=True)
         writable = os.access(place, os.W_OK)
     except OSError:

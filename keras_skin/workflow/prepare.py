@@ -12,6 +12,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import readers
 from keras_skin.data.datasets.records import MissingData, Records, read_dataset
+from keras_skin.data.images.store import ImageStore
 from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.splits.leaks import guard, unite
 from keras_skin.data.splits.overlap import add_training, without_fitted
@@ -37,6 +38,7 @@ class PreparedData:
         excluded: what was left out: `dataset, image_id, file, reason, split`.
         notes: sentences for the log and the report.
         metadata: the encoder of clinical metadata, fitted on the training part; None if the experiment uses none.
+        store: the image store of the table; None until the model is known, or where images are decoded each time.
         warning: why the numbers of the validation and test parts are too good; "" if they are not.
     """
 
@@ -46,6 +48,7 @@ class PreparedData:
     notes: tuple[str, ...]
     metadata: MetadataEncoder | None = None
     warning: str = ""
+    store: ImageStore | None = None
 
     @property
     def model_arguments(self) -> dict[str, Any]:

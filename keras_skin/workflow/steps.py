@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from keras_skin.data.images import load
 from keras_skin.data.images.preprocess import refuse_export
+from keras_skin.data.images.store import open_store
 from keras_skin.data.metadata import MetadataEncoder
+from keras_skin.data.pipeline.samples import mask_column
 from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import describe_latency, measure_latency
@@ -73,6 +75,7 @@ def execute(
     model = build_model(experiment, len(classes), prepared.model_arguments, precision, pretrained=not begun)
     if segmenter is not None:
         prepared = with_lesions(folder, prepared, segmenter)
+    prepared = _with_store(experiment, model, prepared)
     explainer = make_explainer(folder, experiment, model, prepared, options.demo)
     trained = train(folder, experiment, model, prepared, resume, explainer)
     model = _as_float32(experiment, model, prepared, precision)
@@ -157,6 +160,12 @@ def _prepare(
         log.info("%s", note)
     log.info("Images:\n%s", describe(prepared))
     return prepared
+
+
+def _with_store(experiment: Experiment, model: keras.Model, prepared: PreparedData) -> PreparedData:
+    """The data with their image store, which is written now where it does not exist."""
+    masks = mask_column(list(model.input), list(model.output))
+    return replace(prepared, store=open_store(prepared.table, experiment.image_size, preprocessing(experiment), masks))
 
 
 def _same_splits(path: Path, prepared: PreparedData) -> None:

@@ -71,7 +71,7 @@ def train(
         augmentation=augment.get(experiment.augmentation.name).builder(**experiment.augmentation.arguments),
         preprocessing=preprocessing(experiment),
         steps_per_epoch=settings.steps_per_epoch,
-        cache=settings.cache,
+        store=prepared.store,
         metadata=prepared.encoded(images),
         batch_augmentation=batch_augment.get(batch.name).builder(**batch.arguments) if batch else None,
     )
@@ -93,9 +93,7 @@ def train(
     result = fit(
         model,
         data,
-        evaluation_batches(
-            experiment, model, prepared, prepared.part("validation"), cache="disk" if settings.cache == "disk" else "none"
-        ),
+        evaluation_batches(experiment, model, prepared, prepared.part("validation")),
         epochs=settings.epochs,
         folder=folder / "checkpoints",
         callbacks=callbacks,
@@ -118,7 +116,7 @@ def train(
 
 
 def evaluation_batches(
-    experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame, cache: batches.Cache = "none"
+    experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame
 ) -> tf.data.Dataset:
     """Batches of rows of `prepared` in their order, unchanged."""
     return batches.evaluation_data(
@@ -130,7 +128,7 @@ def evaluation_batches(
         experiment.train.batch_size,
         preprocessing=preprocessing(experiment),
         metadata=prepared.encoded(table),
-        cache=cache,
+        store=prepared.store,
     )
 
 

@@ -58,7 +58,7 @@ def run(ham, out, *more):
     return start(load_experiment("resnet50_isic2016", [*HAM, *more]), "small", out, data_dir=str(ham))
 
 
-def test_blends_batches_pre_processing_disk_cache_and_protocol_together(ham, tmp_path, monkeypatch):
+def test_blends_batches_pre_processing_store_and_protocol_together(ham, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
     folder = run(
         ham,
@@ -67,7 +67,6 @@ def test_blends_batches_pre_processing_disk_cache_and_protocol_together(ham, tmp
         'balancing={"name": "smote", "class_weights": true}',
         'batch_augmentation={"name": "cutmix"}',
         'image.preprocessing=[{"name": "shades_of_grey"}, {"name": "clahe"}]',
-        "train.cache=disk",
     )
     metrics = json.loads((folder / "metrics.json").read_text())
     stamps = {value["stamp"] for split in metrics.values() for task in split.values() for value in task.values()}
@@ -75,7 +74,7 @@ def test_blends_batches_pre_processing_disk_cache_and_protocol_together(ham, tmp
     assert "Groups may straddle: split.protocol" in (folder / "report.html").read_text()
     assert (folder / "figures" / "class_balance.png").is_file()
     assert "loss" in pd.read_csv(folder / "history.csv")
-    assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == 2  # the training and the validation part
+    assert len(list((tmp_path / "cache").glob("images/*/manifest.json"))) == 1  # one store for all splits
 
 
 def test_a_curriculum_is_drawn_and_learns_from_the_losses(ham, tmp_path):

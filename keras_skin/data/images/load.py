@@ -115,7 +115,7 @@ def load_image(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf
         (height, width, 3) float32 RGB in 0..255; at the file's own size if `size` is None.
     """
     image = decode_image(tf.io.read_file(path), minimum_size=size)
-    return tf.cast(image, tf.float32) if size is None else resize_image(image, size)
+    return tf.cast(image, tf.float32) if size is None else model_image(image, size)
 
 
 def load_mask(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:

@@ -1,9 +1,8 @@
-"""From samples to batches: in parallel, in order, and ahead of their use."""
+"""Batches ahead of their use, on the device that uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,16 +12,8 @@ from keras_skin.data.pipeline.batch_augment import BatchAugmentation
 from keras_skin.data.pipeline.samples import Batch
 
 
-def parallel_map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    """The function's results, computed in parallel, in the order of the data set."""
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def batched(samples: tf.data.Dataset, batch_size: int, change: Callable[..., Batch] | None = None) -> tf.data.Dataset:
-    """Batches, the last one perhaps partial, changed, fetched ahead, and onto the GPU where there is exactly one."""
-    batches = samples.batch(batch_size)
-    if change is not None:
-        batches = parallel_map(batches, change)
+def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Fetches batches ahead of their use, and onto the GPU where there is exactly one."""
     if _one_gpu():
         return batches.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.prefetch_to_device("/GPU:0", buffer_size=2))
     return batches.prefetch(tf.data.AUTOTUNE)
@@ -33,8 +24,8 @@ def augmented(
 ) -> Callable[[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor, tf.Tensor], Batch]:
     """A function for `tf.data.Dataset.map` that changes batches on the GPU where there is exactly one, else on the CPU.
 
-    A GPU takes the batch, works on it and gives it back to the pipeline, which fetches it ahead: two transfers more than the
-    training needs, made while it is busy with the batches before. (tf.data has no public way to map what lies on a device.)
+    A GPU takes the batch, works on it and returns it to the pipeline, which prefetches it. That is two transfers more than the
+    training needs, made while it is busy with earlier batches. (tf.data has no public way to map data that lie on a device.)
 
     Args:
         augmentation: the augmentation.
