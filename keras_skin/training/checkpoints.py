@@ -1,10 +1,11 @@
-"""Saves the run state in time, and takes a training up again where it was left."""
+"""Saves the run state regularly, and resumes a training from the last saved step."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.run_state import RunState, save_run_state
 
+_PRINTED, _WIDTH = 20, 60
+
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the run state on disk: at the begin, every so often within an epoch, at the end of each, and when interrupted.
+    """Saves the run state at the start, at intervals within an epoch, at the end of each epoch, and when interrupted.
 
     It must be the last callback, so that it saves what the others have done. A callback that remembers something from one step or
-    epoch to another has two methods, `get_state()`, which returns JSON values, and `set_state(state)`.
+    epoch to another has two methods, `get_state()`, which returns JSON values, and `set_state(state)`. Its `on_state_saved()`, if
+    it has one, is called when a state is on the disk.
 
     Args:
         path: the run state's file.
@@ -29,6 +33,7 @@ class Checkpoints(keras.callbacks.Callback):
         interrupts: says whether the training is to stop.
         every_seconds: save when this much time has passed since the last time.
         every_steps: also save whenever this many steps of an epoch are done; None does not.
+        context: JSON values that must be the same when the training resumes, such as the experiment and digests of the data.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Checkpoints(keras.callbacks.Callback):
         interrupts: HeldInterrupts,
         every_seconds: float = 60.0,
         every_steps: int | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -48,6 +54,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.interrupts = interrupts
         self.every_seconds = every_seconds
         self.every_steps = every_steps
+        self.context = json.loads(json.dumps(context)) if context is not None else None  # tuples become lists
         self.epoch = 0
         self.step = 0
         self.stopped = False
@@ -57,12 +64,14 @@ class Checkpoints(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
 
     def resume(self, state: RunState, model: keras.Model) -> None:
-        """Puts the training where it was when the state was saved.
+        """Continues from a saved state.
 
         Raises:
-            UserError: if the state belongs to another model, other callbacks or other training data.
+            UserError: if the context changed, or the state belongs to another model, other callbacks or other training data.
         """
         record = state.record
+        if self.context is not None:
+            _refuse_changes(state.source, record.get("context"), self.context)
         problems = []
         if record["steps"] != self.steps:
             problems.append(
@@ -89,21 +98,25 @@ class Checkpoints(keras.callbacks.Callback):
             "step": step,
             "steps": self.steps,
             "stopped": bool(self.model.stop_training),
+            "context": self.context,
             "callbacks": {name: callback.get_state() for name, callback in self._others.items()},
         }
         save_run_state(self.path, self.model, record)
+        for callback in self._others.values():
+            if hasattr(callback, "on_state_saved"):
+                callback.on_state_saved()
         self._saved = (epoch, step)
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Saves the untrained state, so that a training that was cut short at once can continue, too."""
+        """Saves the untrained state, so that a training that is killed at once can be resumed, too."""
         if self._to_restore is None:
             self.save(0, 0)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Restores the metrics of an epoch that is taken up in its middle: Keras has just reset them.
+        """Restores the metrics of an epoch that resumes in its middle: Keras has just reset them.
 
-        Between two epochs a state holds the metrics of the validation, which the next epoch must not begin with.
+        Between two epochs a state holds the metrics of the validation, with which the next epoch must not start.
         """
         self.epoch = epoch
         if self._to_restore is not None and self.step:
@@ -136,6 +149,34 @@ class Checkpoints(keras.callbacks.Callback):
         if self.interrupts.received:
             epoch, step = self._saved
             raise TrainingInterrupted(self.interrupts.received, self.path.parent, epoch + 1, step, self.epochs, self.steps)
+
+
+def _refuse_changes(source: Path, before: Any, now: Mapping[str, Any]) -> None:
+    if before is None:
+        raise UserError(f"{source} does not record what it was trained on: it was saved by an earlier version. Start a new run.")
+    changes = _changes(before, now)
+    if changes:
+        rest = [f"  ... and {len(changes) - _PRINTED} more"] if len(changes) > _PRINTED else []
+        lines = "\n".join([*(f"  - {change}" for change in changes[:_PRINTED]), *rest])
+        raise UserError(
+            f"The run cannot be resumed, because it has changed since its state was saved:\n{lines}\n"
+            "Undo the changes, or start a new run."
+        )
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """Sentences on how two JSON values differ, one for each leaf."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            change for key in keys for change in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == now else [f"{path} was {_short(before)} and is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 4]}...{text[-1]}"
 
 
 def _named(callbacks: Sequence[Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,7 +14,7 @@ import keras
 import pandas as pd
 
 from keras_skin.registry import UserError
-from keras_skin.training.best_weights import BestWeights, load_weights
+from keras_skin.training.best_weights import EPOCH_PREFIX, BestWeights, load_weights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
 from keras_skin.training.errors import NonFiniteLoss, TrainingInterrupted
@@ -81,6 +81,7 @@ def fit(
     history_file: str | os.PathLike[str] | None = None,
     save_every_seconds: float = 60.0,
     save_every_steps: int | None = None,
+    context: Mapping[str, Any] | None = None,
     stream: TextIO | None = None,
 ) -> TrainingResult:
     """Trains a compiled model, keeps its best weights, and can continue a training that was cut short at any step.
@@ -104,6 +105,7 @@ def fit(
         history_file: the CSV file of the history; `history.csv` in `folder` if None.
         save_every_seconds: save the state within an epoch when this much time has passed.
         save_every_steps: also save it whenever this many steps of an epoch are done.
+        context: JSON values that must be the same when the training resumes, such as the experiment and digests of the data.
         stream: where a terminal's progress line goes; standard error if None.
 
     Returns:
@@ -131,7 +133,9 @@ def fit(
         others = [StopAtNonFiniteLoss(train, train.steps), *callbacks, history, best, progress]
         if plateau:
             others.append(FallOnPlateau(plateau, best))
-        checkpoints = Checkpoints(state_file, others, epochs, train.steps, interrupts, save_every_seconds, save_every_steps)
+        checkpoints = Checkpoints(
+            state_file, others, epochs, train.steps, interrupts, save_every_seconds, save_every_steps, context
+        )
         model.stop_training = False
         if state_file.exists():
             checkpoints.resume(load_run_state(state_file), model)
@@ -218,7 +222,7 @@ def _run_epochs(
 def _remove_unfinished_files(folder: Path) -> None:
     """A kill in the middle of saving leaves a temporary file as large as the state itself."""
     for name in (RUN_STATE, BEST_WEIGHTS):
-        for path in folder.glob(f".*-{name}"):
+        for path in folder.glob(f".*-{name.replace('best.', f'{EPOCH_PREFIX}*.')}"):
             path.unlink()
 
 
@@ -248,5 +252,6 @@ def _load_best(model: keras.Model, best: BestWeights) -> None:
     if best.best_epoch is None:
         logger.warning(f"no epoch had a finite value of {best.monitor}: the weights of the last epoch are kept")
         return
+    best.publish()
     load_weights(model, best.path)
     logger.info(f"best epoch {best.best_epoch}: {best.monitor} {best.best_value:.4f}; its weights are loaded")

@@ -17,7 +17,7 @@ from PIL import Image
 
 import keras_skin
 from keras_skin.data.images.decode import decode_image
-from keras_skin.data.images.load import resize_image, resize_mask
+from keras_skin.data.images.load import model_image, segmented_image
 from keras_skin.explain.grad_cam import GradCAM
 from keras_skin.export import endpoints
 from keras_skin.export.endpoints import Segmenter
@@ -91,7 +91,7 @@ def exported(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(3).uniform(0, 255, (3, *SIZE, 3)).astype("float32")
+    return np.random.default_rng(3).integers(0, 256, (3, *SIZE, 3)).astype("float32")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_predict_images_gives_the_same_numbers_without_keras_skin(model, images,
 def test_uploads_go_through_the_image_path_of_training(model, answers):
     good = [name for name in UPLOADS if name not in BAD]
     rows = [list(UPLOADS).index(name) for name in good]
-    images = tf.stack([resize_image(decode_image(tf.constant(UPLOADS[name]), SIZE), SIZE) for name in good])
+    images = tf.stack([model_image(decode_image(tf.constant(UPLOADS[name]), SIZE), SIZE) for name in good])
     expected = expected_outputs(model, images)
     answer = answers["bytes"]
     assert set(answer) == {*expected, "mask_png_bytes", "valid"}
@@ -299,7 +299,7 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images, tmp
     np.testing.assert_allclose(outputs["mask"], tf.sigmoid(model({"image": 255 - images})["mask"]), atol=1e-5)
     served = loaded.signatures["serving_default"](image_bytes=tf.constant([UPLOADS["png"]]))
     assert set(served) == {"mask", "mask_png_bytes", "valid"}
-    inverted = 255 - resize_image(decode_image(tf.constant(UPLOADS["png"])), SIZE)
+    inverted = model_image(decode_image(tf.constant(UPLOADS["png"])), SIZE, [invert])
     np.testing.assert_allclose(served["mask"], tf.sigmoid(model({"image": inverted[None]})["mask"]), atol=1e-5)
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
 
@@ -372,12 +372,11 @@ def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
     explained = loaded.signatures["explain"](image_bytes=tf.constant(uploads), **fields)
     for row, metadata in ((0, [1.1, 1, 1]), (2, [0, 0, 0])):
         decoded = decode_image(uploads[row])
-        for_segmenter = resize_image(decoded, OTHER)[None]
-        logits = cutter({"image": 255 - for_segmenter if order else for_segmenter})["mask"]
-        lesion = resize_mask(tf.cast(logits > 0, tf.float32), SIZE)
+        logits = cutter({"image": model_image(decoded, OTHER, order)[None]})["mask"]
+        lesion = tf.cast(logits > 0, tf.float32)
         assert 0.05 < float(tf.reduce_mean(lesion)) < 0.95
-        image = resize_image(decoded, SIZE)[None]
-        seen = {"image": image, "segmented_image": image * lesion, "metadata": tf.constant([metadata])}
+        image = model_image(decoded, SIZE)[None]
+        seen = {"image": image, "segmented_image": segmented_image(image, lesion), "metadata": tf.constant([metadata])}
         np.testing.assert_allclose(served["probabilities"][row], tf.nn.softmax(classifier(seen)["label"])[0], atol=1e-5)
         np.testing.assert_allclose(served["mask"][row], tf.sigmoid(logits)[0], atol=1e-5)
         assert tf.io.decode_png(served["mask_png_bytes"][row]).shape[:2] == decoded.shape[:2]

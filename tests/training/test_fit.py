@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_skin.registry import UserError
+from keras_skin.training import checkpoints
 from keras_skin.training.fit import NonFiniteLoss, TrainingInterrupted, build_training_state, fit
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.run_state import load_run_state
@@ -349,7 +350,7 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
 def finished(small, tmp_path_factory):
     """The folder of a training of one epoch, begun with `resume` and beside the remains of a kill, and its result."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in (".0123abcd-run_state.npz", ".0123abcd-best.weights.h5"):
+    for name in (".0123abcd-run_state.npz", ".0123abcd-best_epoch_1.weights.h5"):
         (folder / name).write_text("half")
     keras.utils.set_random_seed(0)
     data = small.SmallData()
@@ -359,7 +360,12 @@ def finished(small, tmp_path_factory):
 
 
 def test_files_of_a_kill_while_saving_are_removed(finished):
-    assert sorted(path.name for path in finished[0].iterdir()) == ["best.weights.h5", "history.csv", "run_state.npz"]
+    assert sorted(path.name for path in finished[0].iterdir()) == [
+        "best.weights.h5",
+        "best_epoch_1.weights.h5",
+        "history.csv",
+        "run_state.npz",
+    ]
 
 
 def test_a_finished_training_gives_its_result_again(small, finished):
@@ -402,8 +408,57 @@ def test_a_state_of_another_training_is_refused(small, finished, steps, callback
 
 def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path):
     shutil.copy(finished[0] / "run_state.npz", tmp_path)
-    with pytest.raises(UserError, match=r"best\.weights\.h5 is missing: it held the weights of epoch 1"):
+    with pytest.raises(UserError, match=r"best_epoch_1\.weights\.h5 is missing: it held the weights of epoch 1"):
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
+    (tmp_path / "best_epoch_1.weights.h5").write_text("the weights of an abandoned epoch")
+    with pytest.raises(UserError, match="does not hold the weights of epoch 1 that the run state names"):
+        fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
+
+
+def test_weights_that_no_state_names_are_not_used(small, tmp_path, monkeypatch):
+    """A kill between the best weights of an epoch and the state that names them: the epoch is trained again."""
+
+    def train(folder):
+        keras.utils.set_random_seed(7)
+        arguments = (small.compiled_model(), small.SmallData(), small.validation_data())
+        return fit(*arguments, epochs=3, folder=tmp_path / folder, resume=True)
+
+    whole = train("whole")
+    keras.utils.set_random_seed(7)
+    saved = checkpoints.save_run_state
+
+    def killed(path, model, record):
+        if record["epoch"] == 2:
+            raise SystemExit
+        saved(path, model, record)
+
+    monkeypatch.setattr(checkpoints, "save_run_state", killed)
+    with pytest.raises(SystemExit):
+        train("killed")
+    monkeypatch.undo()
+    (tmp_path / "killed" / "best_epoch_3.weights.h5").write_text("abandoned")
+    resumed = train("killed")
+    assert resumed.best_epoch == whole.best_epoch
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"), rtol=1e-5)
+    weights = [list(h5py.File(tmp_path / name / "best.weights.h5")["layers"]) for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+    assert "abandoned" not in (tmp_path / "killed" / f"best_epoch_{resumed.best_epoch}.weights.h5").read_text(errors="replace")
+
+
+def test_a_changed_context_is_refused_with_every_change(small, tmp_path):
+    context = {"experiment": {"train": {"optimizer": {"learning_rate": 0.1}, "epochs": 2}}, "images": "a" * 64}
+
+    def train(epochs, context):
+        arguments = (small.compiled_model(), small.SmallData(), small.validation_data())
+        return fit(*arguments, epochs=epochs, folder=tmp_path, resume=True, context=context)
+
+    train(1, context)
+    changed = {"experiment": {"train": {"optimizer": {"learning_rate": 0.2}, "epochs": 2}}, "images": "b" * 64}
+    with pytest.raises(UserError) as caught:
+        train(2, changed)
+    assert "  - experiment.train.optimizer.learning_rate was 0.1 and is 0.2\n  - images was" in str(caught.value)
+    assert "start a new run" in str(caught.value)
+    assert len(train(2, context).history) == 2
 
 
 def test_a_training_taken_up_between_two_epochs_has_the_history_of_an_undisturbed_one(small, tmp_path):

@@ -53,7 +53,7 @@ def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = Non
     Args:
         contents: scalar string, the bytes of the file.
         minimum_size: (height, width) that is wanted in the end. A JPEG that is far larger is decoded at 1/2, 1/4 or 1/8 of its
-            size in the discrete cosine domain, such that it keeps at least twice this size both ways. `None` decodes in full.
+            size in the discrete cosine domain, such that it keeps at least 1.5 times this size both ways. `None` decodes in full.
 
     Returns:
         (H, W, 3) uint8.
@@ -158,7 +158,7 @@ def _decode_jpeg(contents: tf.Tensor, minimum_size: tuple[int, int] | None) -> t
         else:
             wanted = tf.where(orientation >= 5, minimum_size[::-1], minimum_size)
             reduced = -(-tf.stack([height, width]) // tf.constant(_RATIOS[1:], tf.int64)[:, tf.newaxis])
-            enough = tf.reduce_all(reduced >= 2 * tf.cast(wanted, tf.int64), axis=-1)
+            enough = tf.reduce_all(2 * reduced >= 3 * tf.cast(wanted, tf.int64), axis=-1)
             choice = tf.math.count_nonzero(enough, dtype=tf.int32)
             image = tf.switch_case(choice, [lambda ratio=ratio: at(ratio) for ratio in _RATIOS])
     return tf.cond(orientation > 1, lambda: _upright(image, orientation), lambda: image)

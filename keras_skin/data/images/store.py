@@ -284,7 +284,7 @@ class _Store:
         log.info("Storing %d images of %s (%s)", len(self.files), self.title, describe_bytes(self._bytes()))
         problems: list[str] = []
         with (
-            ThreadPoolExecutor(os.cpu_count()) as threads,
+            ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads,  # a thread in Python leaves its core to another
             (partial / _JOURNAL).open("a", encoding="utf-8") as journal,
             _progress(len(self.files), len(self.files) - sum(len(self._rows(block)) for block in remaining)) as bar,
         ):

@@ -132,21 +132,22 @@ def test_impossible_orientation_is_none(value):
     ("width", "height", "ratio"),
     [
         (64, 48, 1),
-        (126, 96, 1),
-        (127, 95, 2),
-        (128, 96, 2),
-        (255, 191, 4),
-        (256, 192, 4),
-        (509, 381, 8),
+        (94, 72, 1),
+        (95, 71, 2),
+        (96, 72, 2),
+        (191, 143, 4),
+        (192, 144, 4),
+        (381, 285, 8),
         (1024, 768, 8),
-        (1024, 90, 1),
+        (1024, 70, 1),
+        (1024, 90, 2),
     ],
 )
-def test_jpeg_is_reduced_while_it_keeps_twice_the_size(width, height, ratio):
+def test_jpeg_is_reduced_while_it_keeps_one_and_a_half_times_the_size(width, height, ratio):
     contents = encode(np.zeros((height, width, 3), np.uint8), "JPEG")
     decoded = decode_image(contents, (24, 32)).shape
     assert decoded == (-(-height // ratio), -(-width // ratio), 3)
-    assert ratio == 1 or (decoded[0] >= 48 and decoded[1] >= 64)
+    assert ratio == 1 or (decoded[0] >= 36 and decoded[1] >= 48)
 
 
 def test_reduction_looks_at_the_upright_image():
@@ -311,7 +312,7 @@ def test_load_image(tmp_path):
     path = tmp_path / "image.bin"  # the content tells the format, not the name
     path.write_bytes(FILES["exif 8"])
     assert load_image(str(path)).shape == (40, 30, 3)
-    expected = resize_image(decode_image(FILES["exif 8"], SIZE), SIZE)
+    expected = np.round(resize_image(decode_image(FILES["exif 8"], SIZE), SIZE))
     np.testing.assert_array_equal(load_image(str(path), SIZE), expected)
 
 
