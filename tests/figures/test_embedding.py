@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation import embedding_figure as module
-from keras_skin.evaluation.embedding_figure import FEWEST, embedding_figure, tsne
+from keras_skin.figures import embedding as module
+from keras_skin.figures.embedding import FEWEST, embedding_figure, tsne
 
 BANNER = (0xB0, 0x00, 0x20)
 CLASSES = ("mel", "nv", "bcc")
