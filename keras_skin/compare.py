@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_skin.data.datasets.originals import Originals
-    from keras_skin.evaluation.comparison_figures import LoadOriginal
     from keras_skin.evaluation.measured_run import MeasuredRun
+    from keras_skin.figures.comparison import LoadOriginal
 
 _EPILOG = """\
 what is compared with what:
@@ -68,6 +68,7 @@ def _compare(options: argparse.Namespace) -> None:
     from keras_skin.evaluation import comparison_report
     from keras_skin.evaluation.comparison import compare, group_by_seed, name_sides
     from keras_skin.evaluation.measured_run import read_runs
+    from keras_skin.figures.comparison import draw_figures
     from keras_skin.registry import UserError
 
     if options.html and options.html.is_dir():
@@ -89,10 +90,10 @@ def _compare(options: argparse.Namespace) -> None:
     load = None if originals.problems else _loader(originals)
     try:
         if options.out:
-            comparison_report.write_folder(options.out, comparison, load)
+            comparison_report.write_folder(options.out, comparison, lambda sides, folder: draw_figures(sides, folder, load))
         if options.html:
             with tempfile.TemporaryDirectory() as folder:
-                pictures = comparison_report.draw_figures(comparison, Path(folder), load)
+                pictures = draw_figures(comparison, Path(folder), load)
                 comparison_report.write_page(options.html, comparison, pictures)
     except OSError as error:
         raise UserError(f"{error.filename or options.html or options.out}: {error.strerror or error}.") from error

@@ -31,11 +31,12 @@ ALLOWED = {
     "data.pipeline": {"registry", "data.images"},
     "training": {"registry", "losses", "metrics"},
     "evaluation": {"registry"},
-    "explain": {"registry", "evaluation.bootstrap", "evaluation.explanations", "evaluation.explanation_figures"},
+    "figures": {"registry", "evaluation"},
+    "explain": {"registry", "evaluation.bootstrap", "evaluation.explanations", "figures.explanations"},
     "export": {"registry", "data.images", "explain.grad_cam"},
     "checking": {"registry", "data", "evaluation.bootstrap", "evaluation.classification"},
 }
-NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "checking", "registry", "experiment"}
+NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "figures", "checking", "registry", "experiment"}
 TENSORFLOW_EXCEPTION = "layers.batch_normalization"
 IMPORT_SITES = {  # they may be gone one day; two layers that may not import each other need keras-cv
     "keras_cv": {"data.pipeline.batch_augment", "models.deeplabv3plus"},
@@ -88,6 +89,19 @@ def test_imports_follow_the_arrows(path):
             assert allowed, (
                 f"{name}:{line} imports {imported}; {layer} may import {sorted(ALLOWED[layer]) or 'nothing of the package'}"
             )
+
+
+PRIVATE_IMPORTS: set[str] = set()  # modules that still import a private name of another one
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_private_name_is_imported_from_another_module(path):
+    private = [
+        f"{imported}:{line}"
+        for imported, line, _ in imports(path)
+        if imported.startswith("keras_skin.") and any(re.match(r"_(?!_)", name) for name in imported.split("."))
+    ]
+    assert bool(private) == (module_name(path) in PRIVATE_IMPORTS), private
 
 
 def test_data_has_five_rooms():

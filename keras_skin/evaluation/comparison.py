@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ class Comparison:
             "rows": [{**asdict(row), "verdicts": [row.verdict(side) for side in range(len(self.sides))]} for row in self.rows],
             "notes": list(self.notes),
         }
+
+
+def letters(sides: Sequence[Side]) -> dict[str, str]:
+    """`{side's name: a letter}`, for places where names do not fit."""
+    return {side.name: ascii_uppercase[index % 26] for index, side in enumerate(sides)}
 
 
 def group_by_seed(runs: Sequence[MeasuredRun]) -> list[Side]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from keras_skin.evaluation import comparison_figures, figures
-from keras_skin.evaluation.comparison import Comparison, Row, differing_settings
+from keras_skin.evaluation.comparison import Comparison, Row, differing_settings, letters
 from keras_skin.evaluation.report import HEADLINE, NOTHING, TASKS, Picture, format_value, page_templates, split_label
 from keras_skin.registry import UserError, atomic_path
 
@@ -82,46 +81,6 @@ def format_difference(value: float) -> str:
     return f"{value:+.4f}"
 
 
-def draw_figures(comparison: Comparison, folder: Path, load: comparison_figures.LoadOriginal | None) -> list[Picture]:
-    """Draws all figures of a comparison into a folder.
-
-    Args:
-        comparison: what to draw.
-        folder: where to.
-        load: reads an image and its true mask; None leaves the outlines out.
-    """
-    sides, synthetic, title = comparison.sides, comparison.synthetic, split_label(comparison.split)
-    rows = headline(comparison)
-    tables = {_in_lines(side.name): side.predictions for side in sides}
-    boxes = {name: table for name, table in tables.items() if "dsc" in table and table["dsc"].notna().any()}
-    classified = [side.runs[0].classes for side in sides if "predicted" in side.runs[0].predictions]
-    drawn = [
-        (
-            comparison_figures.differences(comparison, rows, folder / "differences.png", synthetic),
-            "Differences with their 95 % intervals: paired bootstrap on the same images.",
-        ),
-        (
-            figures.segmentation_box_plots(boxes, folder / "box_plots.png", synthetic=synthetic) if len(boxes) > 1 else None,
-            "Segmentation scores of every image" + (", averaged over each side's runs." if _several(comparison) else "."),
-        ),
-        (
-            comparison_figures.curves(sides, classified[0], folder / "curves.png", title, synthetic) if classified else None,
-            "Curves of every run on the same images" + ("; a thin line for each run of a side." if _several(comparison) else "."),
-        ),
-        (
-            comparison_figures.outlines(sides, load, folder / "outlines.png", title=f"{title}: outlines", synthetic=synthetic)
-            if load
-            else None,
-            "Outlines of every run and the truth: images on whose DSC the runs differ most, and typical ones.",
-        ),
-        (
-            comparison_figures.heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
-            "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
-        ),
-    ]
-    return [Picture(path, caption) for path, caption in drawn if path]
-
-
 def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) -> None:
     """Writes the comparison as one HTML file.
 
@@ -140,7 +99,7 @@ def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) 
             runs=sum(len(side.runs) for side in comparison.sides),
             rows=rows,
             tables={"All other metrics": rest} if rest else {},
-            letters=comparison_figures.letters(comparison.sides),
+            letters=letters(comparison.sides),
             published=any(value is not None for row in rows for value in row.published),
             papers=_papers(comparison),
             settings=differing_settings(comparison.sides),
@@ -165,15 +124,20 @@ def require_new(folder: Path) -> None:
         raise UserError(f"--out {folder}: it is there already and is not empty; nothing is overwritten. Name a new folder.")
 
 
-def write_folder(folder: Path, comparison: Comparison, load: comparison_figures.LoadOriginal | None) -> None:
+def write_folder(folder: Path, comparison: Comparison, draw: Callable[[Comparison, Path], Sequence[Picture]]) -> None:
     """Writes comparison.json, comparison.html and figures/ into a new folder.
+
+    Args:
+        folder: folder to write; it must not exist or be empty.
+        comparison: what to write.
+        draw: draws the figures of a comparison into a folder, see `figures.comparison.draw_figures`.
 
     Raises:
         UserError: if the folder holds something already.
     """
     require_new(folder)
     with atomic_path(folder) as temporary:
-        pictures = draw_figures(comparison, temporary / "figures", load)
+        pictures = draw(comparison, temporary / "figures")
         write_page(temporary / "comparison.html", comparison, pictures)
         text = json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
         (temporary / "comparison.json").write_text(text, encoding="utf-8")
@@ -184,10 +148,6 @@ def with_notes(comparison: Comparison, notes: Sequence[str], synthetic: bool) ->
     return replace(comparison, notes=(*comparison.notes, *notes), synthetic=comparison.synthetic or synthetic)
 
 
-def _several(comparison: Comparison) -> bool:
-    return any(len(side.runs) > 1 for side in comparison.sides)
-
-
 def _papers(comparison: Comparison) -> list[str]:
     """Where each side's published numbers come from."""
     found = []
@@ -196,13 +156,3 @@ def _papers(comparison: Comparison) -> list[str]:
         if side.runs[0].published and paper:
             found.append(f"{side.name}: {paper['citation']}" + (f"; {paper['row']}" if paper.get("row") else ""))
     return found
-
-
-def _in_lines(name: str, length: int = 16) -> str:
-    """A name in lines short enough to stand below a box."""
-    lines = [""]
-    for part in name.replace("_", "_\0").replace(" ", " \0").replace("-", "-\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > length:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.strip() for line in lines)

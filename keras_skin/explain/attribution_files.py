@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from keras_skin.evaluation import explanation_figures as figures
 from keras_skin.explain.samples import ExplainSample, file_name
 from keras_skin.explain.shap_values import Attributions
+from keras_skin.figures import explanations as figures
 from keras_skin.registry import atomic_path
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from keras_skin.evaluation.explanation_figures import faithfulness_figure
 from keras_skin.evaluation.explanations import red_lines
 from keras_skin.explain.attribution_files import write_summary, write_waterfall
 from keras_skin.explain.faithfulness import FRACTIONS, Faithfulness, measure_faithfulness
@@ -20,6 +19,7 @@ from keras_skin.explain.samples import ExplainSample, as_samples, folder_names, 
 from keras_skin.explain.score_cam import ScoreCAM
 from keras_skin.explain.shap_values import Attributions, MetadataShap
 from keras_skin.explain.views import METADATA, explained_output, image_names, input_names, predict
+from keras_skin.figures.explanations import faithfulness_figure
 from keras_skin.registry import UserError, atomic_path, did_you_mean
 
 Cam = Literal["grad_cam", "grad_cam++", "score_cam"]

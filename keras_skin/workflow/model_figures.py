@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from keras_skin.evaluation.embedding_figure import embedding_figure
 from keras_skin.evaluation.evaluate import Evaluation
 from keras_skin.evaluation.report import Picture
 from keras_skin.evaluation.super_resolution import psnr, ssim
-from keras_skin.evaluation.super_resolution_figure import SuperResolved, super_resolution_figure
 from keras_skin.experiment import Experiment
 from keras_skin.explain.samples import stratified_sample
+from keras_skin.figures.embedding import embedding_figure
+from keras_skin.figures.super_resolution import SuperResolved, super_resolution_figure
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 from keras_skin.workflow.training import evaluation_batches

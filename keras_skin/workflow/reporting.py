@@ -11,14 +11,19 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.data.images.load import load_image, load_mask
-from keras_skin.evaluation import figures
-from keras_skin.evaluation.balance_figure import class_balance
-from keras_skin.evaluation.curriculum_figure import curriculum_figure
 from keras_skin.evaluation.evaluate import Evaluation
-from keras_skin.evaluation.examples_figure import examples_figure
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import Explanations
+from keras_skin.figures.balance import class_balance
+from keras_skin.figures.box_plots import segmentation_box_plots
+from keras_skin.figures.class_counts import class_counts
+from keras_skin.figures.confusion import confusion_matrix
+from keras_skin.figures.curriculum import curriculum_figure
+from keras_skin.figures.curves import roc_and_precision_recall
+from keras_skin.figures.examples import examples_figure
+from keras_skin.figures.learning import learning_curves
+from keras_skin.figures.segmentation_sheet import LoadImage, segmentation_sheet
 from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.prepare import PreparedData
 
@@ -126,10 +131,10 @@ def write_cross_validation_report(
 
 def _training_figures(folder: RunFolder, prepared: PreparedData, trained: Trained, synthetic: bool) -> list[Picture]:
     result = trained.result
-    curves = figures.learning_curves(result.history, folder / "figures" / "learning_curves.png", result.best_epoch, synthetic)
+    curves = learning_curves(result.history, folder / "figures" / "learning_curves.png", result.best_epoch, synthetic)
     counts = prepared.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(prepared.classes), columns=["train", *prepared.tested], fill_value=0)
-    bars = figures.class_counts(counts, folder / "figures" / "class_counts.png", synthetic)
+    bars = class_counts(counts, folder / "figures" / "class_counts.png", synthetic)
     drawn = [
         Picture(curves, "Learning curves; the dotted line marks the epoch whose weights were kept."),
         Picture(bars, "Images of each class in each part, before augmentation."),
@@ -151,7 +156,7 @@ def _measured_figures(
     folder: RunFolder, prepared: PreparedData, evaluations: dict[str, Evaluation], synthetic: bool
 ) -> list[Picture]:
     drawn: list[Picture] = []
-    boxes = figures.segmentation_box_plots(
+    boxes = segmentation_box_plots(
         {split: item.predictions for split, item in evaluations.items()},
         folder / "figures" / "segmentation_box_plots.png",
         synthetic=synthetic,
@@ -164,7 +169,7 @@ def _measured_figures(
         if "dsc" not in evaluation.predictions:
             continue
         paths = prepared.part(split).set_index("image_id")[["image", "mask"]]
-        sheet = figures.segmentation_sheet(
+        sheet = segmentation_sheet(
             evaluation.predictions,
             _loader(paths, folder / "masks" / split),
             folder / "figures" / f"{_stem(split)}_segmentations.png",
@@ -180,10 +185,10 @@ def _split_figures(folder: RunFolder, split: str, evaluation: Evaluation, synthe
     if evaluation.confusion is None:
         return []
     target = folder / "figures"
-    matrix = figures.confusion_matrix(
+    matrix = confusion_matrix(
         evaluation.confusion, evaluation.classes, target / f"{_stem(split)}_confusion.png", f"Confusion, {split}", synthetic
     )
-    curves = figures.roc_and_precision_recall(
+    curves = roc_and_precision_recall(
         evaluation.predictions, evaluation.classes, target / f"{_stem(split)}_roc_pr.png", split, synthetic
     )
     return [
@@ -207,7 +212,7 @@ def _examples(folder: RunFolder, prepared: PreparedData, split: str, evaluation:
     return [Picture(sheet, f"Right and wrong examples of {split}, with the probability of the predicted class.")] if sheet else []
 
 
-def _loader(paths: pd.DataFrame, masks: Path) -> figures.LoadImage:
+def _loader(paths: pd.DataFrame, masks: Path) -> LoadImage:
     """Image, true and predicted mask of an id, all at the original size."""
 
     def load(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import pytest
 
 from keras_skin.evaluation.comparison import compare, group_by_seed
 from keras_skin.evaluation.comparison_report import (
-    draw_figures,
     format_comparison,
     headline,
     with_notes,
@@ -15,6 +14,7 @@ from keras_skin.evaluation.comparison_report import (
     write_page,
 )
 from keras_skin.evaluation.measured_run import read_runs
+from keras_skin.figures.comparison import draw_figures
 from keras_skin.registry import UserError
 from tests.evaluation.run_folders import SIZE, images, truth_of, write_run
 
@@ -23,6 +23,10 @@ HOSTILE = '<script>alert("x")</script>'
 
 def load(dataset, image_id):
     return np.full((*SIZE, 3), 120, np.uint8), truth_of(int(image_id[-7:]))
+
+
+def without_originals(comparison, folder):
+    return draw_figures(comparison, folder, None)
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def test_synthetic_comparisons_say_so_everywhere(comparison, tmp_path):
 
 
 def test_folder_holds_the_numbers_the_page_and_the_figures_and_is_never_overwritten(comparison, tmp_path):
-    write_folder(tmp_path / "out", comparison, load=None)
+    write_folder(tmp_path / "out", comparison, without_originals)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["comparison.html", "comparison.json", "figures"]
     assert not (tmp_path / "out" / "figures" / "outlines.png").exists()
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -111,7 +115,7 @@ def test_folder_holds_the_numbers_the_page_and_the_figures_and_is_never_overwrit
     (dsc,) = [row for row in told["rows"] if row["metric"] == "dsc"]
     assert dsc["verdicts"] == ["", "worse", ""]
     with pytest.raises(UserError, match="nothing is overwritten"):
-        write_folder(tmp_path / "out", comparison, load=None)
+        write_folder(tmp_path / "out", comparison, without_originals)
 
 
 def test_a_failure_leaves_no_folder_behind(comparison, tmp_path):
@@ -119,5 +123,5 @@ def test_a_failure_leaves_no_folder_behind(comparison, tmp_path):
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        write_folder(tmp_path / "out", comparison, broken)
+        write_folder(tmp_path / "out", comparison, lambda sides, folder: draw_figures(sides, folder, broken))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]

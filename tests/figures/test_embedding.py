@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation import embedding_figure as module
-from keras_skin.evaluation.embedding_figure import FEWEST, embedding_figure, tsne
+from keras_skin.figures import embedding as module
+from keras_skin.figures.embedding import FEWEST, embedding_figure, tsne
 
 BANNER = (0xB0, 0x00, 0x20)
 CLASSES = ("mel", "nv", "bcc")
@@ -43,7 +43,7 @@ def test_every_image_is_drawn_in_both_panels_and_errors_are_crossed(tmp_path, mo
     said = truth.copy()
     said[[2, 5, 6]] = "mel"  # the last of them is one
     figures = []
-    drawing = module._figure
+    drawing = module.new_figure
 
     class Noted:
         def __init__(self, *arguments):
@@ -56,7 +56,7 @@ def test_every_image_is_drawn_in_both_panels_and_errors_are_crossed(tmp_path, mo
         def __exit__(self, *error):
             return self.context.__exit__(*error)
 
-    monkeypatch.setattr(module, "_figure", Noted)
+    monkeypatch.setattr(module, "new_figure", Noted)
     embedding_figure(features, truth, said, (*CLASSES, "scc"), tmp_path / "figure.png")
     by_class, by_success = figures[0].axes
     assert [text.get_text() for text in by_class.get_legend().get_texts()] == [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,9 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from keras_skin.evaluation.comparison import Comparison, Row, Side
-from keras_skin.evaluation.figures import CYCLE, LINE_STYLES, _figure, _grid, draw_outlines
+from keras_skin.evaluation.comparison import Comparison, Row, Side, letters
+from keras_skin.evaluation.comparison_report import headline
 from keras_skin.evaluation.measured_run import explained_images
+from keras_skin.evaluation.report import Picture, split_label
+from keras_skin.figures.box_plots import segmentation_box_plots
+from keras_skin.figures.style import CYCLE, GREY, INK, LINE_STYLES, draw_outlines, grid_shape, new_figure
 
 TRUTH = "#FFFFFF"
 OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#C08CFF", "#FF6F61")
@@ -25,11 +27,6 @@ OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#
 
 LoadOriginal = Callable[[str, str], tuple[np.ndarray, np.ndarray]]
 """(data set, image id) -> image (H, W, 3) uint8 and true mask (H, W) bool."""
-
-
-def letters(sides: Sequence[Side]) -> dict[str, str]:
-    """`{side's name: a letter}`, for places where names do not fit."""
-    return {side.name: ascii_uppercase[index % 26] for index, side in enumerate(sides)}
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthetic: bool = False) -> Path | None:
@@ -48,7 +45,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
     if not rows:
         return None
     shown = [index for index in range(len(comparison.sides)) if any(row.differences[index] for row in rows)]
-    with _figure(path, (8.4, 1.3 + 0.22 * len(shown) + len(rows) * (0.26 + 0.17 * len(shown))), synthetic) as figure:
+    with new_figure(path, (8.4, 1.3 + 0.22 * len(shown) + len(rows) * (0.26 + 0.17 * len(shown))), synthetic) as figure:
         axes = figure.subplots()
         for place, index in enumerate(shown):
             offset = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
@@ -67,7 +64,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
                         color=colour,
                         markerfacecolor=colour if clear else "white",
                     )
-        axes.axvline(0, color="#1B2430", linewidth=1)
+        axes.axvline(0, color=INK, linewidth=1)
         names = [side.name for side in comparison.sides]
         others = [f"\n(to {names[row.reference]})" if row.reference != comparison.reference else "" for row in rows]
         axes.set_yticks(range(len(rows)), [row.label + other for row, other in zip(rows, others, strict=True)])
@@ -108,16 +105,16 @@ def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str
     if not shown:
         return None
     panels = [(name, kind) for name in shown for kind in (("ROC", "PR") if len(classes) == 2 else ("ROC",))]
-    rows, columns = _grid(len(panels), 2 if len(classes) == 2 else 4)
+    rows, columns = grid_shape(len(panels), 2 if len(classes) == 2 else 4)
     side_length = 5.2 if len(classes) == 2 else 3.4
     height = rows * (side_length + 0.35 + 0.2 * len(drawn)) + 0.4
-    with _figure(path, (side_length * columns, height), synthetic) as figure:
+    with new_figure(path, (side_length * columns, height), synthetic) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (name, kind) in zip(grid, panels, strict=False):
             for index, side in drawn.items():
                 _curve(axes, side, name, classes, kind, index)
             if kind == "ROC":
-                axes.plot([0, 1], [0, 1], color="#9AA3AE", linewidth=1, linestyle=":")
+                axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
                 axes.set(xlabel="false positive rate", ylabel="true positive rate")
             else:
                 axes.set(xlabel="recall", ylabel="precision")
@@ -199,7 +196,7 @@ def outlines(
     named = letters(sides)
     columns = max(len(rows) for rows in chosen.values())
     height = len(chosen) * (2.35 + 0.16 * (1 + len(drawn))) + 0.2 * (len(drawn) + 1) + 0.4
-    with _figure(path, (max(3.1 * columns, 6.0), height), synthetic) as figure:
+    with new_figure(path, (max(3.1 * columns, 6.0), height), synthetic) as figure:
         grid = figure.subplots(len(chosen), columns, squeeze=False)
         for line, (name, rows) in zip(grid, chosen.items(), strict=True):
             for axes in line[len(rows) :]:
@@ -210,7 +207,7 @@ def outlines(
                 draw_outlines(axes, picture, _masks(drawn, row, truth))
                 axes.set_title(_caption(list(drawn.values()), named, row), fontsize=8.5, loc="left")
             line[0].set_ylabel(name, fontsize=12, weight="bold")
-        stroke = [withStroke(linewidth=3.5, foreground="#1B2430")]
+        stroke = [withStroke(linewidth=3.5, foreground=INK)]
         handles = [Line2D([], [], color=TRUTH, linewidth=2, path_effects=stroke, label="truth")]
         for index, side in drawn.items():
             style: Any = {"color": OUTLINES[index % len(OUTLINES)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
@@ -242,7 +239,7 @@ def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool
     places = np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))
     pictures = [[plt.imread(drawn[name][common[place]]) for name in drawn] for place in places]
     named, shape = letters(sides), pictures[0][0].shape
-    with _figure(path, (3.0 * len(drawn), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
+    with new_figure(path, (3.0 * len(drawn), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
         grid = figure.subplots(len(places), len(drawn), squeeze=False)
         for line, row in zip(grid, pictures, strict=True):
             for axes, picture in zip(line, row, strict=True):
@@ -272,3 +269,55 @@ def _masks(sides: Mapping[int, Side], row: int, truth: np.ndarray) -> list[tuple
             if mask is not None and mask.shape == truth.shape:
                 masks.append((mask, OUTLINES[index % len(OUTLINES)], LINE_STYLES[index % len(LINE_STYLES)]))
     return masks
+
+
+def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None) -> list[Picture]:
+    """Draws all figures of a comparison into a folder.
+
+    Args:
+        comparison: what to draw.
+        folder: where to.
+        load: reads an image and its true mask; None leaves the outlines out.
+    """
+    sides, synthetic, title = comparison.sides, comparison.synthetic, split_label(comparison.split)
+    rows = headline(comparison)
+    tables = {_in_lines(side.name): side.predictions for side in sides}
+    boxes = {name: table for name, table in tables.items() if "dsc" in table and table["dsc"].notna().any()}
+    classified = [side.runs[0].classes for side in sides if "predicted" in side.runs[0].predictions]
+    drawn = [
+        (
+            differences(comparison, rows, folder / "differences.png", synthetic),
+            "Differences with their 95 % intervals: paired bootstrap on the same images.",
+        ),
+        (
+            segmentation_box_plots(boxes, folder / "box_plots.png", synthetic=synthetic) if len(boxes) > 1 else None,
+            "Segmentation scores of every image" + (", averaged over each side's runs." if _several(comparison) else "."),
+        ),
+        (
+            curves(sides, classified[0], folder / "curves.png", title, synthetic) if classified else None,
+            "Curves of every run on the same images" + ("; a thin line for each run of a side." if _several(comparison) else "."),
+        ),
+        (
+            outlines(sides, load, folder / "outlines.png", title=f"{title}: outlines", synthetic=synthetic) if load else None,
+            "Outlines of every run and the truth: images on whose DSC the runs differ most, and typical ones.",
+        ),
+        (
+            heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
+            "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
+        ),
+    ]
+    return [Picture(path, caption) for path, caption in drawn if path]
+
+
+def _several(comparison: Comparison) -> bool:
+    return any(len(side.runs) > 1 for side in comparison.sides)
+
+
+def _in_lines(name: str, length: int = 16) -> str:
+    """A name in lines short enough to stand below a box."""
+    lines = [""]
+    for part in name.replace("_", "_\0").replace(" ", " \0").replace("-", "-\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > length:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from keras_skin.evaluation.figures import _figure
+from keras_skin.figures.style import INK, new_figure
 
 MOST_NUMBERED = 24
 """With more epochs than these, numbers no longer fit into the cells."""
@@ -39,7 +39,7 @@ def curriculum_figure(
     shares = (admitted[classes] / [images[name] for name in classes]).to_numpy().T
     replays = replayed[classes].to_numpy().T
     width = 3.4 + float(np.clip(0.47 * len(epochs), 4.2, 11.3))
-    with _figure(path, (width, 1.9 + 2 * max(0.32 * len(classes), 0.9)), synthetic) as figure:
+    with new_figure(path, (width, 1.9 + 2 * max(0.32 * len(classes), 0.9)), synthetic) as figure:
         above, below = figure.subplots(2, 1, sharex=True)
         names = [f"{name} (n = {images[name]:,})" for name in classes]
         numbers = [[_per_cent(share) for share in row] for row in shares]
@@ -84,7 +84,7 @@ def _cells(
     )
     if len(epochs) <= MOST_NUMBERED:
         for row, column in np.ndindex(values.shape):
-            colour = "white" if values[row, column] > 0.6 * most else "#1B2430"
+            colour = "white" if values[row, column] > 0.6 * most else INK
             axes.text(float(epochs[column]), row, numbers[row][column], ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))

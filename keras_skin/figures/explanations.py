@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_skin.evaluation.figures import BLUE, CYCLE, ORANGE, RED, _figure, _grid
+from keras_skin.figures.style import BLUE, CYCLE, INK, ORANGE, RED, grid_shape, new_figure
 
 _LINES = {"map": (BLUE, "-", "map"), "gaussian": (RED, "--", "Gaussian in the middle"), "random": ("#8A8A8A", ":", "random map")}
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
@@ -39,7 +39,7 @@ def faithfulness_figure(
     """
     known = table.dropna(subset=["relevance_inside", "relevance_inside_gaussian"])
     panels = 2 + (len(known) > 0)
-    with _figure(path, (3.9 * panels, 4.1), synthetic) as figure:
+    with new_figure(path, (3.9 * panels, 4.1), synthetic) as figure:
         axes = figure.subplots(1, panels, squeeze=False)[0]
         for side, (way, meaning) in zip(
             axes, (("deletion", "most relevant pixels go first"), ("insertion", "most relevant pixels come first")), strict=False
@@ -92,7 +92,7 @@ def attribution_bars(
     """
     mean = np.abs(values).mean(axis=0)
     order = np.argsort(mean.sum(axis=1), kind="stable")
-    with _figure(path, (8.0, 1.9 + 0.34 * len(groups)), synthetic) as figure:
+    with new_figure(path, (8.0, 1.9 + 0.34 * len(groups)), synthetic) as figure:
         axes, start = figure.subplots(), np.zeros(len(groups))
         for index, name in enumerate(classes):
             axes.barh(
@@ -138,8 +138,8 @@ def beeswarm(
     """
     shown = [1] if len(classes) == 2 else list(range(len(classes)))
     order = np.argsort(np.abs(values).mean(axis=(0, 2)), kind="stable")
-    rows, columns = _grid(len(shown), 3)
-    with _figure(path, (max(3.6 * columns, 6.4) + 1.4, (1.3 + 0.3 * len(groups)) * rows + 0.5), synthetic) as figure:
+    rows, columns = grid_shape(len(shown), 3)
+    with new_figure(path, (max(3.6 * columns, 6.4) + 1.4, (1.3 + 0.3 * len(groups)) * rows + 0.5), synthetic) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         dots = None
         for axes, index in zip(grid, shown, strict=False):
@@ -211,7 +211,7 @@ def waterfall(
         steps.append((f"{len(order) - most} other fields", float(values[order[most:]].sum())))
     steps.append(("not attributed (gap)", logit - base - float(values.sum())))
     edges = base + np.concatenate([[0.0], np.cumsum([value for _, value in steps])])
-    with _figure(path, (7.6, 1.5 + 0.34 * (len(steps) + 2)), synthetic) as figure:
+    with new_figure(path, (7.6, 1.5 + 0.34 * (len(steps) + 2)), synthetic) as figure:
         axes = figure.subplots()
         for row, ((name, value), left) in enumerate(zip(steps, edges, strict=False)):
             plain = name.startswith("not attributed")
@@ -226,7 +226,7 @@ def waterfall(
                 fontsize=9,
             )
         axes.axvline(base, color=_GREY, linewidth=1, linestyle=":")
-        axes.plot([logit], [len(steps)], marker="D", color="#1B2430", markersize=6)
+        axes.plot([logit], [len(steps)], marker="D", color=INK, markersize=6)
         axes.annotate(f"{logit:.2f}", (logit, len(steps)), xytext=(7, 0), textcoords="offset points", va="center", weight="bold")
         axes.set_yticks(range(len(steps) + 1), [*(name for name, _ in steps), "this patient"])
         axes.invert_yaxis()

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation import comparison_figures as figures
 from keras_skin.evaluation.comparison import compare, group_by_seed
 from keras_skin.evaluation.measured_run import read_runs
+from keras_skin.figures import comparison as figures
 from tests.evaluation.run_folders import SIZE, images, truth_of, write_run
 
 BANNER = (0xB0, 0x00, 0x20)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_skin.evaluation.figures import _figure
 from keras_skin.evaluation.super_resolution import psnr, ssim
+from keras_skin.figures.style import new_figure
 
 
 class SuperResolved(NamedTuple):
@@ -35,7 +35,7 @@ def super_resolution_figure(images: Sequence[SuperResolved], path: Path, title: 
     """
     if not images:
         return None
-    with _figure(path, (8.2, 2.75 * len(images) + 0.5), synthetic) as figure:
+    with new_figure(path, (8.2, 2.75 * len(images) + 0.5), synthetic) as figure:
         grid = figure.subplots(len(images), 3, squeeze=False)
         for number, (line, image) in enumerate(zip(grid, images, strict=True)):
             quality = f"PSNR {psnr(image.drawn, image.target):.1f} dB, SSIM {ssim(image.drawn, image.target):.3f}"

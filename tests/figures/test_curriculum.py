@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation import curriculum_figure as module
-from keras_skin.evaluation.curriculum_figure import curriculum_figure
+from keras_skin.figures import curriculum as module
+from keras_skin.figures.curriculum import curriculum_figure
 
 BANNER = (0xB0, 0x00, 0x20)
 IMAGES = {"df": 20, "nv": 1340, "mel": 200, "none": 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_skin.evaluation.figures import _figure, draw_outlines
+from keras_skin.figures.style import draw_outlines, new_figure
 
 
 def examples_figure(
@@ -48,7 +48,7 @@ def examples_figure(
         if those.any()
     }
     width = max(len(chosen) for chosen in rows.values())
-    with _figure(path, (max(2.3 * width + 0.4, 4.2), 2.4 * len(rows) + 0.5), synthetic) as figure:
+    with new_figure(path, (max(2.3 * width + 0.4, 4.2), 2.4 * len(rows) + 0.5), synthetic) as figure:
         grid = figure.subplots(len(rows), width, squeeze=False)
         for line, (name, chosen) in zip(grid, rows.items(), strict=True):
             for axes, (_, row) in zip(line, chosen.iterrows(), strict=False):

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_skin.evaluation import explanation_figures as figures
+from keras_skin.figures import explanations as figures
 
 CLASSES = ("NV", "MEL", "BCC")
 GROUPS = ("image", "age", "site")

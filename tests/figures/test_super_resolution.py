@@ -3,7 +3,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from keras_skin.evaluation.super_resolution_figure import SuperResolved, super_resolution_figure
+from keras_skin.figures.super_resolution import SuperResolved, super_resolution_figure
 
 BANNER = (0xB0, 0x00, 0x20)
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from keras_skin.evaluation.figures import CYCLE, RED, _figure
+from keras_skin.figures.style import CYCLE, RED, new_figure
 
 FEWEST = 8
 """With fewer images neighbours mean nothing."""
@@ -72,7 +72,7 @@ def embedding_figure(
         return None
     places, right = tsne(features, seed), true == said
     size = float(np.clip(4000 / len(places), 8, 40))
-    with _figure(path, (11.0, 5.6), synthetic) as figure:
+    with new_figure(path, (11.0, 5.6), synthetic) as figure:
         by_class, by_success = figure.subplots(1, 2)
         for index, name in enumerate(classes):
             x, y = places[true == name].T

@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation import figures
+from keras_skin.figures.box_plots import segmentation_box_plots
+from keras_skin.figures.class_counts import class_counts
+from keras_skin.figures.confusion import confusion_matrix
+from keras_skin.figures.curves import roc_and_precision_recall
+from keras_skin.figures.learning import learning_curves
+from keras_skin.figures.segmentation_sheet import segmentation_sheet
+from keras_skin.figures.style import PREDICTED_CONTOUR, TRUE_CONTOUR
 
 CLASSES = ("benign", "malignant")
 BANNER = (0xB0, 0x00, 0x20)
@@ -40,25 +46,25 @@ def load(image_id):
 
 
 def five_classes(path, **mark):
-    return figures.roc_and_precision_recall(predictions(classes=tuple("abcde")), tuple("abcde"), path, **mark)
+    return roc_and_precision_recall(predictions(classes=tuple("abcde")), tuple("abcde"), path, **mark)
 
 
 def two_splits(path, **mark):
-    return figures.segmentation_box_plots({"test": predictions(), "external/ph2": predictions(1)}, path, **mark)
+    return segmentation_box_plots({"test": predictions(), "external/ph2": predictions(1)}, path, **mark)
 
 
 COUNTS = pd.DataFrame({"training": [5, 2], "test": [1, 0]}, index=CLASSES)
 DRAWINGS = {
-    "learning": lambda path, **mark: figures.learning_curves(history(5), path, best_epoch=2, **mark),
-    "one epoch": lambda path, **mark: figures.learning_curves(history(1), path, **mark),
-    "no epoch": lambda path, **mark: figures.learning_curves(history(0), path, **mark),
-    "confusion": lambda path, **mark: figures.confusion_matrix(np.array([[3, 1], [0, 0]]), CLASSES, path, "Test", **mark),
-    "curves": lambda path, **mark: figures.roc_and_precision_recall(predictions(), CLASSES, path, **mark),
+    "learning": lambda path, **mark: learning_curves(history(5), path, best_epoch=2, **mark),
+    "one epoch": lambda path, **mark: learning_curves(history(1), path, **mark),
+    "no epoch": lambda path, **mark: learning_curves(history(0), path, **mark),
+    "confusion": lambda path, **mark: confusion_matrix(np.array([[3, 1], [0, 0]]), CLASSES, path, "Test", **mark),
+    "curves": lambda path, **mark: roc_and_precision_recall(predictions(), CLASSES, path, **mark),
     "curves of five": five_classes,
     "boxes": two_splits,
-    "sheet": lambda path, **mark: figures.segmentation_sheet(predictions(), load, path, **mark),
-    "sheet of two": lambda path, **mark: figures.segmentation_sheet(predictions(2), load, path, **mark),
-    "counts": lambda path, **mark: figures.class_counts(COUNTS, path, **mark),
+    "sheet": lambda path, **mark: segmentation_sheet(predictions(), load, path, **mark),
+    "sheet of two": lambda path, **mark: segmentation_sheet(predictions(2), load, path, **mark),
+    "counts": lambda path, **mark: class_counts(COUNTS, path, **mark),
 }
 
 
@@ -75,7 +81,7 @@ def test_figures_are_written_and_synthetic_ones_are_marked(tmp_path, name):
 def test_curves_of_eight_classes_have_a_legend_below_them_that_is_not_cut(tmp_path):
     def rows_of_ink(count):
         classes = tuple(f"class {index} with a long name" for index in range(count))
-        path = figures.roc_and_precision_recall(predictions(200, classes), classes, tmp_path / f"{count}.png", "test")
+        path = roc_and_precision_recall(predictions(200, classes), classes, tmp_path / f"{count}.png", "test")
         ink = (pixels(path) < 200).all(axis=2).any(axis=1)
         assert not ink[-2:].any(), "something touches the lower border"
         return len(ink)
@@ -85,11 +91,11 @@ def test_curves_of_eight_classes_have_a_legend_below_them_that_is_not_cut(tmp_pa
 
 def test_nothing_to_draw_writes_nothing(tmp_path):
     path = tmp_path / "figure.png"
-    assert figures.roc_and_precision_recall(predictions().assign(label="benign"), CLASSES, path) is None
-    assert figures.roc_and_precision_recall(predictions().assign(label=""), CLASSES, path) is None
+    assert roc_and_precision_recall(predictions().assign(label="benign"), CLASSES, path) is None
+    assert roc_and_precision_recall(predictions().assign(label=""), CLASSES, path) is None
     unscored = {"test": predictions().assign(dsc=np.nan), "external/ph2": predictions().drop(columns="dsc")}
-    assert figures.segmentation_box_plots(unscored, path) is None
-    assert figures.segmentation_sheet(predictions().assign(dsc=np.nan), load, path) is None
+    assert segmentation_box_plots(unscored, path) is None
+    assert segmentation_sheet(predictions().assign(dsc=np.nan), load, path) is None
     assert not path.exists()
 
 
@@ -100,10 +106,10 @@ def test_sheet_shows_extremes_and_draws_both_outlines(tmp_path):
         shown.append(image_id)
         return load(image_id)
 
-    path = figures.segmentation_sheet(predictions(9), watched, tmp_path / "sheet.png", count=2)
+    path = segmentation_sheet(predictions(9), watched, tmp_path / "sheet.png", count=2)
     assert shown == ["im8", "im7", "im5", "im4", "im1", "im0"]
     picture = pixels(path).astype(int)
-    for colour in (figures.TRUE_CONTOUR, figures.PREDICTED_CONTOUR):
+    for colour in (TRUE_CONTOUR, PREDICTED_CONTOUR):
         wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
         assert (np.abs(picture - wanted).max(axis=2) < 40).sum() > 100
 
@@ -111,7 +117,7 @@ def test_sheet_shows_extremes_and_draws_both_outlines(tmp_path):
 def test_small_tables_draw_no_image_twice(tmp_path):
     for count in (1, 2, 3, 7):
         shown = []
-        figures.segmentation_sheet(
+        segmentation_sheet(
             predictions(count), lambda name, shown=shown: shown.append(name) or load(name), tmp_path / "sheet.png", count=4
         )
         assert len(shown) == len(set(shown))
@@ -123,7 +129,7 @@ def test_failure_leaves_no_file(tmp_path):
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        figures.segmentation_sheet(predictions(), broken, tmp_path / "sheet.png")
+        segmentation_sheet(predictions(), broken, tmp_path / "sheet.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,5 +141,5 @@ def test_style_does_not_leak(tmp_path):
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path):
     classes = ("a$^{b", r"c\frac")
-    figures.confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "figure.png", title="$x_{")
-    figures.class_counts(pd.DataFrame({"$training": [1, 2]}, index=classes), tmp_path / "figure.png")
+    confusion_matrix(np.eye(2, dtype=int), classes, tmp_path / "figure.png", title="$x_{")
+    class_counts(pd.DataFrame({"$training": [1, 2]}, index=classes), tmp_path / "figure.png")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation.examples_figure import examples_figure, in_turn
+from keras_skin.figures.examples import examples_figure, in_turn
 
 CLASSES = ("mel", "nv")
 BANNER = (0xB0, 0x00, 0x20)

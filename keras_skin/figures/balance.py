@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from keras_skin.evaluation.figures import BLUE, RED, _figure
+from keras_skin.figures.style import BLUE, RED, new_figure
 
 
 def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Path, synthetic: bool = False) -> Path:
@@ -29,7 +29,7 @@ def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Pat
     if set(before) != set(after):
         raise ValueError(f"The classes differ: {sorted(before)} before and {sorted(after)} after balancing.")
     classes = sorted(before, key=lambda name: (-before[name], name))
-    with _figure(path, (8.0, 1.4 + 0.75 * len(classes)), synthetic) as figure:
+    with new_figure(path, (8.0, 1.4 + 0.75 * len(classes)), synthetic) as figure:
         axes = figure.subplots()
         for counts, label, offset, colour, hatch in (
             (before, "training images", -0.2, BLUE, ""),

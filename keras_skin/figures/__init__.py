@@ -1,0 +1,1 @@
+"""Figures of reports, drawn with matplotlib and written to files."""
