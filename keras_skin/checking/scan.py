@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.checking.masks import MaskFacts, measure
-from keras_skin.data.images.files import BadImage, ImageHeader, decode, read_file, require_rgb, require_size_of
+from keras_skin.data.images.files import BadImage, ImageHeader, decode, read_file, require_decodable, require_rgb, require_size_of
 from keras_skin.data.splits.fingerprints import perceptual_hash
 
 DARK = 40
@@ -103,6 +103,7 @@ def _read(image: str, mask: str) -> FileFacts:
         facts = {"file_bytes": len(data), "format": header.format, "width": header.size[1], "height": header.size[0]}
         facts["sha256"] = hashlib.sha256(data).hexdigest()
         require_rgb(header)
+        require_decodable(data, header)
         facts |= _picture_facts(decode(data, header, _mode(header)))
     except BadImage as error:
         facts["image_problem"] = str(error)
@@ -117,6 +118,7 @@ def _read(image: str, mask: str) -> FileFacts:
 
 def _mask_facts(path: Path, image: ImageHeader | None) -> MaskFacts:
     header, data = read_file(path)
+    require_decodable(data, header, mask=True)
     pixels = decode(data, header, cv2.IMREAD_UNCHANGED)
     if image is not None:
         require_size_of(header, image)

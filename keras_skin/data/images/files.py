@@ -1,6 +1,6 @@
 """Checks of image files before anything is trained on them: read the header by bytes, then decode the whole file once.
 
-These are offline checks; the pixels that a model sees come from `images.decode` alone. What passes here decodes there.
+The check decodes with the functions of `images.decode`, which training and serving use: what passes here decodes there.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tensorflow as tf
 
-MAX_PIXELS = 100_000_000
-"""Files that say they hold more pixels are refused before they are decoded (dermoscopic originals have up to 30 million)."""
+from keras_skin.data.images.decode import MAX_PIXELS, decode_image, decode_mask
 
 _GREY, _RGB, _CMYK = "grey", "RGB", "CMYK"
 _OTHER_FORMATS = (
@@ -70,7 +70,7 @@ def check_image(path: Path) -> ImageHeader:
     """
     header, data = read_file(path)
     require_rgb(header)
-    decode(data, header)
+    require_decodable(data, header)
     return header
 
 
@@ -81,7 +81,7 @@ def check_mask(path: Path, image: ImageHeader | None) -> ImageHeader:
         BadImage: if the mask cannot be decoded or has another size than `image`.
     """
     header, data = read_file(path)
-    decode(data, header)
+    require_decodable(data, header, mask=True)
     if image is not None:
         require_size_of(header, image)
     return header
@@ -147,26 +147,48 @@ def read_file(path: Path) -> tuple[ImageHeader, bytes]:
     return read_header(data), data
 
 
-def decode(data: bytes, header: ImageHeader, mode: int | None = None) -> np.ndarray:
-    """Decodes a whole file with OpenCV.
+def require_decodable(data: bytes, header: ImageHeader, mask: bool = False) -> None:
+    """Decodes a whole file as training and serving do, and refuses what they refuse.
 
     Args:
         data: bytes of the file.
-        header: what its header says.
-        mode: how OpenCV shall read it; default: as cheaply as every pixel can be checked (the reduced reading of a JPEG still
-            walks through every coefficient of the file).
+        header: its header.
+        mask: whether the file is a mask.
 
     Raises:
-        BadImage: if it cannot be decoded.
+        BadImage: if TensorFlow cannot decode it.
     """
-    if mode is None:
-        mode = cv2.IMREAD_REDUCED_GRAYSCALE_2 if header.format == "JPEG" else cv2.IMREAD_UNCHANGED
+    try:
+        (_decode_mask if mask else _decode_image)(tf.constant(data))
+    except tf.errors.OpError as error:
+        raise BadImage(f"damaged {header.format}: it cannot be decoded") from error
+
+
+# A JPEG is decoded at 1/8 of its size: every coefficient of the file is read all the same.
+_CONTENTS = (tf.TensorSpec((), tf.string),)
+_decode_image = tf.function(lambda contents: decode_image(contents, (1, 1)), input_signature=_CONTENTS)
+_decode_mask = tf.function(lambda contents: decode_mask(contents), input_signature=_CONTENTS)
+
+
+def decode(data: bytes, header: ImageHeader, mode: int) -> np.ndarray:
+    """Decodes a file with OpenCV, for measures and pictures of it.
+
+    OpenCV accepts damage that TensorFlow refuses: call `require_decodable` to check a file.
+
+    Args:
+        data: bytes of the file.
+        header: its header.
+        mode: OpenCV's reading mode, for example `cv2.IMREAD_UNCHANGED`.
+
+    Raises:
+        BadImage: if OpenCV cannot decode it.
+    """
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error as error:
-        raise BadImage(f"{header.format} file that cannot be decoded") from error
+        raise BadImage(f"damaged {header.format}: it cannot be decoded") from error
     if pixels is None:
-        raise BadImage(f"{header.format} file that cannot be decoded")
+        raise BadImage(f"damaged {header.format}: it cannot be decoded")
     return pixels
 
 

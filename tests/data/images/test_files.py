@@ -1,16 +1,21 @@
 """Every kind of bad file is found and named; every kind of good file passes and decodes in TensorFlow too."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_skin.data.datasets.stand_ins.drawing import write_mask_bmp
+from keras_skin.data.datasets.stand_ins.lesions import draw_lesion
 from keras_skin.data.images.files import BadImage, check_image, check_mask, read_header
+from keras_skin.data.images.load import load_image, load_mask
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -86,8 +91,6 @@ BAD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_images_pass_and_decode_in_tensorflow(tmp_path, name):
-    import tensorflow as tf
-
     path = tmp_path / "image.jpg"  # content decides, not the name
     path.write_bytes(GOOD[name])
     header = check_image(path)
@@ -171,3 +174,38 @@ def test_a_mask_that_cannot_be_decoded_is_refused(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"")
     with pytest.raises(BadImage, match="empty file"):
         check_mask(tmp_path / "mask.png", None)
+
+
+def damaged_jpegs():
+    """Rendered JPEGs, and real ones where they are at hand, each with 512 random bytes in its entropy-coded data."""
+    random = np.random.default_rng(0)
+    files = [
+        encode(".jpg", draw_lesion(np.random.default_rng(seed), (300, 400), 0.5)[0], cv2.IMWRITE_JPEG_QUALITY, quality)
+        for seed, quality in enumerate((60, 75, 92, 95) * 5)
+    ]
+    folder = Path(os.environ.get("KERAS_SKIN_DATA", "none")) / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
+    files += [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:40]]
+    for data in files:
+        first = data.rindex(b"\xff\xda") + 14  # behind the header of the last scan
+        start = int(random.integers(first, len(data) - 514))
+        yield data[:start] + random.bytes(512) + data[start + 512 :]
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_the_check_refuses_what_training_and_serving_refuse(tmp_path, kind):
+    path, refused = tmp_path / "image.jpg", {False: 0, True: 0}
+    for data in damaged_jpegs():
+        path.write_bytes(data)
+        try:
+            load_image(str(path), (32, 32)) if kind == "image" else load_mask(str(path))
+            load_image(str(path))
+            decodes = True
+        except tf.errors.InvalidArgumentError:
+            decodes = False
+        if decodes:
+            check_image(path) if kind == "image" else check_mask(path, None)
+        else:
+            with pytest.raises(BadImage, match="JPEG"):
+                check_image(path) if kind == "image" else check_mask(path, None)
+        refused[not decodes] += 1
+    assert refused[True] > 10, refused
