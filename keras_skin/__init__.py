@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from keras_skin.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from keras_skin.workflow import Run
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "list_datasets", "list_models", "load_run"]
 
 

@@ -1,6 +1,7 @@
 """Guards the direction of imports, and what may be imported at all, by reading the source."""
 
 import ast
+import graphlib
 import re
 import resource
 import subprocess
@@ -85,7 +86,7 @@ def test_imports_follow_the_arrows(path):
         assert first != "workflow" or above, f"{name}:{line} imports the workflow"
         layer = ".".join(name.split(".")[:2]) if part == "data" else part
         if layer in ALLOWED and name not in COMMANDS:
-            allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[layer] | {layer})
+            allowed = any(target == item or target.startswith(f"{item}.") for item in ALLOWED[layer] | {layer, "version"})
             assert allowed, (
                 f"{name}:{line} imports {imported}; {layer} may import {sorted(ALLOWED[layer]) or 'nothing of the package'}"
             )
@@ -102,6 +103,20 @@ def test_no_private_name_is_imported_from_another_module(path):
         if imported.startswith("keras_skin.") and any(re.match(r"_(?!_)", name) for name in imported.split("."))
     ]
     assert bool(private) == (module_name(path) in PRIVATE_IMPORTS), private
+
+
+def test_no_import_goes_in_a_circle():
+    """Imports inside functions and for type checkers count: a reader follows them, too."""
+    names = {f"keras_skin.{module_name(path)}".removesuffix(".__init__"): path for path in FILES}
+    names["keras_skin"] = names.pop("keras_skin.__init__", PACKAGE / "__init__.py")
+    graph = {}
+    for name, path in names.items():
+        targets = (next((t for t in (i, i.rpartition(".")[0]) if t in names), None) for i, _, _ in imports(path))
+        graph[name] = {target for target in targets if target and target != name}
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"These modules import one another: {' -> '.join(error.args[1])}")
 
 
 def test_data_has_five_rooms():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,10 @@ def test_a_schedule_takes_its_own_keys():
     assert load_experiment("jrl_ph2", [plateau]).train.schedule.patience == 5
     with pytest.raises(UserError, match=r"schedule 'plateau' takes factor and patience, given: every, factor"):
         load_experiment("jrl_ph2", ['train.schedule={"name": "plateau", "factor": 0.1, "every": 5}'])
+
+
+def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("keras_skin"), "propagate", True)
+    experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])
+    assert experiment.train.epochs == 3
+    assert "train.cache is ignored; the image store, which every run uses, has replaced it" in caplog.text

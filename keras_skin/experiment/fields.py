@@ -177,7 +177,6 @@ class TrainSettings(Settings):
     deterministic: bool = False
     monitor: str | list[str] = "val_loss"
     early_stopping: EarlyStoppingSettings | None = None
-    cache: Literal["none", "memory", "disk"] = "none"
     save_every_seconds: float = Field(60.0, gt=0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from keras_skin.experiment.components import Settings
 from keras_skin.experiment.fields import Experiment
 from keras_skin.registry import UserError, did_you_mean
+
+log = logging.getLogger("keras_skin")
 
 
 def shipped_experiments() -> list[str]:
@@ -49,6 +52,10 @@ def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (
 
 def validate(values: Mapping[str, Any], source: str) -> Experiment:
     """The experiment in `values`; a UserError lists every problem at once."""
+    train = values.get("train")
+    if isinstance(train, Mapping) and "cache" in train:
+        log.warning("%s: train.cache is ignored; the image store, which every run uses, has replaced it.", source)
+        values = {**values, "train": {key: value for key, value in train.items() if key != "cache"}}
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:

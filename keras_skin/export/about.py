@@ -10,10 +10,10 @@ from typing import Any, TypedDict
 import tensorflow as tf
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import keras_skin
 from keras_skin.export.contract import CONTRACT, EDITIONS
 from keras_skin.export.endpoints import Endpoints
 from keras_skin.registry import atomic_path
+from keras_skin.version import __version__
 
 MODEL_CARD = "model_card.md"
 
@@ -76,7 +76,7 @@ def describe(
         },
         "synthetic": synthetic,
         "training_images": "SYNTHETIC: drawn by a program" if synthetic else "real",
-        "keras_skin": keras_skin.__version__,
+        "keras_skin": __version__,
         "tensorflow": tf.__version__,
         "signatures": dict(signatures),
     }

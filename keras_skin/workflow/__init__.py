@@ -15,10 +15,10 @@ from keras_skin.registry import UserError
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.training.fit import RUN_STATE
 from keras_skin.workflow.cross_validation import execute_folds
-from keras_skin.workflow.folder import RunFolder, start_log
+from keras_skin.workflow.folder import RunFolder, RunOptions, start_log
 from keras_skin.workflow.prepare import render_demo
 from keras_skin.workflow.segmenter import adopt_segmenter
-from keras_skin.workflow.steps import RunOptions, execute
+from keras_skin.workflow.steps import execute
 from keras_skin.workflow.trained_model import SEGMENTER, Run, load_run
 
 __all__ = ["Run", "RunInterrupted", "load_run", "resume", "start"]
@@ -79,19 +79,42 @@ def resume(path: Path, data_dir: str | None = None) -> Path:
         data_dir: where the data sets lie now, if they were moved.
 
     Raises:
-        UserError: if the folder is no run, is finished, or its data are gone.
+        UserError: if the folder is no run, is finished, is in use, has lost its run state, or if its data are gone or have
+            changed. The folder stays as it is.
     """
     folder = RunFolder.open(path)
-    told = folder.read_json("run.json")
-    if told["finished"]:
+    if path.resolve().name.startswith("fold_") and (path.resolve().parent / "experiment.json").is_file():
+        raise UserError(f"'{path}' is one fold of a cross-validation. Resume the whole: --resume {path.resolve().parent}")
+    record = folder.read_json("run.json")
+    if record["finished"]:
         raise UserError(f"The run in '{path}' is finished: see {path / 'report.html'}.")
-    options = RunOptions(told["data_dir"], told["demo"], told["dry_run"])
+    _refuse_lost_state(folder)
+    options = RunOptions(record["data_dir"], record["demo"], record["dry_run"])
     if data_dir is not None and not options.demo:
         options = RunOptions(str(Path(data_dir).expanduser().resolve()), options.demo, options.dry_run)
     return _carry_through(folder, folder.experiment(), options, resume=True)
 
 
+def _refuse_lost_state(folder: RunFolder) -> None:
+    """A run that has been trained and has no run state cannot be resumed; it must not start over by itself either."""
+    lost = [
+        path
+        for path in (folder.path, *sorted(folder.path.glob("fold_*")))
+        if any((path / "checkpoints").glob("*.weights.h5")) and not (path / "checkpoints" / RUN_STATE).is_file()
+    ]
+    if lost:
+        raise UserError(
+            f"{lost[0] / 'checkpoints' / RUN_STATE} is missing, so the training cannot be resumed where it stopped. Its best "
+            "weights are kept. Restore the file, or start a new run."
+        )
+
+
 def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool) -> Path:
+    with folder.locked():
+        return _run(folder, experiment, options, resume)
+
+
+def _run(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool) -> Path:
     handler = start_log(folder / "run.log")
     begun = time.monotonic()
     try:
@@ -110,15 +133,16 @@ def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOption
         folder.write_json("run.json", {**folder.read_json("run.json"), "finished": True})
         _conclude(folder, experiment, metrics, time.monotonic() - begun, options)
     except UserError:
-        _remove_if_nothing_was_trained(folder)
+        if not resume:
+            _remove_if_nothing_was_trained(folder)
         raise
     except TrainingInterrupted as interruption:
         raise RunInterrupted(f"{interruption}\n{_continue(folder)}", interruption.exit_code) from None
     except KeyboardInterrupt:
-        kept = not _remove_if_nothing_was_trained(folder)
+        removed = not resume and _remove_if_nothing_was_trained(folder)
         message = (
             f"Interrupted. What was trained is saved.\n{_continue(folder)}"
-            if kept
+            if not removed
             else "Interrupted before training began; nothing is kept."
         )
         raise RunInterrupted(message, 130) from None

@@ -12,9 +12,9 @@ import pandas as pd
 from keras_skin.evaluation.evaluate import stamped, summarise
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
-from keras_skin.workflow.folder import RunFolder, environment
+from keras_skin.workflow.folder import RunFolder, RunOptions, environment
 from keras_skin.workflow.reporting import write_cross_validation_report
-from keras_skin.workflow.steps import STAMP, RunOptions, execute
+from keras_skin.workflow.steps import STAMP, execute
 
 log = logging.getLogger("keras_skin")
 

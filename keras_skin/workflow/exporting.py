@@ -87,12 +87,11 @@ def export_finished(path: Path, editions: Iterable[str]) -> Iterator[tuple[str, 
         UserError: if the folder is no finished run, or its model cannot be exported.
     """
     run = load_run(path)
-    told = RunFolder(run.folder).read_json("run.json")
-    data = run.folder / "demo_data" if told.get("demo") else told.get("data_dir") and Path(told["data_dir"])
+    data = RunFolder(run.folder).data_dir
     parts = splits.read_splits(run.folder / "splits.csv")
     validation, why = None, ""
     try:
-        validation = read_rows(run.experiment, data or None, _compared(parts[parts["split"] == "validation"]))
+        validation = read_rows(run.experiment, data, _compared(parts[parts["split"] == "validation"]))
     except UserError as error:
         why = str(error)
     if validation is not None and validation.empty:

@@ -8,6 +8,8 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +36,15 @@ PACKAGES = (
     "tf-explain",
     "pydantic",
 )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says beside the experiment; recorded in run.json, so that a resumed run has the same options."""
+
+    data_dir: str | None
+    demo: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,36 @@ class RunFolder:
         path.mkdir(exist_ok=True)
         return RunFolder(path)
 
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder of the data sets. A demo's lies in the run's folder, or beside the folder of a fold."""
+        record = self.read_json("run.json")
+        if record.get("demo"):
+            own = self.path / "demo_data"
+            return own if own.is_dir() else self.path.parent / "demo_data"
+        return Path(record["data_dir"]) if record.get("data_dir") else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for this process; the system releases it when the process ends, however it ends.
+
+        Raises:
+            UserError: if another process works in the folder.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"Another process works in '{self.path}'. Wait until it ends, or stop it.") from None
+        except (OSError, NotImplementedError) as error:
+            log.warning("The folder cannot be locked (%s): do not resume the run twice at the same time.", error)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file under its final name only when it is complete."""
         with atomic_path(self.path / name) as temporary:
@@ -107,7 +148,7 @@ def environment() -> dict[str, Any]:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    from keras_skin import __version__
+    from keras_skin.version import __version__
 
     return {
         "keras_skin": __version__,

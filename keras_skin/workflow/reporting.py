@@ -24,11 +24,10 @@ from keras_skin.figures.curves import roc_and_precision_recall
 from keras_skin.figures.examples import examples_figure
 from keras_skin.figures.learning import learning_curves
 from keras_skin.figures.segmentation_sheet import LoadImage, segmentation_sheet
-from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.folder import RunFolder, RunOptions
 from keras_skin.workflow.prepare import PreparedData
 
 if TYPE_CHECKING:
-    from keras_skin.workflow.steps import RunOptions
     from keras_skin.workflow.training import Trained
 
 log = logging.getLogger("keras_skin")

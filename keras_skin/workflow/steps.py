@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from keras_skin.training.fit import RUN_STATE
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.exporting import FOLDERS, export_run
-from keras_skin.workflow.folder import RunFolder, environment
+from keras_skin.workflow.folder import RunFolder, RunOptions, environment
 from keras_skin.workflow.lesions import lesion_masks, lesions_shown, with_lesions
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
@@ -43,15 +43,6 @@ log = logging.getLogger("keras_skin")
 
 DRY_RUN_BATCHES = 2
 STAMP = "groups may straddle"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the command line says beside the experiment; kept in run.json, so that a resumed run goes on in the same way."""
-
-    data_dir: str | None
-    demo: bool = False
-    dry_run: bool = False
 
 
 def execute(
@@ -143,6 +134,10 @@ def _prepare(
         prepared = shorten(prepared, DRY_RUN_BATCHES * experiment.train.batch_size)
     if resume and (folder / "splits.csv").is_file():
         _same_splits(folder / "splits.csv", prepared)
+    elif resume and (folder / "checkpoints" / RUN_STATE).is_file():
+        raise UserError(
+            f"{folder / 'splits.csv'} is missing: it records which images this run trains on. Restore it, or start a new run."
+        )
     splits.write_splits(prepared.table, folder / "splits.csv")
     folder.write_table("excluded.csv", prepared.excluded)
     if prepared.metadata is not None:
@@ -151,6 +146,7 @@ def _prepare(
         "run.json",
         {
             **folder.read_json("run.json"),
+            "data_dir": options.data_dir if not options.demo else folder.read_json("run.json").get("data_dir"),
             "classes": list(prepared.classes),
             "model_arguments": prepared.model_arguments,
             "warning": prepared.warning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_skin.data.images import preprocess
+from keras_skin.data.images.digests import file_digests
 from keras_skin.data.images.thumbnails import thumbnail_features
 from keras_skin.data.pipeline import augment, balance, batch_augment, batches
 from keras_skin.data.pipeline.balance.curriculum import Curriculum, CurriculumDraw, curriculum_tables
@@ -103,6 +105,7 @@ def train(
         resume=resume,
         history_file=folder / "history.csv",
         save_every_seconds=settings.save_every_seconds,
+        context={"experiment": experiment.model_dump(mode="json"), "data": data_digest(prepared)},
     )
     epochs = range(len(result.history))
     different = set().union(*(data.images_seen(epoch) for epoch in epochs))
@@ -113,6 +116,17 @@ def train(
         draws = [cast(CurriculumDraw, data.draw(epoch)) for epoch in epochs]
         tables = curriculum_tables(draws, images["label"].to_numpy(str), prepared.classes)
     return Trained(result, seen, data.class_counts(), tables)
+
+
+def data_digest(prepared: PreparedData) -> dict[str, str]:
+    """What a run resumes with must have: digests of the splits, and of the contents of all image and mask files."""
+    table = prepared.table
+    files = [path for column in ("image", "mask") for path in table[column]]
+    rows = table[["dataset", "image_id", "split"]].sort_values(["dataset", "image_id", "split"])
+    return {
+        "images": hashlib.sha256(" ".join(sorted(file_digests(files))).encode()).hexdigest(),
+        "splits": hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest(),
+    }
 
 
 def evaluation_batches(

@@ -95,7 +95,9 @@ def test_history_and_files(small, seeded, tmp_path, caplog):
         folder=tmp_path / "checkpoints",
         history_file=tmp_path / "history.csv",
     )
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    assert f"checkpoints/best_epoch_{result.best_epoch}.weights.h5" in names
+    assert [name for name in names if "best_epoch_" not in name] == [
         "checkpoints/best.weights.h5",
         "checkpoints/run_state.npz",
         "history.csv",
