@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import os
 import sys
 import tempfile
 import time
@@ -84,13 +83,16 @@ def our_epoch(pairs: Sequence[tuple[str, str]], size: tuple[int, int], batch: in
     """Training data as a run makes them, with the image store in the folder `cache`; the one place that knows how."""
     import pandas as pd
 
+    from keras_skin.data.images.store import open_store
     from keras_skin.data.pipeline.augment import FlipsRotations
     from keras_skin.data.pipeline.batches import training_data
 
-    os.environ["KERAS_SKIN_CACHE"] = str(cache)
     rows = [(f"image_{number}", image, mask, "") for number, (image, mask) in enumerate(pairs)]
     table = pd.DataFrame(rows, columns=["image_id", "image", "mask", "label"])
-    return training_data(table, (), size, ["image"], ["mask"], batch, augmentation=FlipsRotations(), cache="disk")
+    store = open_store(table, size, masks="mask", folder=cache)
+    if store is None:
+        sys.exit("The image store cannot be used (the log says why), so this would time decoding instead.")
+    return training_data(table, (), size, ["image"], ["mask"], batch, augmentation=FlipsRotations(), store=store)
 
 
 class OurEpochs:

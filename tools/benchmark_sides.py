@@ -57,6 +57,8 @@ class Side:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None
