@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from keras_skin.run import main
 from tests.tiny_run import TINY, arguments
@@ -204,3 +206,78 @@ def test_ctrl_c_saves_says_how_to_continue_and_exits_130(tmp_path):
     assert process.returncode == 130
     assert f"--resume {run}" in errors
     assert "Traceback" not in errors
+
+
+@pytest.fixture
+def unfinished(tiny_run, tmp_path):
+    """A copy of the tiny run that has all but ended."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    change(run / "run.json", lambda record: record.update(finished=False))
+    return run
+
+
+def change(path, edit):
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+def files(run):
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name not in ("run.log", ".lock"))
+
+
+def test_a_run_without_its_state_does_not_start_over_and_loses_nothing(unfinished, capsys):
+    (unfinished / "checkpoints" / "run_state.npz").unlink()
+    before = files(unfinished)
+    assert main(["--resume", str(unfinished)]) == 2
+    message = told(capsys)
+    assert "run_state.npz is missing" in message
+    assert "start a new run" in message
+    assert files(unfinished) == before
+
+
+def test_resuming_with_the_wrong_data_loses_nothing(unfinished, tmp_path, capsys):
+    change(unfinished / "run.json", lambda record: record.update(demo=False, data_dir=str(unfinished / "demo_data")))
+    before = files(unfinished)
+    assert main(["--resume", str(unfinished), "--data", str(tmp_path / "elsewhere")]) == 2
+    assert "elsewhere" in told(capsys)
+    assert files(unfinished) == before
+
+
+def test_what_has_changed_is_listed_and_refused(unfinished, capsys):
+    def faster(values):
+        values["train"]["optimizer"]["learning_rate"] = 0.5
+
+    change(unfinished / "experiment.json", faster)
+    images = sorted((unfinished / "demo_data").rglob("*Training_Data/*.jpg"))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    masks = list((unfinished / "demo_data").rglob(f"{images[0].stem}_Segmentation.png"))
+    with Image.open(masks[0]) as mask:
+        Image.fromarray(pixels).resize(mask.size).save(images[0])
+    before = files(unfinished)
+    assert main(["--resume", str(unfinished)]) == 2
+    message = told(capsys)
+    assert "experiment.train.optimizer.learning_rate was" in message
+    assert "and is 0.5" in message
+    assert "data.images was" in message
+    assert files(unfinished) == before
+
+
+def test_a_missing_splits_csv_is_refused(unfinished, capsys):
+    (unfinished / "splits.csv").unlink()
+    assert main(["--resume", str(unfinished)]) == 2
+    assert "splits.csv is missing" in told(capsys)
+
+
+def test_two_processes_cannot_work_in_one_run(unfinished, capsys):
+    code = (
+        "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(unfinished / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert main(["--resume", str(unfinished)]) == 2
+        holder.kill()
+    assert f"Another process works in '{unfinished}'" in told(capsys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def train(
         resume=resume,
         history_file=folder / "history.csv",
         save_every_seconds=settings.save_every_seconds,
-        context={"experiment": experiment.model_dump(mode="json"), "data": data_digest(prepared)},
+        context={"experiment": json.loads(experiment.to_json()), "data": data_digest(prepared)},
     )
     epochs = range(len(result.history))
     different = set().union(*(data.images_seen(epoch) for epoch in epochs))
