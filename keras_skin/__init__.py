@@ -34,10 +34,10 @@ def list_datasets() -> list[str]:
 
 
 def create_model(name: str, **arguments: Any) -> keras.Model:
-    """Builds the model called `name`; `arguments` are those of its builder, for example `create_model("jrl", variant="mtl2")`."""
+    """Builds the model called `name`, for example `create_model("jrl", variant="mtl2")`. See `keras_skin.models.create_model`."""
     from keras_skin import models
 
-    return models.get(name).builder(**arguments)
+    return models.create_model(name, **arguments)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +26,7 @@ _DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
 
 
 class UserError(ValueError):
-    """A mistake that its user can mend: the commands print its message without a traceback and exit with 2."""
+    """A mistake that its user can fix: the commands print its message without a traceback and exit with 2."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose public names are imported when they are first asked for.
+
+    Args:
+        package: dotted name of the package.
+        modules: for each public name the module of the package that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}.{did_you_mean(name, modules)}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    return get
 
 
 @contextmanager

@@ -200,6 +200,7 @@ def test_every_test_file_mirrors_a_module():
         "test_experiments_end_to_end",
         "test_jax_backend",
         "test_notebooks",
+        "test_public_names",
         "test_wheel",
     }
     about_a_package = {"test_conformance", "test_create_model"}

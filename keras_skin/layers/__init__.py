@@ -1,0 +1,37 @@
+"""The layers of the package."""
+
+from keras_skin.registry import lazy_names
+
+_MODULES = {
+    "AvailabilityMask": "availability",
+    "BatchNormalization": "batch_normalization",
+    "CBAM": "cbam",
+    "ClassFrequencyClassifier": "class_frequency",
+    "ClassToken": "class_token",
+    "ColumnTokens": "column_tokens",
+    "Enlargement": "enlargement",
+    "FieldTokens": "field_tokens",
+    "KnownFields": "availability",
+    "LearnedEnlargement": "enlargement",
+    "MetaBlock": "metablock",
+    "MetaNet": "metanet",
+    "ReverseJointGate": "reverse_joint_gate",
+    "VisualAttention": "visual_attention",
+}
+__all__ = [
+    "CBAM",
+    "AvailabilityMask",
+    "BatchNormalization",
+    "ClassFrequencyClassifier",
+    "ClassToken",
+    "ColumnTokens",
+    "Enlargement",
+    "FieldTokens",
+    "KnownFields",
+    "LearnedEnlargement",
+    "MetaBlock",
+    "MetaNet",
+    "ReverseJointGate",
+    "VisualAttention",
+]
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -1,6 +1,17 @@
 """The losses of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
 
-from keras_skin.registry import Registry
+from keras_skin.registry import Registry, lazy_names
 
 registry = Registry("loss", "keras_skin.losses")
 register, get, names = registry.register, registry.get, registry.names
+
+_MODULES = {
+    "BinaryCrossentropy": "binary_crossentropy",
+    "CategoricalCrossentropy": "categorical_crossentropy",
+    "Dice": "dice",
+    "DiceBinaryCrossentropy": "dice_binary_crossentropy",
+    "Focal": "focal",
+    "SuperResolution": "super_resolution",
+}
+__all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "Dice", "DiceBinaryCrossentropy", "Focal", "SuperResolution"]
+__getattr__ = lazy_names(__name__, _MODULES)
