@@ -223,7 +223,12 @@ class _Store:
                 shutil.rmtree(self.path)
             partial = self._claim()
             if partial is not None:
-                self._write(partial)
+                try:
+                    self._write(partial)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        _write_owner(partial, released=True)  # the next run continues at once
+                    raise
                 return self.path
             if not announced:
                 log.info("Another process is writing the same images to the store: waiting for it.")
@@ -422,9 +427,10 @@ def _prepare_file(path: Path, shape: tuple[int, ...]) -> int:
         return file.tell()
 
 
-def _write_owner(partial: Path) -> None:
+def _write_owner(partial: Path, released: bool = False) -> None:
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "released": released}
     with atomic_path(partial / _OWNER) as temporary:
-        temporary.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        temporary.write_text(json.dumps(owner), encoding="utf-8")
 
 
 def _is_alive(partial: Path) -> bool:
@@ -437,6 +443,8 @@ def _is_alive(partial: Path) -> bool:
             return time.time() - partial.stat().st_mtime < HEARTBEAT_SECONDS
         except OSError:
             return False
+    if owner.get("released"):
+        return False
     if owner.get("host") == socket.gethostname() and os.name == "posix":
         try:
             os.kill(int(owner["pid"]), 0)

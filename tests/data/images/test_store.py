@@ -134,6 +134,9 @@ def test_files_that_cannot_be_decoded_are_all_named(table, tmp_path):
     with pytest.raises(UserError) as caught:
         open_store(few, SIZE, masks="mask", folder=tmp_path / "cache")
     assert "2 files cannot be decoded" in str(caught.value)
+    (tmp_path / "broken.jpg").write_bytes(Path(table["image"][0]).read_bytes())
+    text.write_bytes(Path(table["mask"][3]).read_bytes())
+    assert open_store(few, SIZE, masks="mask", folder=tmp_path / "cache") is not None  # fixed, and nothing waits for the failure
     assert f"{broken}: jpeg::Uncompress failed. Invalid JPEG data or crop window" in str(caught.value)
     assert f"{text}: This file is not supported: expected a JPEG, PNG or BMP image" in str(caught.value)
 
