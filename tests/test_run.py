@@ -20,7 +20,7 @@ from tests.tiny_run import TINY, arguments
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def told(capsys) -> str:
+def error_output(capsys) -> str:
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err + captured.out
     return captured.err
@@ -41,13 +41,13 @@ def told(capsys) -> str:
 def test_misuse_is_told_without_a_traceback(given, expected, capsys, monkeypatch):
     monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
     assert main(given) == 2
-    assert expected in told(capsys)
+    assert expected in error_output(capsys)
 
 
 def test_missing_data_says_where_it_looked_what_it_expected_and_that_there_is_a_demo(tmp_path, capsys):
     out = tmp_path / "runs"
     assert main(["jrl_ph2", "--data", str(tmp_path), "--out", str(out)]) == 2
-    message = told(capsys)
+    message = error_output(capsys)
     for part in (str(tmp_path), "ISBI2016_ISIC_Part1_Training_Data", "CC-0", "--demo"):
         assert part in message
     assert not list(out.iterdir()), "a run that never began leaves no folder behind"
@@ -56,7 +56,7 @@ def test_missing_data_says_where_it_looked_what_it_expected_and_that_there_is_a_
 def test_a_builder_that_refuses_is_told_in_its_own_words(tmp_path, capsys):
     overrides = [*TINY[1:], "image.size=[33, 64]"]
     assert main(arguments("jrl_ph2", "--out", str(tmp_path), overrides=overrides)) == 2
-    assert "32" in told(capsys)
+    assert "32" in error_output(capsys)
 
 
 def test_run_folder_is_complete(tiny_run):
@@ -101,7 +101,7 @@ def test_everything_a_demo_writes_says_synthetic(tiny_run):
 
 def test_a_finished_run_is_not_resumed(tiny_run, capsys):
     assert main(["--resume", str(tiny_run)]) == 2
-    assert "is finished" in told(capsys)
+    assert "is finished" in error_output(capsys)
 
 
 def test_loaded_run_predicts_what_the_run_wrote(tiny_run):
@@ -231,7 +231,7 @@ def test_a_run_without_its_state_does_not_start_over_and_loses_nothing(unfinishe
     (unfinished / "checkpoints" / "run_state.npz").unlink()
     before = files(unfinished)
     assert main(["--resume", str(unfinished)]) == 2
-    message = told(capsys)
+    message = error_output(capsys)
     assert "run_state.npz is missing" in message
     assert "start a new run" in message
     assert files(unfinished) == before
@@ -241,7 +241,7 @@ def test_resuming_with_the_wrong_data_loses_nothing(unfinished, tmp_path, capsys
     change(unfinished / "run.json", lambda record: record.update(demo=False, data_dir=str(unfinished / "demo_data")))
     before = files(unfinished)
     assert main(["--resume", str(unfinished), "--data", str(tmp_path / "elsewhere")]) == 2
-    assert "elsewhere" in told(capsys)
+    assert "elsewhere" in error_output(capsys)
     assert files(unfinished) == before
 
 
@@ -257,7 +257,7 @@ def test_what_has_changed_is_listed_and_refused(unfinished, capsys):
         Image.fromarray(pixels).resize(mask.size).save(images[0])
     before = files(unfinished)
     assert main(["--resume", str(unfinished)]) == 2
-    message = told(capsys)
+    message = error_output(capsys)
     assert "experiment.train.optimizer.learning_rate was" in message
     assert "and is 0.5" in message
     assert "data.images was" in message
@@ -267,7 +267,7 @@ def test_what_has_changed_is_listed_and_refused(unfinished, capsys):
 def test_a_missing_splits_csv_is_refused(unfinished, capsys):
     (unfinished / "splits.csv").unlink()
     assert main(["--resume", str(unfinished)]) == 2
-    assert "splits.csv is missing" in told(capsys)
+    assert "splits.csv is missing" in error_output(capsys)
 
 
 def test_two_processes_cannot_work_in_one_run(unfinished, capsys):
@@ -280,4 +280,4 @@ def test_two_processes_cannot_work_in_one_run(unfinished, capsys):
         assert holder.stdout.readline() == "held\n"
         assert main(["--resume", str(unfinished)]) == 2
         holder.kill()
-    assert f"Another process works in '{unfinished}'" in told(capsys)
+    assert f"Another process works in '{unfinished}'" in error_output(capsys)

@@ -221,8 +221,8 @@ def _run_epochs(
 
 def _remove_unfinished_files(folder: Path) -> None:
     """A kill in the middle of saving leaves a temporary file as large as the state itself."""
-    for name in (RUN_STATE, BEST_WEIGHTS):
-        for path in folder.glob(f".*-{name.replace('best.', f'{EPOCH_PREFIX}*.')}"):
+    for pattern in (f".*-{RUN_STATE}", f".*-{BEST_WEIGHTS}", f".*-{EPOCH_PREFIX}*.weights.h5"):
+        for path in folder.glob(pattern):
             path.unlink()
 
 

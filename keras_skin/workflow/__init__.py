@@ -100,7 +100,8 @@ def _refuse_lost_state(folder: RunFolder) -> None:
     lost = [
         path
         for path in (folder.path, *sorted(folder.path.glob("fold_*")))
-        if any((path / "checkpoints").glob("*.weights.h5")) and not (path / "checkpoints" / RUN_STATE).is_file()
+        if (any((path / "checkpoints").glob("*.weights.h5")) or (path / "history.csv").is_file())
+        and not (path / "checkpoints" / RUN_STATE).is_file()
     ]
     if lost:
         raise UserError(

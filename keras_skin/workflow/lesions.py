@@ -17,7 +17,7 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_skin.data.images.cache import LESIONS, cache_path
-from keras_skin.data.images.load import load_image, load_mask
+from keras_skin.data.images.load import load_image, load_mask, segmented_image
 from keras_skin.data.pipeline import batches
 from keras_skin.data.splits.fingerprints import fingerprints
 from keras_skin.experiment import Experiment
@@ -145,14 +145,14 @@ def lesion_sheet(table: pd.DataFrame, path: Path, size: tuple[int, int], synthet
     places = np.unique(np.linspace(0, len(table) - 1, min(images_shown, len(table))).round().astype(int))
     tiles = []
     for row in np.argsort(areas, kind="stable")[places]:
-        image = load_image(table["image"].iloc[row], size).numpy()
-        mask = load_mask(table["lesion"].iloc[row], size).numpy()
+        image = load_image(table["image"].iloc[row], size)
+        mask = load_mask(table["lesion"].iloc[row], size)
         name = str(table["image_id"].iloc[row])
         share = f"lesion: {areas[row]:.0%} of the image" if areas[row] else "no lesion found"
         tiles += [
             overlay(image, None, caption=[name], synthetic=synthetic),
             overlay(np.repeat(mask * 255.0, 3, axis=-1), None, caption=[share], synthetic=synthetic),
-            overlay(image * mask, None, caption=["image x mask"], synthetic=synthetic),
+            overlay(segmented_image(image, mask).numpy(), None, caption=["image x mask"], synthetic=synthetic),
         ]
     title = ["Images, masks and lesions cut out, from the smallest lesion to the largest"]
     write_bytes(path, write_png(contact_sheet(tiles, columns=6, title=title, synthetic=synthetic)))

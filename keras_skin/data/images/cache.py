@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ IN_USE_SECONDS = 3600.0
 STORES, LESIONS = "images", "lesions"
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
+_REMOVED = ".removed-"
 
 
 class NoRoom(Exception):
@@ -85,12 +87,13 @@ def entries(folder: Path) -> list[Entry]:
 
 def remove(entry: Entry) -> bool:
     """Removes an entry; False where the system refuses, as Windows does for files that a run has open."""
-    doomed = entry.path.with_name(f".removed-{entry.path.name}")
+    doomed = entry.path.with_name(f"{_REMOVED}{entry.path.name}")
     try:
         os.replace(entry.path, doomed)  # nobody opens what is being removed
     except OSError:
         return False
-    shutil.rmtree(doomed, ignore_errors=True)
+    for path in doomed.parent.glob(f"{_REMOVED}*"):  # and what an earlier removal left
+        shutil.rmtree(path, ignore_errors=True)
     return True
 
 
@@ -190,10 +193,12 @@ def _lesions_entry(path: Path) -> Entry:
 
 
 def _last_change(path: Path) -> float:
-    try:
-        return max(path.stat().st_mtime, *(item.stat().st_mtime for item in path.glob(MANIFEST)))
-    except (OSError, TypeError):
-        return path.stat().st_mtime if path.exists() else 0.0
+    """The latest change of the folder or of a file in it: a writer changes files, a run touches the manifest."""
+    moments = [0.0]
+    for item in (path, *path.iterdir()):
+        with contextlib.suppress(OSError):  # another process removed it
+            moments.append(item.stat().st_mtime)
+    return max(moments)
 
 
 def _user_cache() -> Path:

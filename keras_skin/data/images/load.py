@@ -108,14 +108,21 @@ def resize_mask(mask: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.cast(tf.image.resize(mask, size, method="area") >= half, tf.float32)
 
 
-def load_image(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:
-    """An image file at the wanted size, as every model of the package takes it.
+def load_image(
+    path: str | tf.Tensor, size: tuple[int, int] | None = None, preprocessing: Sequence[Preprocessing] = ()
+) -> tf.Tensor:
+    """An image file as a model takes it: decoded, resized, preprocessed, rounded.
+
+    Args:
+        path: the file.
+        size: (height, width) of the result; None leaves the file's own size and applies no preprocessing.
+        preprocessing: operations, in their order.
 
     Returns:
-        (height, width, 3) float32 RGB in 0..255; at the file's own size if `size` is None.
+        (height, width, 3) float32 RGB, whole numbers in 0..255.
     """
     image = decode_image(tf.io.read_file(path), minimum_size=size)
-    return tf.cast(image, tf.float32) if size is None else model_image(image, size)
+    return tf.cast(image, tf.float32) if size is None else model_image(image, size, preprocessing)
 
 
 def load_mask(path: str | tf.Tensor, size: tuple[int, int] | None = None) -> tf.Tensor:

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from keras_skin.data.images.decode import decode_image, decode_mask
-from keras_skin.data.images.load import Preprocessing, model_image, resize_mask
+from keras_skin.data.images.load import Preprocessing, load_image, load_mask
 from keras_skin.data.images.numpy_calls import numpy_call
 from keras_skin.data.images.store import ImageStore
 
@@ -112,12 +111,10 @@ class DecodedRows:
         """See `ImageRows.touch`."""
 
     def _decode(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        contents = tf.io.read_file(self._images[row])
-        image = model_image(decode_image(contents, minimum_size=self._size), self._size, self._preprocessing)
+        image = tf.cast(load_image(self._images[row], self._size, self._preprocessing), tf.uint8)
         if self._masks is None:
-            return tf.cast(image, tf.uint8), tf.zeros((0, 0), tf.uint8)
-        mask = resize_mask(decode_mask(tf.io.read_file(self._masks[row])), self._size)
-        return tf.cast(image, tf.uint8), tf.cast(tf.reshape(mask, self._size), tf.uint8)
+            return image, tf.zeros((0, 0), tf.uint8)
+        return image, tf.cast(tf.reshape(load_mask(self._masks[row], self._size), self._size), tf.uint8)
 
 
 def _shaped(values: Any, size: tuple[int, int], has_masks: bool) -> tuple[tf.Tensor, tf.Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data.images.load import Preprocessing
+from keras_skin.data.images.load import Preprocessing, segmented_image
 from keras_skin.data.images.rows import image_rows
 from keras_skin.data.images.store import ImageStore
 from keras_skin.registry import UserError
@@ -68,7 +68,7 @@ class Samples:
         if "image" in self.inputs:
             inputs["image"] = image
         if "segmented_image" in self.inputs:
-            inputs["segmented_image"] = image * mask
+            inputs["segmented_image"] = segmented_image(image, mask)
         if "metadata" in self.inputs and self._metadata is not None:
             inputs["metadata"] = tf.gather(self._metadata, rows)
         if "mask" in self.outputs:

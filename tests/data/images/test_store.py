@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.data.images import cache, store
+from keras_skin.data.images import cache, store_writer
 from keras_skin.data.images.decode import decode_image
 from keras_skin.data.images.load import load_mask, model_image
 from keras_skin.data.images.preprocess import shades_of_grey
 from keras_skin.data.images.store import ImageStore, open_store
+from keras_skin.data.images.store_writer import StoreWriter
 from keras_skin.registry import UserError
 
 SIZE = (12, 18)  # 216 pixels: 27 bytes of packed bits
-N = 2 * store.BLOCK + 5
+N = 2 * store_writer.BLOCK + 5
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -137,21 +138,21 @@ def test_files_that_cannot_be_decoded_are_all_named(table, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(Path(table["image"][0]).read_bytes())
     text.write_bytes(Path(table["mask"][3]).read_bytes())
     assert open_store(few, SIZE, masks="mask", folder=tmp_path / "cache") is not None  # fixed, and nothing waits for the failure
-    assert f"{broken}: jpeg::Uncompress failed. Invalid JPEG data or crop window" in str(caught.value)
-    assert f"{text}: This file is not supported: expected a JPEG, PNG or BMP image" in str(caught.value)
+    assert f"{broken}: truncated JPEG: it ends within its header" in str(caught.value)
+    assert f"{text}: text file, expected JPEG, PNG or BMP" in str(caught.value)
 
 
 KILLED = """
 import os, signal, sys
 import pandas as pd
-from keras_skin.data.images import store
-write, table = store.zlib.crc32, pd.read_csv(sys.argv[1])
+from keras_skin.data.images import store, store_writer
+write, table = store_writer.zlib.crc32, pd.read_csv(sys.argv[1])
 def checksum(data, count=[0]):
     count[0] += 1
     if count[0] > 2:  # images and masks of the first block are recorded
         os.kill(os.getpid(), signal.SIGKILL)
     return write(data)
-store.zlib = type("zlib", (), {"crc32": staticmethod(checksum)})
+store_writer.zlib = type("zlib", (), {"crc32": staticmethod(checksum)})
 store.open_store(table, (12, 18), masks="mask", folder=store.Path(sys.argv[2]))
 """
 
@@ -166,13 +167,16 @@ def test_a_killed_writer_is_continued_after_its_last_block(table, tmp_path, log_
     assert cache.PARTIAL in partial.name
     with (partial / "journal.jsonl").open("a") as journal:
         journal.write('{"block": 1, "checks')  # the line that a kill cuts short
-    decoded = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (decoded.append(path), read_bytes(path))[1])
+    decoded, decoder = [], StoreWriter._decoder
+
+    def counting(writer):
+        decode = decoder(writer)
+        return lambda *files: (decoded.append(files), decode(*files))[1]
+
+    monkeypatch.setattr(StoreWriter, "_decoder", counting)
     opened = open_store(table, SIZE, masks="mask", folder=folder)
-    monkeypatch.undo()
     assert "Resuming the image store: 1 of 3 blocks are written" in log_lines.text
-    assert len(decoded) == 2 * (N - store.BLOCK)
+    assert len(decoded) == N - store_writer.BLOCK
     undisturbed = open_store(table, SIZE, masks="mask", folder=tmp_path / "other")
     for one, other in zip(read(opened, table), read(undisturbed, table), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -186,7 +190,7 @@ def test_a_block_of_a_dead_writer_that_is_damaged_is_written_again(table, tmp_pa
     (path / "manifest.json").unlink()
     (path / "journal.jsonl").write_text("".join(json.dumps({"block": i, "checksums": c}) + "\n" for i, c in enumerate(blocks)))
     (path / "owner.json").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    long_ago = time.time() - 2 * store.HEARTBEAT_SECONDS
+    long_ago = time.time() - 2 * store_writer.HEARTBEAT_SECONDS
     os.utime(path / "owner.json", (long_ago, long_ago))
     with (path / "images.npy").open("r+b") as file:
         file.seek(200)
@@ -197,7 +201,7 @@ def test_a_block_of_a_dead_writer_that_is_damaged_is_written_again(table, tmp_pa
 
 
 def test_one_of_two_writers_waits_for_the_other(table, tmp_path, monkeypatch, log_lines):
-    monkeypatch.setattr(store, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(store_writer, "_POLL_SECONDS", 0.02)
     opened = []
 
     def run():
@@ -233,9 +237,20 @@ def test_the_least_recently_used_store_makes_room(table, tmp_path, monkeypatch):
     assert open_store(table, (12, 17), folder=tmp_path) is None  # both were used within the last hour
     for opened, hours in ((first, 2), (second, 3)):
         moment = time.time() - 3600 * hours
-        os.utime(opened.path / "manifest.json", (moment, moment))
-        os.utime(opened.path, (moment, moment))
+        for path in (*opened.path.iterdir(), opened.path):
+            os.utime(path, (moment, moment))
     first.touch()
     third = open_store(table, (12, 17), folder=tmp_path)
     assert {path.name for path in (tmp_path / cache.STORES).iterdir()} == {first.path.name, third.path.name}
     assert second.read(np.arange(3), masks=False)[0].shape == (3, 18, 12, 3)  # a run that has it open goes on
+
+
+def test_a_file_that_a_kill_left_half_made_is_made_again(table, tmp_path):
+    expected = read(open_store(table, SIZE, masks="mask", folder=tmp_path), table)
+    path = only_store(tmp_path)
+    (path / "manifest.json").unlink()
+    (path / "images.npy").write_bytes((path / "images.npy").read_bytes()[:50])
+    (path / "owner.json").write_text(json.dumps({"host": "elsewhere", "pid": 1, "released": True}))
+    path.rename(path.with_name(f"{path.name}{cache.PARTIAL}dead"))
+    for one, other in zip(read(open_store(table, SIZE, masks="mask", folder=tmp_path), table), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
