@@ -166,8 +166,8 @@ def require_decodable(data: bytes, header: ImageHeader, mask: bool = False) -> N
 
 # A JPEG is decoded at 1/8 of its size: every coefficient of the file is read all the same.
 _CONTENTS = (tf.TensorSpec((), tf.string),)
-_decode_image = tf.function(lambda contents: decode_image(contents, (1, 1)), input_signature=_CONTENTS)
-_decode_mask = tf.function(lambda contents: decode_mask(contents), input_signature=_CONTENTS)
+_decode_image = tf.function(lambda contents: decode_image(contents, (1, 1)), input_signature=_CONTENTS, autograph=False)
+_decode_mask = tf.function(lambda contents: decode_mask(contents), input_signature=_CONTENTS, autograph=False)
 
 
 def decode(data: bytes, header: ImageHeader, mode: int) -> np.ndarray:

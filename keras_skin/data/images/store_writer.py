@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import logging
 import os
@@ -167,18 +168,18 @@ class StoreWriter:
         problems: list[str] = []
         with (
             ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads,  # a thread in Python leaves its core to another
+            contextlib.ExitStack() as stack,
             (partial / _JOURNAL).open("a", encoding="utf-8") as journal,
             _progress(len(self.files), len(self.files) - sum(len(self._rows(block)) for block in remaining)) as bar,
         ):
             journal.write("\n")  # ends the line that a kill cut short
+            stack.callback(threads.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the files in the queue
             decode = self._decoder()
+            pairs = (self.files[row] for block in remaining for row in self._rows(block))
+            rows_in_order = threads.map(lambda pair: decode(*pair), pairs)  # decoding goes on while a block is written
             for block in remaining:
                 rows = self._rows(block)
-                try:
-                    results = list(threads.map(lambda row: decode(*self.files[row]), rows))
-                except KeyboardInterrupt:
-                    threads.shutdown(cancel_futures=True)
-                    raise
+                results = list(itertools.islice(rows_in_order, len(rows)))
                 decoded = [result for result in results if not isinstance(result, str)]
                 problems += [result for result in results if isinstance(result, str)]
                 if len(decoded) == len(results):
@@ -249,11 +250,11 @@ class StoreWriter:
         """A function from an image file and a mask file to the bytes of their rows, or to a sentence that says what is wrong."""
         size, preprocessing = self.size, self.preprocessing
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
         def image_row(path: tf.Tensor) -> tf.Tensor:
             return tf.cast(load_image(path, size, preprocessing), tf.uint8)
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
         def mask_row(path: tf.Tensor) -> tf.Tensor:
             return tf.cast(load_mask(path, size), tf.uint8)
 
