@@ -106,7 +106,7 @@ def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
     from keras_skin.data.datasets.originals import find_originals
 
     wanted = run.predictions[["dataset", "image_id"]].itertuples(index=False, name=None)
-    return find_originals(run.experiment, wanted, run.data_dir if run.synthetic else data_dir or run.data_dir)
+    return find_originals(run.settings, wanted, run.folder.data_dir if run.folder.synthetic else data_dir or run.folder.data_dir)
 
 
 def _loader(originals: Originals) -> LoadOriginal:

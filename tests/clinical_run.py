@@ -12,7 +12,7 @@ from keras_skin.experiment import load_experiment
 from keras_skin.explain.callback import SHAP_BACKGROUND
 from keras_skin.explain.shap_values import MetadataShap
 from keras_skin.export.saved_model import export_model
-from keras_skin.workflow.trained_model import build_model
+from keras_skin.workflow.opened_run import build_model
 from tests.tiny_run import tiny
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")

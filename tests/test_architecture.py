@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "keras_skin"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"run", "check", "predict", "explain.__main__", "export.__main__", "compare", "serve", "cache"}
+COMMANDS = {"run", "check", "predict", "explain.__main__", "export.__main__", "compare", "serve", "cache", "report"}
 FREE = {"registry", "experiment", "console"}
 
 # layer -> parts of keras_skin that it may import (itself is always allowed)
@@ -21,6 +21,7 @@ ALLOWED = {
     "registry": set(),
     "experiment": {"registry"},
     "console": {"registry"},
+    "run_folder": {"registry", "experiment"},
     "layers": {"registry"},
     "losses": {"registry", "layers"},
     "metrics": {"registry", "layers"},
@@ -30,11 +31,11 @@ ALLOWED = {
     "data.datasets": {"registry", "data.images"},
     "data.splits": {"registry", "data.datasets", "data.images"},
     "data.pipeline": {"registry", "data.images"},
-    "training": {"registry", "losses", "metrics"},
-    "evaluation": {"registry"},
-    "figures": {"registry", "evaluation"},
-    "explain": {"registry", "evaluation.bootstrap", "evaluation.explanations", "figures.explanations"},
-    "export": {"registry", "data.images", "explain.grad_cam"},
+    "training": {"registry", "run_folder", "losses", "metrics"},
+    "evaluation": {"registry", "run_folder"},
+    "figures": {"registry", "run_folder", "evaluation"},
+    "explain": {"registry", "run_folder", "evaluation.bootstrap", "evaluation.explanations", "figures.explanations"},
+    "export": {"registry", "run_folder", "data.images", "explain.grad_cam"},
     "checking": {"registry", "data", "evaluation.bootstrap", "evaluation.classification"},
 }
 NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "figures", "checking", "registry", "experiment"}

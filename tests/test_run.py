@@ -74,6 +74,7 @@ def test_run_folder_is_complete(tiny_run):
         "explain/faithfulness.csv",
         "checkpoints/best.weights.h5",
         "saved_model/1/saved_model.pb",
+        "report.json",
         "report.html",
         "run.log",
         "SYNTHETIC.txt",

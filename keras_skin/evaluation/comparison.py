@@ -138,7 +138,7 @@ def name_sides(groups: Sequence[Sequence[MeasuredRun]]) -> list[Side]:
 
 def differing_settings(sides: Sequence[Side]) -> dict[str, list[str]]:
     """`{dotted key: its value in each side}` for every setting of the experiments that is not the same in all."""
-    flat = [[dict(_flattened(run.experiment)) for run in side.runs] for side in sides]
+    flat = [[dict(_flattened(run.settings)) for run in side.runs] for side in sides]
     keys = dict.fromkeys(key for side in flat for run in side for key in run)
     table = {key: [", ".join(dict.fromkeys(run.get(key, "-") for run in side)) for side in flat] for key in keys}
     return {key: values for key, values in table.items() if len(set(values)) > 1}
@@ -172,7 +172,7 @@ def compare(sides: Sequence[Side], reference: int = 0, resamples: int = 1000, se
     if not rows:
         found = ", ".join(f"{side.name} has {_tasks(side)}" for side in sides)
         raise UserError(f"These runs have no metric in common: {found}.")
-    synthetic = any(run.synthetic for side in sides for run in side.runs)
+    synthetic = any(run.folder.synthetic for side in sides for run in side.runs)
     count = int(groups.max()) + 1
     notes = tuple(_notes(sides, rows))
     return Comparison(
@@ -270,7 +270,7 @@ def _notes(sides: Sequence[Side], rows: Sequence[Row]) -> Iterator[str]:
         verb = "is a single run" if len(alone) == 1 else "are single runs"
         yield f"{', '.join(alone)} {verb}: intervals speak of other images, not of another training."
     for side in sides:
-        dry = [run.path.name for run in side.runs if run.told.get("dry_run")]
+        dry = [run.path.name for run in side.runs if run.folder.options.dry_run]
         if dry:
             yield f"{', '.join(dry)}: a dry run, two batches of everything; its numbers mean nothing."
     uneven = [row.label for row in rows if len({value["n"] for value in row.values if value}) > 1]
@@ -286,7 +286,7 @@ def _tasks(side: Side) -> str:
 
 
 def _same_but_for_the_seed(run: MeasuredRun, other: MeasuredRun) -> bool:
-    a, b = dict(_flattened(run.experiment)), dict(_flattened(other.experiment))
+    a, b = dict(_flattened(run.settings)), dict(_flattened(other.settings))
     return a.pop("train.seed", None) != b.pop("train.seed", None) and a == b
 
 

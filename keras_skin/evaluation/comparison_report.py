@@ -152,7 +152,7 @@ def _papers(comparison: Comparison) -> list[str]:
     """Where each side's published numbers come from."""
     found = []
     for side in comparison.sides:
-        paper = side.runs[0].experiment.get("paper") or {}
+        paper = side.runs[0].settings.get("paper") or {}
         if side.runs[0].published and paper:
             found.append(f"{side.name}: {paper['citation']}" + (f"; {paper['row']}" if paper.get("row") else ""))
     return found

@@ -42,6 +42,13 @@ class Evaluation:
     notes: tuple[str, ...]
 
 
+def tested_splits(table: pd.DataFrame) -> list[str]:
+    """Splits of a table that are scored: validation, test, then external data sets."""
+    names = list(dict.fromkeys(table["split"]))
+    external = [name for name in names if name.startswith("external/")]
+    return [name for name in ("validation", "test") if name in names] + external
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Logistic function in float64, without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64)))

@@ -1,10 +1,10 @@
-"""A finished run as a comparison needs it, read from the files of its folder; no model is built, TensorFlow is not imported."""
+"""The measured images of finished runs, as a comparison needs them; TensorFlow is not imported."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +14,65 @@ from PIL import Image
 
 from keras_skin.evaluation import segmentation
 from keras_skin.registry import UserError, did_you_mean
+from keras_skin.run_folder import RunFolder
 
-TEXTS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
 KEY = ["dataset", "image_id"]
 NAMED = 5
-"""Images that a message names before it only counts them."""
+"""Images that a message names; it counts the others."""
 
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """One part of one finished run.
+    """One split of one finished run.
 
     Attributes:
-        path: the run's folder.
-        experiment: experiment.json.
-        told: run.json.
-        split: the part.
-        predictions: rows of predictions.csv that belong to it, sorted by data set and image, with their `group_id`.
-        classes: labels in the order of the model's outputs.
-        stamps: `{task: {metric: words of warning}}`, see `evaluate.stamped`.
+        folder: the run.
+        split: name of the split.
+        predictions: its rows of predictions.csv, sorted by data set and image, with their `group_id`.
     """
 
-    path: Path
-    experiment: Mapping[str, Any]
-    told: Mapping[str, Any]
+    folder: RunFolder
     split: str
     predictions: pd.DataFrame
-    classes: tuple[str, ...]
-    stamps: Mapping[str, Mapping[str, str]]
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The resolved experiment as plain values."""
+        return self.folder.settings
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Labels in the order of the model's outputs."""
+        return self.folder.classes
 
     @property
-    def synthetic(self) -> bool:
-        """Whether its images were rendered for a demo."""
-        return bool(self.told.get("demo")) or (self.path / "SYNTHETIC.txt").is_file()
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
 
     @property
     def seed(self) -> int:
-        """Of its training."""
-        return int(self.experiment["train"]["seed"])
+        """Seed of the training."""
+        return int(self.settings["train"]["seed"])
 
     @property
     def published(self) -> Mapping[str, Mapping[str, float]]:
-        """`{task: {metric: value}}` of its paper for this part."""
-        return ((self.experiment.get("paper") or {}).get("results") or {}).get(self.split) or {}
+        """`{task: {metric: value}}` of the paper for this split."""
+        return ((self.settings.get("paper") or {}).get("results") or {}).get(self.split) or {}
 
-    @property
-    def data_dir(self) -> Path | None:
-        """Where its data sets lay."""
-        if self.told.get("demo"):
-            folder = self.path if (self.path / "demo_data").is_dir() else self.path.parent  # a fold's lie beside it
-            return folder / "demo_data"
-        return Path(self.told["data_dir"]) if self.told.get("data_dir") else None
+    @cached_property
+    def stamps(self) -> Mapping[str, Mapping[str, str]]:
+        """`{task: {metric: warning}}`, see `evaluate.stamped`."""
+        return {
+            task: {metric: value["stamp"] for metric, value in values.items() if value.get("stamp")}
+            for task, values in self.folder.metrics.get(self.split, {}).items()
+        }
 
     def mask(self, row: int) -> np.ndarray | None:
         """(H, W) bool, the predicted mask of the image in this row of `predictions`; None where there is no file."""
         image = self.predictions.iloc[row]
-        folder = self.path / f"fold_{image['fold']}" if image.get("fold") else self.path
-        file = folder / "masks" / self.split / f"{image['image_id']}.png"
+        run = RunFolder(self.path / f"fold_{image['fold']}") if image.get("fold") else self.folder
+        file = run.masks(self.split) / f"{image['image_id']}.png"
         if not file.is_file():
             return None
         with Image.open(file) as opened:
@@ -94,7 +96,7 @@ def explained_images(path: Path) -> dict[str, Path]:
 
 
 def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
-    """Reads one part of several runs, which must have measured the same images.
+    """Reads one split of several runs, which must have measured the same images.
 
     Args:
         paths: folders of finished runs, or of one fold of a cross-validation.
@@ -103,13 +105,12 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
     Raises:
         UserError: naming every folder that is no finished run of its own, or whose images are not those of the first.
     """
-    runs, problems, seen = [], [], dict[Path, Path]()
+    runs, problems, resolved = [], [], dict[Path, Path]()
     for path in paths:
-        before = seen.get(path.resolve())
-        if before:
+        before = resolved.setdefault(path.resolve(), path)
+        if before is not path:
             problems.append(f"'{path}' is given twice" + (f" (also as '{before}')." if before != path else "."))
             continue
-        seen[path.resolve()] = path
         try:
             runs.append(_read_run(path, split))
         except UserError as error:
@@ -129,75 +130,28 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
 
 
 def _read_run(path: Path, split: str) -> MeasuredRun:
-    path = path.expanduser()
-    if not (path / "experiment.json").is_file() or not (path / "run.json").is_file():
-        there = sorted(item.name for item in path.iterdir())[:8] if path.is_dir() else None
-        found = f"It holds: {', '.join(there) or 'nothing'}." if there is not None else "It does not exist."
-        raise UserError(f"'{path}' is not a run folder: it has no experiment.json and run.json. {found}")
-    told = _read_json(path / "run.json")
-    needed = [name for name in ("metrics.json", "predictions.csv", "splits.csv") if not (path / name).is_file()]
-    if not told.get("finished") or needed:
-        raise UserError(f"The run in '{path}' has not finished. Continue it: python -m keras_skin.run --resume {path}")
-    predictions = _read_table(path / "predictions.csv", ("image_id", "dataset", "split", "label"))
-    parts = list(dict.fromkeys(predictions["split"]))
-    if split not in parts:
-        raise UserError(f"The run in '{path}' measured no '{split}'.{did_you_mean(split, parts)} It has {', '.join(parts)}.")
-    folds = path / "fold_1" / "run.json"
-    return MeasuredRun(
-        path,
-        _read_json(path / "experiment.json"),
-        told,
-        split,
-        _with_groups(predictions[predictions["split"] == split], path / "splits.csv"),
-        tuple(_read_json(folds)["classes"] if "classes" not in told and folds.is_file() else told["classes"]),
-        {
-            task: {metric: value["stamp"] for metric, value in values.items() if value.get("stamp")}
-            for task, values in _read_json(path / "metrics.json").get(split, {}).items()
-        },
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object, found a {type(values).__name__}.")
-    return values
-
-
-def _read_table(path: Path, needed: Iterable[str]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
-    absent = [column for column in needed if column not in table]
-    if absent or table.empty:
-        raise UserError(f"{path} has no {'column ' + ', '.join(absent) if absent else 'rows'}; is this the file of a run?")
-    numbers = [str(column) for column in table if column not in TEXTS]
-    try:
-        # Python's own reading of floats: a value comes back with the very bits that were written
-        return table.assign(**{column: table[column].replace("", "nan").astype(float) for column in numbers})
-    except ValueError as error:
-        raise UserError(f"{path} holds a text where a number belongs: {error}.") from error
-
-
-def _with_groups(predictions: pd.DataFrame, splits: Path) -> pd.DataFrame:
-    table = pd.read_csv(splits, dtype=str, keep_default_na=False)[[*KEY, "group_id"]].drop_duplicates(KEY)
-    joined = predictions.drop(columns="group_id", errors="ignore").merge(table, on=KEY, how="left", validate="many_to_one")
-    if joined["group_id"].isna().any() or joined.duplicated(KEY).any():
-        raise UserError(f"{splits} and predictions.csv beside it do not list the same images once each.")
-    return joined.sort_values(KEY, ignore_index=True)
+    folder = RunFolder.open_finished(path)
+    predictions = folder.predictions
+    measured = list(dict.fromkeys(predictions["split"]))
+    if split not in measured:
+        raise UserError(
+            f"The run in '{path}' measured no '{split}'.{did_you_mean(split, measured)} It has {', '.join(measured)}."
+        )
+    groups = folder.splits[[*KEY, "group_id"]].drop_duplicates(KEY)
+    predictions = predictions[predictions["split"] == split].drop(columns="group_id", errors="ignore")
+    predictions = predictions.merge(groups, on=KEY, how="left", validate="many_to_one")
+    if predictions["group_id"].isna().any() or predictions.duplicated(KEY).any():
+        raise UserError(f"{folder / 'splits.csv'} and predictions.csv beside it do not list the same images once each.")
+    return MeasuredRun(folder, split, predictions.sort_values(KEY, ignore_index=True))
 
 
 def _differences(first: MeasuredRun, other: MeasuredRun) -> list[str]:
-    """What makes a comparison of the two meaningless, a sentence each."""
+    """Reasons against a comparison of the two, a sentence each."""
     a, b = first.predictions, other.predictions
     both = f"'{first.path}' and '{other.path}'"
     problems = []
-    if first.synthetic != other.synthetic:
-        drawn, real = (first, other) if first.synthetic else (other, first)
+    if first.folder.synthetic != other.folder.synthetic:
+        drawn, real = (first, other) if first.folder.synthetic else (other, first)
         problems.append(f"'{drawn.path}' is SYNTHETIC (a demo on rendered images), '{real.path}' is not.")
     if set(a["dataset"]) != set(b["dataset"]):
         problems.append(
@@ -226,7 +180,7 @@ def _different_pictures(first: MeasuredRun, other: MeasuredRun, both: str) -> li
             problems.append(
                 f"{both}: {_counted(differs.sum(), 'image')} with another true mask: {_listed(a['image_id'][differs])}."
             )
-    if first.told.get("demo") and other.told.get("demo") and first.seed != other.seed:
+    if first.folder.options.demo and other.folder.options.demo and first.seed != other.seed:
         problems.append(
             f"{both}: demo images are drawn from train.seed, which is {first.seed} and {other.seed}: the same names stand for "
             "other pictures."

@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.registry import UserError
-from keras_skin.workflow.patient import NO_BACKGROUND, metadata_explainer, what_is_seen
+from keras_skin.workflow.opened_run import Run, load_run
+from keras_skin.workflow.patient import NO_BACKGROUND, metadata_explainer, model_inputs
 from keras_skin.workflow.prediction import ExportedModel
-from keras_skin.workflow.trained_model import Run, load_run
 
 BARE = "A SavedModel alone keeps no training images to compare with; serve its run's folder to see what each field adds."
 
@@ -66,7 +66,7 @@ class Attributions:
             contents: of an image file.
             answers: every clinical field, "" where it is not known.
         """
-        inputs, _ = what_is_seen(self._run, contents, answers)
+        inputs, _ = model_inputs(self._run, contents, answers)
         with self._one_at_a_time:
             found = self._explainer.explain({name: value[None] for name, value in inputs.items()})
         index = int(np.argmax(found.logits[0]))

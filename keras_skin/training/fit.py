@@ -14,6 +14,7 @@ import keras
 import pandas as pd
 
 from keras_skin.registry import UserError
+from keras_skin.run_folder import BEST_WEIGHTS, RUN_STATE
 from keras_skin.training.best_weights import EPOCH_PREFIX, BestWeights, load_weights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
@@ -29,9 +30,6 @@ from keras_skin.training.run_state import load_run_state
 __all__ = ["NonFiniteLoss", "TrainingData", "TrainingInterrupted", "TrainingResult", "build_training_state", "fit"]
 
 logger = logging.getLogger("keras_skin.training")
-
-BEST_WEIGHTS = "best.weights.h5"
-RUN_STATE = "run_state.npz"
 
 
 class TrainingData(Protocol):

@@ -2,62 +2,88 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from keras_skin.registry import UserError, did_you_mean
+import keras
+import numpy as np
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-
-BFLOAT16_COMPUTE_CAPABILITY = (8, 0)
-"""NVIDIA's Ampere, the first generation with bfloat16 tensor cores."""
-
-BFLOAT16_CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-"""Either makes a training step of the joint model about twice as fast as in float32 (measured on two cores of an AMD EPYC with
-AVX-512 BF16, batch of 10 at 192x256: 1.6 s instead of 2.8 s)."""
+CANDIDATES = ("float32", "mixed_bfloat16")
+"""Precisions that are safe without a look at the training. float16 is not: its narrow range needs loss scaling."""
+MARGIN = 1.1
+"""bfloat16 has to be this much faster, or float32 is taken."""
+SECONDS, STEPS = 10.0, 3
 
 
-def choose_precision(name: str = "auto") -> str:
-    """The Keras dtype policy that `name` stands for on this machine.
+@dataclass(frozen=True)
+class Precision:
+    """The dtype policy of a training.
 
-    `"auto"` is mixed bfloat16 where the hardware multiplies matrices in it (GPUs from compute capability 8.0, TPUs, CPUs with AMX
-    or AVX-512 BF16) and float32 elsewhere. It never means float16, whose narrow range needs loss scaling; ask for
-    `"mixed_float16"` by name and Keras wraps the optimizer in its `LossScaleOptimizer`.
+    Attributes:
+        policy: a name for `keras.config.set_dtype_policy`.
+        reason: one sentence for the log.
+        milliseconds: time of one training step in each precision that was timed.
+    """
+
+    policy: str
+    reason: str
+    milliseconds: dict[str, float]
+
+
+def choose_precision(
+    requested: str, build: Callable[[str], keras.Model], batch_size: int, deterministic: bool = False
+) -> Precision:
+    """Chooses the precision of a training.
+
+    `"auto"` times one training step in float32 and in mixed bfloat16 on this machine and takes bfloat16 where it is at least 1.1
+    times as fast. A deterministic training takes float32, because a measurement can differ between two runs. Ask for
+    `"mixed_float16"` by name; Keras then wraps the optimizer in its `LossScaleOptimizer`.
 
     Args:
-        name: one of `"auto"`, `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"`.
-
-    Returns:
-        A name for `keras.config.set_dtype_policy`.
-
-    Raises:
-        UserError: if there is no such precision.
+        requested: `"auto"`, `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+        build: builds the model under a dtype policy. It is called for models that are thrown away, so seed afterwards.
+        batch_size: images in a step.
+        deterministic: whether the training has to be reproducible.
     """
-    if name not in PRECISIONS:
-        raise UserError(f"There is no precision '{name}'.{did_you_mean(name, PRECISIONS)} Valid: {', '.join(PRECISIONS)}.")
-    if name != "auto":
-        return name
-    return "mixed_bfloat16" if _has_fast_bfloat16() else "float32"
+    if requested != "auto":
+        return Precision(requested, f"Training precision: {requested}, as the experiment says", {})
+    if deterministic:
+        return Precision("float32", "Training precision: float32, because the training is deterministic", {})
+    times = {}
+    for policy in CANDIDATES:
+        try:
+            times[policy] = 1000 * step_seconds(build(policy), batch_size)
+        except Exception:
+            if policy == "float32":  # not a matter of precision
+                raise
+    policy = "mixed_bfloat16" if times.get("mixed_bfloat16", np.inf) * MARGIN <= times["float32"] else "float32"
+    measured = ", ".join(f"{name} {value:.0f} ms" for name, value in times.items())
+    return Precision(policy, f"Training precision: {policy} (one step takes {measured})", times)
 
 
-def _has_fast_bfloat16() -> bool:
-    import tensorflow as tf
+def step_seconds(model: keras.Model, batch_size: int) -> float:
+    """Seconds of one training step on random inputs, compilation excluded: the fastest of a few steps."""
+    random = np.random.default_rng(0)
 
-    if tf.config.list_physical_devices("TPU"):
-        return True
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
-        return min(capabilities) >= BFLOAT16_COMPUTE_CAPABILITY
-    return bool(cpu_flags() & BFLOAT16_CPU_FLAGS)
+    def example(shape: Sequence[int | None]) -> np.ndarray:
+        return random.uniform(0, 255, (batch_size, *(size or 1 for size in shape[1:]))).astype(np.float32)
+
+    inputs = keras.tree.map_structure(lambda tensor: example(tensor.shape), model.input)
+    targets = keras.tree.map_structure(lambda tensor: example(tensor.shape), model.output)
+    losses = keras.tree.map_structure(lambda _: _squares, model.output)
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=losses)
+    model.train_on_batch(inputs, targets)  # compiles
+    seconds: list[float] = []
+    while len(seconds) < STEPS and sum(seconds) < SECONDS:
+        start = time.perf_counter()
+        model.train_on_batch(inputs, targets)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The instruction sets that the processor reports; empty where the system does not say (anything but Linux)."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+def _squares(_: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.ops.mean(keras.ops.square(keras.ops.cast(outputs, "float32")))
 
 
 def set_determinism(seed: int, deterministic: bool = False) -> None:
@@ -65,8 +91,6 @@ def set_determinism(seed: int, deterministic: bool = False) -> None:
 
     Determinism costs speed (mostly on GPUs) and cannot be taken back within a process.
     """
-    import keras
-
     keras.utils.set_random_seed(seed)
     if deterministic:
         import tensorflow as tf

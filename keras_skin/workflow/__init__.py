@@ -12,14 +12,14 @@ from typing import Any
 from keras_skin.evaluation.report import comparison_rows, format_table
 from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
 from keras_skin.registry import UserError
+from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
-from keras_skin.training.fit import RUN_STATE
 from keras_skin.workflow.cross_validation import execute_folds
-from keras_skin.workflow.folder import RunFolder, RunOptions, start_log
+from keras_skin.workflow.opened_run import Run, load_run
 from keras_skin.workflow.prepare import render_demo
+from keras_skin.workflow.run_log import run_log
 from keras_skin.workflow.segmenter import adopt_segmenter
 from keras_skin.workflow.steps import execute
-from keras_skin.workflow.trained_model import SEGMENTER, Run, load_run
 
 __all__ = ["Run", "RunInterrupted", "load_run", "resume", "start"]
 
@@ -27,7 +27,7 @@ log = logging.getLogger("keras_skin")
 
 
 class RunInterrupted(Exception):
-    """Ctrl-C or SIGTERM ended a run; the message says how to continue it.
+    """Ctrl-C or SIGTERM ended a run; the message says how to resume it.
 
     Attributes:
         exit_code: what a command should exit with (130 for Ctrl-C).
@@ -41,148 +41,135 @@ class RunInterrupted(Exception):
 def start(
     experiment: Experiment, name: str, out: Path, data_dir: str | None = None, demo: bool = False, dry_run: bool = False
 ) -> Path:
-    """Begins a run in a new folder below `out` and carries it through.
+    """Runs an experiment in a new folder below `out`.
 
     Args:
         experiment: what to run.
-        name: beginning of the folder's name.
+        name: start of the folder's name.
         out: where run folders are made.
         data_dir: folder of the data sets; not needed for a demo.
-        demo: render stand-ins of the data sets into the run folder and use those; everything written says SYNTHETIC.
+        demo: draw stand-ins of the data sets into the run folder and use those; everything written says SYNTHETIC.
         dry_run: two batches of everything.
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: on a mistake the user can mend; a folder in which nothing was computed yet is removed.
+        UserError: on a mistake the user can fix; a folder in which nothing was computed yet is removed.
     """
     if dry_run:
         train = experiment.train.model_copy(update={"epochs": 1, "steps_per_epoch": 2})
         few = {name: min(2, getattr(experiment.explain, name)) for name in ("images", "measured")}
         explain = experiment.explain.model_copy(update=few)
         experiment = experiment.model_copy(update={"train": train, "explain": explain})
-    if data_dir is not None:
-        data_dir = str(Path(data_dir).expanduser().resolve())
+    options = RunOptions(_absolute(data_dir), demo, dry_run)
     folder = RunFolder.create(out, f"{name}{'-dry-run' if dry_run else ''}{'-demo' if demo else ''}")
     folder.write_text("experiment.json", experiment.to_json())
-    options = RunOptions(data_dir, demo, dry_run)
     folder.write_json("run.json", {**asdict(options), "finished": False})
-    return _carry_through(folder, experiment, options, resume=False)
+    return _run(folder, options.data_dir, resume=False)
 
 
 def resume(path: Path, data_dir: str | None = None) -> Path:
-    """Continues the run in `path` where it was cut short, with the same experiment and the same data.
+    """Resumes the run in `path` where it stopped, with the same experiment and the same data.
 
     Args:
         path: the run's folder.
-        data_dir: where the data sets lie now, if they were moved.
+        data_dir: where the data sets are now, if they were moved.
 
     Raises:
-        UserError: if the folder is no run, is finished, is in use, has lost its run state, or if its data are gone or have
+        UserError: if the folder is no run, is finished, is in use, has lost its run state, or if its data are missing or have
             changed. The folder stays as it is.
     """
     folder = RunFolder.open(path)
     if path.resolve().name.startswith("fold_") and (path.resolve().parent / "experiment.json").is_file():
         raise UserError(f"'{path}' is one fold of a cross-validation. Resume the whole: --resume {path.resolve().parent}")
-    record = folder.read_json("run.json")
-    if record["finished"]:
+    if folder.finished:
         raise UserError(f"The run in '{path}' is finished: see {path / 'report.html'}.")
     _refuse_lost_state(folder)
-    options = RunOptions(record["data_dir"], record["demo"], record["dry_run"])
-    if data_dir is not None and not options.demo:
-        options = RunOptions(str(Path(data_dir).expanduser().resolve()), options.demo, options.dry_run)
-    return _carry_through(folder, folder.experiment(), options, resume=True)
+    return _run(folder, _absolute(data_dir) or folder.options.data_dir, resume=True)
+
+
+def _absolute(data_dir: str | None) -> str | None:
+    return None if data_dir is None else str(Path(data_dir).expanduser().resolve())
 
 
 def _refuse_lost_state(folder: RunFolder) -> None:
-    """A run that has been trained and has no run state cannot be resumed; it must not start over by itself either."""
-    lost = [
-        path
-        for path in (folder.path, *sorted(folder.path.glob("fold_*")))
-        if (any((path / "checkpoints").glob("*.weights.h5")) or (path / "history.csv").is_file())
-        and not (path / "checkpoints" / RUN_STATE).is_file()
-    ]
-    if lost:
-        raise UserError(
-            f"{lost[0] / 'checkpoints' / RUN_STATE} is missing, so the training cannot be resumed where it stopped. Its best "
-            "weights are kept. Restore the file, or start a new run."
-        )
-
-
-def _carry_through(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool) -> Path:
-    with folder.locked():
-        return _run(folder, experiment, options, resume)
-
-
-def _run(folder: RunFolder, experiment: Experiment, options: RunOptions, resume: bool) -> Path:
-    handler = start_log(folder / "run.log")
-    begun = time.monotonic()
-    try:
-        marks = [text for text, given in (("SYNTHETIC demo data", options.demo), ("dry run", options.dry_run)) if given]
-        log.info("%s%s", experiment.title, f" ({', '.join(marks)})" if marks else "")
-        log.info("Run folder: %s", folder.path)
-        if options.demo:
-            (folder / "SYNTHETIC.txt").write_text(
-                "This run saw images drawn by a program. Its numbers say nothing about patients.\n"
+    """Refuses a run that was trained but has no run state: it cannot be resumed and must not start over by itself."""
+    for run in (folder, *folder.folds):
+        trained = any((run / "checkpoints").glob("*.weights.h5")) or (run / "history.csv").is_file()
+        if trained and not run.state.is_file():
+            raise UserError(
+                f"{run.state} is missing, so the training cannot be resumed where it stopped. Its best weights are kept. "
+                "Restore the file, or start a new run."
             )
-            render_demo(experiment, folder / "demo_data", experiment.train.seed)
-            options = RunOptions(str(folder / "demo_data"), options.demo, options.dry_run)
-            _train_demo_segmenter(folder, experiment, options.dry_run)
-        run = execute_folds if experiment.split.scheme == "kfold" else execute
-        metrics = run(folder, experiment, options, resume=resume)
-        folder.write_json("run.json", {**folder.read_json("run.json"), "finished": True})
-        _conclude(folder, experiment, metrics, time.monotonic() - begun, options)
-    except UserError:
-        if not resume:
-            _remove_if_nothing_was_trained(folder)
-        raise
-    except TrainingInterrupted as interruption:
-        raise RunInterrupted(f"{interruption}\n{_continue(folder)}", interruption.exit_code) from None
-    except KeyboardInterrupt:
-        removed = not resume and _remove_if_nothing_was_trained(folder)
-        message = (
-            f"Interrupted. What was trained is saved.\n{_continue(folder)}"
-            if not removed
-            else "Interrupted before training began; nothing is kept."
-        )
-        raise RunInterrupted(message, 130) from None
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+
+
+def _run(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
+    started = time.monotonic()
+    with folder.locked(), run_log(folder / "run.log"):
+        try:
+            metrics = _execute(folder, Path(data_dir) if data_dir else None, resume)
+            folder.update_record(finished=True)
+            _conclude(folder, metrics, time.monotonic() - started)
+        except UserError:
+            if not resume:
+                _remove_if_nothing_was_trained(folder)
+            raise
+        except TrainingInterrupted as interruption:
+            raise RunInterrupted(f"{interruption}\n{_how_to_resume(folder)}", interruption.exit_code) from None
+        except KeyboardInterrupt:
+            if not resume and _remove_if_nothing_was_trained(folder):
+                raise RunInterrupted("Interrupted before training started; its folder was removed.", 130) from None
+            raise RunInterrupted(f"Interrupted. The training is saved.\n{_how_to_resume(folder)}", 130) from None
     return folder.path
 
 
-def _train_demo_segmenter(folder: RunFolder, experiment: Experiment, dry_run: bool) -> None:
-    """A demo needs no run from before: the shipped experiment that the segmenter's run is called after is trained first."""
-    name = Path(experiment.segmenter.run).name if experiment.segmenter and experiment.segmenter.run else ""
+def _execute(folder: RunFolder, data_dir: Path | None, resume: bool) -> dict[str, Any]:
+    experiment, options = folder.experiment, folder.options
+    marks = [name for name, is_set in (("SYNTHETIC demo data", options.demo), ("dry run", options.dry_run)) if is_set]
+    log.info("%s%s", experiment.title, f" ({', '.join(marks)})" if marks else "")
+    log.info("Run folder: %s", folder.path)
+    if options.demo:
+        folder.write_text("SYNTHETIC.txt", "This run used images drawn by a program. Its numbers say nothing about patients.\n")
+        data_dir = render_demo(experiment, folder / "demo_data", experiment.train.seed)
+        _train_demo_segmenter(folder)
+    if experiment.split.scheme == "kfold":
+        return execute_folds(folder, data_dir, resume=resume)
+    return execute(folder, data_dir, resume=resume)
+
+
+def _train_demo_segmenter(folder: RunFolder) -> None:
+    """Trains the segmenter of a demo, if it is a shipped experiment, so that a demo needs no earlier run."""
+    settings = folder.experiment.segmenter
+    name = Path(settings.run).name if settings and settings.run else ""
     if (folder / SEGMENTER).is_dir() or name not in shipped_experiments():
         return
     log.info("The segmenter comes first: %s", name)
-    begun = sorted((folder / "segmenter_demo").glob(f"{name}-*"))
-    if not begun:
+    runs = sorted((folder / "segmenter_demo").glob(f"{name}-*"))
+    if not runs:
+        dry_run = folder.options.dry_run
         path = start(load_experiment(name, demo=True), name, folder / "segmenter_demo", demo=True, dry_run=dry_run)
-    elif RunFolder.open(begun[-1]).read_json("run.json")["finished"]:
-        path = begun[-1]
+    elif RunFolder.open(runs[-1]).finished:
+        path = runs[-1]
     else:
-        path = resume(begun[-1])
+        path = resume(runs[-1])
     adopt_segmenter(folder, str(path))
 
 
-def _conclude(folder: RunFolder, experiment: Experiment, metrics: dict[str, Any], seconds: float, options: RunOptions) -> None:
-    paper = experiment.paper.model_dump() if experiment.paper else None
-    log.info("\n%s", format_table(comparison_rows(paper, metrics)))
-    if options.demo:
+def _conclude(folder: RunFolder, metrics: dict[str, Any], seconds: float) -> None:
+    paper = folder.experiment.paper
+    log.info("\n%s", format_table(comparison_rows(paper.model_dump() if paper else None, metrics)))
+    if folder.options.demo:
         log.info("SYNTHETIC data: these numbers show that everything runs, nothing else.")
     log.info("\nDone in %d min %02d s. Report: %s", seconds // 60, seconds % 60, folder / "report.html")
 
 
-def _continue(folder: RunFolder) -> str:
-    return f"Continue it: python -m keras_skin.run --resume {folder.path}"
+def _how_to_resume(folder: RunFolder) -> str:
+    return f"Resume it: python -m keras_skin.run --resume {folder.path}"
 
 
 def _remove_if_nothing_was_trained(folder: RunFolder) -> bool:
-    """What ends a run before training leaves no half-made folder behind."""
+    """Removes the folder of a run that ended before its training; returns whether it did."""
     trained = any(folder.path.rglob(RUN_STATE))
     if not trained:
         shutil.rmtree(folder.path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Clinical metadata of an experiment: which fields, of which data sets, and the encoder that the training part is given."""
+"""Clinical metadata of an experiment: which fields, of which data sets, and the encoder fitted on the training split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_skin.registry import UserError
 
 
 def complete_cases(experiment: Experiment, records: Records) -> Records:
-    """With `metadata.missing` `drop`: the records without rows that lack a field; what a blank is depends on no fit.
+    """With `metadata.missing` `drop`, the records without rows that lack a field.
 
     Raises:
         UserError: if the data set has no such metadata.
@@ -31,12 +31,12 @@ def complete_cases(experiment: Experiment, records: Records) -> Records:
         records,
         table=records.table[~blank].reset_index(drop=True),
         excluded=pd.concat([records.excluded, lacking[records.excluded.columns]], ignore_index=True),
-        notes=(*records.notes, f"{int(blank.sum())} of {len(blank)} images lack one of {', '.join(fields)} and are left out."),
+        notes=(*records.notes, f"{int(blank.sum())} of {len(blank)} images lack one of {', '.join(fields)} and are not used."),
     )
 
 
 def fit_encoder(experiment: Experiment, train: pd.DataFrame) -> MetadataEncoder:
-    """The encoder that the experiment asks for, fitted on the training part."""
+    """The experiment's encoder, fitted on the training split."""
     settings, info = experiment.metadata, readers.get(experiment.data.train.name).info
     assert settings is not None
     return fit_metadata(
@@ -51,18 +51,18 @@ def fit_encoder(experiment: Experiment, train: pd.DataFrame) -> MetadataEncoder:
 
 
 def _fields(experiment: Experiment, dataset: str) -> list[str]:
-    """The metadata that the model is to have, all of which the data set must know."""
+    """The metadata fields of the model, all of which the data set must have."""
     assert experiment.metadata is not None
     trained = readers.get(experiment.data.train.name).info
     default = [name for name in trained.get("metadata", {}) if name not in trained.get("never_inputs", ())]
     wanted = experiment.metadata.inputs or default
     info = readers.get(dataset).info
-    known = [*info.get("metadata", {}), *info.get("never_inputs", ())]
-    lacking = [name for name in wanted if name not in known]
+    available = [*info.get("metadata", {}), *info.get("never_inputs", ())]
+    lacking = [name for name in wanted if name not in available]
     if lacking or not wanted:
         raise UserError(
             f"The experiment uses clinical metadata, but the data set '{dataset}' has no {', '.join(lacking) or 'metadata'}. "
-            f"It has: {', '.join(known) or 'none'}. Name fields that every data set of the experiment has as metadata.inputs, or "
+            f"It has: {', '.join(available) or 'none'}. Name fields that every data set of the experiment has as metadata.inputs, or "
             "leave metadata out."
         )
     return wanted

@@ -1,46 +1,40 @@
-"""The explanations of a run: which validation images, relative to which training images, and what is asked of the model."""
+"""The explanations of a run: which validation images are explained, relative to which training images."""
 
 from __future__ import annotations
 
 import logging
 
-import keras
 import numpy as np
 import pandas as pd
 
 from keras_skin.data.images.load import load_mask
-from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback
 from keras_skin.explain.samples import ExplainSample, stratified_sample
 from keras_skin.explain.shap_values import BACKGROUND
-from keras_skin.workflow.folder import RunFolder
-from keras_skin.workflow.prepare import PreparedData
-from keras_skin.workflow.training import evaluation_batches
+from keras_skin.workflow.opened_run import ActiveRun
 
 log = logging.getLogger("keras_skin")
 
 EXPLAIN = "explain"
-"""The run folder's part for them."""
+"""The folder of the explanations."""
 DEMO_MEASURED = 12
-"""Of a demo no more: its training is over in a minute or two."""
+"""Most images that a demo measures, because its training takes only a minute."""
 
 
-def make_explainer(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
-) -> ExplainCallback | None:
-    """What the experiment asks to be explained, with its images loaded; None if it asks for nothing."""
-    settings = experiment.explain
+def make_explainer(run: ActiveRun) -> ExplainCallback | None:
+    """The explanations that the experiment asks for, with their images loaded; None if it asks for none."""
+    settings, data, synthetic = run.experiment.explain, run.data, run.options.demo
     measured = min(settings.measured, DEMO_MEASURED) if synthetic else settings.measured
-    wanted = max(settings.images, measured)
-    if not wanted:
+    count = max(settings.images, measured)
+    if not count:
         return None
-    samples = _samples(experiment, model, prepared, _chosen(prepared.part("validation"), wanted, experiment.train.seed))
-    relative = "metadata" in model.input or "image_shap" in settings.methods
-    background = _background(experiment, model, prepared) if relative else None
+    samples = _samples(run, _chosen(run, "validation", count))
+    needs_background = "metadata" in run.model.input or "image_shap" in settings.methods
+    background = _background(run) if needs_background else None
     return ExplainCallback(
         samples,
-        folder / EXPLAIN,
-        prepared.classes,
+        run / EXPLAIN,
+        data.classes,
         explain_classes=settings.classes,
         layers=settings.layer,
         cam=settings.cam,
@@ -49,37 +43,41 @@ def make_explainer(
         drawn=settings.images,
         measure=measured > 0,
         background=background,
-        metadata_columns=prepared.metadata.field_of_columns if prepared.metadata else (),
-        metadata_switches=prepared.metadata.availability_columns if prepared.metadata else (),
+        metadata_columns=data.metadata.field_of_columns if data.metadata else (),
+        metadata_switches=data.metadata.availability_columns if data.metadata else (),
         synthetic=synthetic,
-        seed=experiment.train.seed,
+        seed=run.experiment.train.seed,
     )
 
 
-def _chosen(part: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    return part.iloc[stratified_sample(part["label"].tolist(), count, seed)].reset_index(drop=True)
+def _chosen(run: ActiveRun, split: str, count: int) -> pd.DataFrame:
+    table = run.data.rows(split)
+    return table.iloc[stratified_sample(table["label"].tolist(), count, run.experiment.train.seed)].reset_index(drop=True)
 
 
-def _samples(experiment: Experiment, model: keras.Model, prepared: PreparedData, table: pd.DataFrame) -> list[ExplainSample]:
-    inputs = evaluation_batches(experiment, model, prepared, table).unbatch().as_numpy_iterator()
-    fields = [field.name for field in prepared.metadata.fields] if prepared.metadata else []
-    height, width = experiment.image_size
-    size = (2 * height, 2 * width)  # fine enough for outlines; originals of many megapixels would be held through the training
+def _samples(run: ActiveRun, table: pd.DataFrame) -> list[ExplainSample]:
+    classes, metadata = run.data.classes, run.data.metadata
+    fields = [field.name for field in metadata.fields] if metadata else []
+    height, width = run.experiment.image_size
+    size = (2 * height, 2 * width)  # fine enough for outlines; originals would take much memory during the training
     return [
         ExplainSample(
             row["image_id"],
-            seen,
-            prepared.classes.index(row["label"]) if row["label"] else None,
+            inputs,
+            classes.index(row["label"]) if row["label"] else None,
             load_mask(row["mask"], size).numpy()[..., 0] > 0.5 if row["mask"] else None,
             metadata={name: str(row[name]) for name in fields} or None,
             group=row["group_id"],
         )
-        for row, (seen, _) in zip(table.to_dict("records"), inputs, strict=True)
+        for row, inputs in zip(table.to_dict("records"), _inputs(run, table), strict=True)
     ]
 
 
-def _background(experiment: Experiment, model: keras.Model, prepared: PreparedData) -> dict[str, np.ndarray]:
-    """Inputs of a few images of the training part, and of no other."""
-    table = _chosen(prepared.part("train"), BACKGROUND, experiment.train.seed)
-    seen = [inputs for inputs, _ in evaluation_batches(experiment, model, prepared, table).unbatch().as_numpy_iterator()]
-    return {name: np.stack([inputs[name] for inputs in seen]) for name in seen[0]}
+def _background(run: ActiveRun) -> dict[str, np.ndarray]:
+    """Model inputs of a few training images."""
+    inputs = _inputs(run, _chosen(run, "train", BACKGROUND))
+    return {name: np.stack([item[name] for item in inputs]) for name in inputs[0]}
+
+
+def _inputs(run: ActiveRun, table: pd.DataFrame) -> list[dict[str, np.ndarray]]:
+    return [inputs for inputs, _ in run.batches(table).unbatch().as_numpy_iterator()]

@@ -1,4 +1,4 @@
-"""The exports of a run: its editions, what their model cards tell, and how well they agree with the trained model."""
+"""The exports of a run: editions, the content of their model cards, and their agreement with the trained model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pandas as pd
 from keras_skin.data.datasets import readers
 from keras_skin.data.images.load import load_image
 from keras_skin.data.images.preprocess import refuse_export
-from keras_skin.data.splits import splits
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
 from keras_skin.export.about import Agreement, write_about
@@ -24,16 +23,13 @@ from keras_skin.export.endpoints import Endpoints, Segmenter
 from keras_skin.export.examples import WARM_UP
 from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
-from keras_skin.workflow.folder import RunFolder
+from keras_skin.run_folder import EXPORTS
+from keras_skin.workflow.opened_run import Run, build_model, load_run
 from keras_skin.workflow.prepare import read_rows
 from keras_skin.workflow.segmenter import describe_segmenter
-from keras_skin.workflow.trained_model import Run, build_model, load_run
-from keras_skin.workflow.training import preprocessing
 
 log = logging.getLogger("keras_skin")
 
-FOLDERS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
-"""The run folder's part for each edition; below it lie versions."""
 COMPARED = 32
 """Images that agreement is measured on."""
 
@@ -44,7 +40,7 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
     Args:
         run: the finished run, its model in float32.
         edition: one of `EDITIONS`.
-        validation: rows of the validation part, on which agreement with the trained model is measured; None leaves that out.
+        validation: rows of the validation split, on which agreement with the trained model is measured; None leaves that out.
 
     Returns:
         The version's folder.
@@ -54,21 +50,21 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
     """
     if run.experiment.segmenter is not None and run.segmenter is None:
         raise UserError(
-            "This run's model was given the lesion cut out by the data set's own masks, which no client can send: there is "
-            "nothing to export. Train it with segmenter.run."
+            "This run's model takes lesions cut out with the data set's own masks, which no client can send: it cannot be "
+            "exported. Train it with segmenter.run."
         )
-    refuse_export(preprocessing(run.experiment))
+    refuse_export(run.preprocessing)
     exact = edition != "bfloat16"
     version = export_model(
         run.model if exact else _in_bfloat16(run),
-        run.folder / FOLDERS[edition],
+        run / EXPORTS[edition],
         classes=run.classes,
         image_size=run.experiment.image_size,
         name=run.experiment.model.name,
-        preprocessing=preprocessing(run.experiment),
+        preprocessing=run.preprocessing,
         metadata=run.metadata,
         segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
-        synthetic=bool(RunFolder(run.folder).read_json("run.json").get("demo")),
+        synthetic=run.options.demo,
         extra=_extra(run),
         edition=edition,
     )
@@ -78,7 +74,7 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
 
 
 def export_finished(path: Path, editions: Iterable[str]) -> Iterator[tuple[str, Path, str]]:
-    """The same for the folder of a finished run.
+    """Exports a finished run.
 
     Yields:
         Each edition when it is written, its version's folder, and why agreement was not measured, "" if it was.
@@ -87,26 +83,24 @@ def export_finished(path: Path, editions: Iterable[str]) -> Iterator[tuple[str, 
         UserError: if the folder is no finished run, or its model cannot be exported.
     """
     run = load_run(path)
-    data = RunFolder(run.folder).data_dir
-    parts = splits.read_splits(run.folder / "splits.csv")
+    table = run.splits
     validation, why = None, ""
     try:
-        validation = read_rows(run.experiment, data, _compared(parts[parts["split"] == "validation"]))
+        validation = read_rows(run.experiment, run.data_dir, _compared(table[table["split"] == "validation"]))
     except UserError as error:
         why = str(error)
     if validation is not None and validation.empty:
-        validation, why = None, f"no image of the run's validation part is left in {data}"
+        validation, why = None, f"no validation image of the run exists in {run.data_dir}"
     for edition in editions:
         yield edition, export_run(run, edition, validation), why
 
 
 def _extra(run: Run) -> dict[str, Any]:
-    """What the model card tells of the run."""
-    folder, experiment = RunFolder(run.folder), run.experiment
-    parts = splits.read_splits(folder / "splits.csv")
-    trained_on = parts[parts["split"] == "train"]["dataset"].value_counts()
-    metrics = {split: values for split, values in run.metrics.items() if split != "explanations"}
-    warnings = [folder.read_json("run.json").get("warning", ""), *doubts(run.metrics)]
+    """The run's facts for the model card."""
+    experiment, table, metrics = run.experiment, run.splits, run.metrics
+    trained_on = table[table["split"] == "train"]["dataset"].value_counts()
+    warnings = [run.warning, *doubts(metrics)]
+    metrics.pop("explanations", None)
     measured = [
         {"part": split_label(row.split), "metric": row.label, "value": row.measured, "ci95": row.ci95, "n": row.n}
         for row in comparison_rows(None, metrics)
@@ -119,20 +113,19 @@ def _extra(run: Run) -> dict[str, Any]:
         "warnings": [warning for warning in warnings if warning],
     }
     extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
-    told = describe_segmenter(folder, experiment)
-    return extra | ({"segmenter": told["Segmenter"]} if told else {})
+    segmenter = describe_segmenter(run)
+    return extra | ({"segmenter": segmenter["Segmenter"]} if segmenter else {})
 
 
 def _in_bfloat16(run: Run) -> keras.Model:
-    arguments = RunFolder(run.folder).read_json("run.json")["model_arguments"]
-    model = build_model(run.experiment, len(run.classes), arguments, "mixed_bfloat16")
+    model = build_model(run.experiment, len(run.classes), run.model_arguments, "mixed_bfloat16")
     model.set_weights(run.model.get_weights())
     return model
 
 
 def _segmenter(run: Run, exact: bool) -> Segmenter:
     model = run.model if exact else _in_bfloat16(run)
-    return Segmenter(model, run.experiment.image_size, tuple(preprocessing(run.experiment)))
+    return Segmenter(model, run.experiment.image_size, tuple(run.preprocessing))
 
 
 def _compared(validation: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +138,7 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
         run.model,
         run.classes,
         run.experiment.image_size,
-        preprocessing(run.experiment),
+        run.preprocessing,
         run.metadata,
         _segmenter(run.segmenter, exact=True) if run.segmenter else None,
     )
@@ -159,10 +152,10 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
 
 
 def describe_agreement(agreement: Agreement) -> str:
-    """In a sentence."""
-    told = [f"{agreement['images']} validation images"]
+    """One sentence."""
+    parts = [f"{agreement['images']} validation images"]
     if "probabilities" in agreement:
-        told.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
+        parts.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
     if "mask" in agreement:
-        told.append(f"mask probabilities within {agreement['mask']:.1e}, DSC {agreement['mask_dsc']:.4f}")
-    return f"{'; '.join(told)}; {agreement['milliseconds']:.1f} ms per image"
+        parts.append(f"mask probabilities within {agreement['mask']:.1e}, DSC {agreement['mask_dsc']:.4f}")
+    return f"{'; '.join(parts)}; {agreement['milliseconds']:.1f} ms per image"

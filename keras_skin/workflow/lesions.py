@@ -20,47 +20,43 @@ from keras_skin.data.images.cache import LESIONS, cache_path
 from keras_skin.data.images.load import load_image, load_mask, segmented_image
 from keras_skin.data.pipeline import batches
 from keras_skin.data.splits.fingerprints import fingerprints
-from keras_skin.experiment import Experiment
 from keras_skin.explain.attention import attention_sheet, has_attention
 from keras_skin.explain.map_files import Sheet
 from keras_skin.explain.overlay import contact_sheet, overlay, write_png
 from keras_skin.explain.samples import stratified_sample, write_bytes
-from keras_skin.workflow.folder import RunFolder
+from keras_skin.run_folder import RunFolder
+from keras_skin.workflow.opened_run import ActiveRun, Run
 from keras_skin.workflow.prepare import PreparedData
-from keras_skin.workflow.segmenter import weights_sha256
-from keras_skin.workflow.trained_model import Run
-from keras_skin.workflow.training import evaluation_batches, preprocessing
 
 log = logging.getLogger("keras_skin")
 
 _BATCH = 16
 
 
-def with_lesions(folder: RunFolder, prepared: PreparedData, segmenter: Run) -> PreparedData:
+def with_lesions(folder: RunFolder, data: PreparedData, segmenter: Run) -> PreparedData:
     """The data with the masks that the segmenter predicts."""
-    table = prepared.table.assign(lesion=predicted_lesions(segmenter, prepared.table["image"].tolist(), folder.path))
+    table = data.table.assign(lesion=predicted_lesions(segmenter, data.table["image"].tolist(), folder.path))
     notes = describe_lesions(table)
     for note in notes:
         log.info("%s", note)
-    return replace(prepared, table=table, notes=(*prepared.notes, *notes))
+    return replace(data, table=table, notes=(*data.notes, *notes))
 
 
-def lesions_shown(
-    folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, synthetic: bool
-) -> list[Sheet]:
-    """What was cut out, and where a cross-attention looks on it."""
+def lesion_sheets(run: ActiveRun) -> list[Sheet]:
+    """Sheets of the lesions that were cut out, and of the cross-attention on them."""
+    experiment, synthetic = run.experiment, run.options.demo
     if experiment.segmenter is None or not experiment.explain.images:
         return []
-    validation = prepared.part("validation")
-    path = lesion_sheet(validation, folder / "figures" / "lesions.png", experiment.image_size, synthetic)
+    validation = run.data.rows("validation")
+    path = lesion_sheet(validation, run / "figures" / "lesions.png", experiment.image_size, synthetic)
     source = "the segmenter's" if experiment.segmenter.run else "the data set's"
     sheets = [Sheet(path, f"Lesions cut out of validation images with {source} masks, as the model sees them.")]
-    if has_attention(model):
+    if has_attention(run.model):
         chosen = stratified_sample(validation["label"].tolist(), experiment.explain.images, experiment.train.seed)
         table = validation.iloc[chosen].reset_index(drop=True)
-        batches = [inputs for inputs, _ in evaluation_batches(experiment, model, prepared, table).as_numpy_iterator()]
+        batches = [inputs for inputs, _ in run.batches(table).as_numpy_iterator()]
         inputs = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-        path = attention_sheet(model, inputs, table["image_id"].tolist(), folder / "figures" / "attention.png", synthetic)
+        path = attention_sheet(run.model, inputs, table["image_id"].tolist(), run / "figures" / "attention.png", synthetic)
         sheets.append(Sheet(path, "Cross-attention on validation images: what each place contributes, from little to much."))
     return sheets
 
@@ -68,28 +64,28 @@ def lesions_shown(
 def predicted_lesions(segmenter: Run, files: Sequence[str], folder: Path) -> list[str]:
     """PNG masks of the lesions in image files, at the segmenter's size, predicted once.
 
-    Kept below the user's cache by the contents of the image and all that the mask depends on; in `folder` where the cache cannot
-    be written.
+    They are cached by the contents of the image and all that the mask depends on; in `folder` where the user's cache cannot be
+    written.
 
     Returns:
         The masks' files, in the order of `files`.
     """
     try:
-        place = cache_path() / LESIONS / _digest(segmenter)
-        place.mkdir(parents=True, exist_ok=True)
-        writable = os.access(place, os.W_OK)
+        masks = cache_path() / LESIONS / _digest(segmenter)
+        masks.mkdir(parents=True, exist_ok=True)
+        writable = os.access(masks, os.W_OK)
     except OSError:
         writable = False
     if not writable:
-        place = folder / "lesions"
-        place.mkdir(exist_ok=True)
-    targets = [place / f"{digest}.png" for digest in fingerprints(files)["sha256"]]
+        masks = folder / "lesions"
+        masks.mkdir(exist_ok=True)
+    targets = [masks / f"{digest}.png" for digest in fingerprints(files)["sha256"]]
     missing = {target: file for target, file in zip(targets, files, strict=True) if not target.is_file()}
     if missing:
         log.info("Segmenting %d images", len(missing))
         table = pd.DataFrame({"image_id": list(missing.values()), "image": list(missing.values()), "mask": "", "label": ""})
-        size, operations = segmenter.experiment.image_size, preprocessing(segmenter.experiment)
-        data = batches.evaluation_data(table, (), size, ["image"], [], _BATCH, preprocessing=operations)
+        size = segmenter.experiment.image_size
+        data = batches.evaluation_data(table, (), size, ["image"], [], _BATCH, preprocessing=segmenter.preprocessing)
         waiting, predict = iter(missing), lesion_masks(segmenter.model)
         for inputs, _ in data:
             for mask in predict(inputs["image"]).numpy():
@@ -113,11 +109,11 @@ def describe_lesions(table: pd.DataFrame) -> list[str]:
     areas: list[float] = []
     overlaps: list[float] = []
     for lesion, mask in zip(table["lesion"], table["mask"], strict=True):
-        found = load_mask(lesion).numpy()
-        areas.append(float(found.mean()))
+        predicted = load_mask(lesion).numpy()
+        areas.append(float(predicted.mean()))
         if mask and len(overlaps) < 500:
-            truth = load_mask(mask, found.shape[:2]).numpy()
-            overlaps.append(2 * float((truth * found).sum()) / max(float(truth.sum() + found.sum()), 1.0))
+            truth = load_mask(mask, predicted.shape[:2]).numpy()
+            overlaps.append(2 * float((truth * predicted).sum()) / max(float(truth.sum() + predicted.sum()), 1.0))
     empty = [name for name, area in zip(table["image_id"], areas, strict=True) if area == 0]
     notes = [f"Segmenter: the lesion covers {np.median(areas):.0%} of an image (median of {len(areas)})."]
     if empty:
@@ -163,7 +159,7 @@ def _digest(segmenter: Run) -> str:
     """Everything that a predicted mask depends on beside its image."""
     settings = segmenter.experiment
     recipe = [
-        weights_sha256(segmenter.folder),
+        segmenter.weights_sha256,
         settings.model.model_dump(mode="json"),
         settings.image.model_dump(mode="json"),
     ]

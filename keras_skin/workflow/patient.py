@@ -1,4 +1,4 @@
-"""One patient before a finished run's model: the images as the model sees them, and explanations of what it says."""
+"""Images of one patient and a finished run: predictions, and explanations of them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ from keras_skin.explain.shap_values import MetadataShap
 from keras_skin.explain.views import predict
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.workflow.explaining import EXPLAIN
-from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.lesions import lesion_masks
-from keras_skin.workflow.trained_model import Run, load_run
-from keras_skin.workflow.training import preprocessing
+from keras_skin.workflow.opened_run import Run, load_run
 
 SHAP = "metadata_shap"
-NO_BACKGROUND = f"No attributions of the metadata: the run kept no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
+NO_BACKGROUND = f"No attributions of the metadata: the run has no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
 
 
 def explain_patient(
     folder: Path, files: Sequence[Path], answers: Mapping[str, str], methods: Sequence[str], pictures: Path
 ) -> PatientPage:
-    """Everything that the page about one patient tells.
+    """Predicts and explains the images of one patient.
 
     Args:
         folder: a finished run.
@@ -52,17 +50,16 @@ def explain_patient(
     run = load_run(folder)
     metadata = _metadata(run.metadata, answers)
     contents = [path.read_bytes() for path in files]
-    seen = [what_is_seen(run, content, metadata) for content in contents]
+    inputs_and_lesions = [model_inputs(run, content, metadata) for content in contents]
     samples = [
         ExplainSample(path.stem, inputs, image=decode_image(content).numpy(), metadata=metadata)
-        for path, content, (inputs, _) in zip(files, contents, seen, strict=True)
+        for path, content, (inputs, _) in zip(files, contents, inputs_and_lesions, strict=True)
     ]
     predictions = predict(run.model, stack_inputs(samples))
-    synthetic = bool(RunFolder(run.folder).read_json("run.json").get("demo"))
-    outlines = list(predictions["mask"]) if "mask" in predictions else [lesion for _, lesion in seen]
+    outlines = list(predictions["mask"]) if "mask" in predictions else [lesion for _, lesion in inputs_and_lesions]
     shown = [[_outlined(sample, outlines[row], pictures / f"{row}.png")] for row, sample in enumerate(samples)]
-    for found in _maps(run, samples, methods, pictures):
-        for of_image, more in zip(shown, found, strict=True):
+    for maps in _maps(run, samples, methods, pictures):
+        for of_image, more in zip(shown, maps, strict=True):
             of_image += more
     notes = []
     if metadata is not None:
@@ -74,7 +71,7 @@ def explain_patient(
                 of_image.append(picture)
         elif SHAP in methods:
             notes.append(NO_BACKGROUND)
-    told = [
+    images = [
         PatientImage(
             path.name,
             of_image,
@@ -82,22 +79,22 @@ def explain_patient(
         )
         for row, (path, of_image) in enumerate(zip(files, shown, strict=True))
     ]
-    return PatientPage(run.experiment.title, run.folder.name, told, metadata, notes, doubts(run.metrics), synthetic)
+    return PatientPage(run.experiment.title, run.path.name, images, metadata, notes, doubts(run.metrics), run.options.demo)
 
 
-def what_is_seen(
+def model_inputs(
     run: Run, contents: bytes, metadata: Mapping[str, str] | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """What the run's model is given of one image.
+    """The inputs of the run's model for one image.
 
     Args:
         run: a finished run.
         contents: of a JPEG, PNG or BMP file.
-        metadata: every clinical field with its answer, "" where it is not known; None for a model without.
+        metadata: every clinical field with its answer, "" where it is unknown; None for a model without metadata.
 
     Returns:
         inputs: of the model, without the batch axis.
-        lesion: the mask that the run's segmenter cuts the lesion out with, (h, w, 1) of 0 and 1; None if the model takes none.
+        lesion: the segmenter's mask, (h, w, 1) of 0 and 1; None if the model takes no segmented image.
 
     Raises:
         UserError: if nothing can cut the lesion out.
@@ -113,12 +110,15 @@ def what_is_seen(
 
 
 def metadata_explainer(run: Run) -> MetadataShap | None:
-    """What attributes the logits of the run's model to the clinical fields, relative to the training images that the run kept;
-    None if it takes no such fields, or kept no images."""
-    kept = run.folder / EXPLAIN / SHAP_BACKGROUND
-    if run.metadata is None or not kept.is_file():
+    """Attributes the logits of the run's model to the clinical fields, relative to training images that the run saved.
+
+    Returns:
+        None if the model takes no clinical fields, or the run saved no images.
+    """
+    file = run / EXPLAIN / SHAP_BACKGROUND
+    if run.metadata is None or not file.is_file():
         return None
-    with np.load(kept, allow_pickle=False) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         background = [arrays[name] for name in arrays.files]
     columns, switches = run.metadata.field_of_columns, run.metadata.availability_columns
     return MetadataShap.from_head_inputs(run.model, background, columns, switches, run.experiment.train.seed)
@@ -136,10 +136,10 @@ def _readable(files: Sequence[Path]) -> None:
 
 
 def _metadata(encoder: MetadataEncoder | None, answers: Mapping[str, str]) -> dict[str, str] | None:
-    """Every field of the model with its answer, "" where there is none."""
+    """Every clinical field of the model with its answer, "" where it is unknown."""
     if encoder is None:
         if answers:
-            raise UserError(f"This run's model takes no clinical metadata; given: {', '.join(answers)}.")
+            raise UserError(f"This run's model takes no clinical metadata, but --metadata names {', '.join(answers)}.")
         return None
     fields = {field.name: field for field in encoder.fields}
     problems = [
@@ -165,7 +165,7 @@ def _metadata(encoder: MetadataEncoder | None, answers: Mapping[str, str]) -> di
 def _lesion(run: Run, contents: bytes) -> np.ndarray:
     if run.segmenter is None:
         raise UserError(
-            "This run's model was given the lesion cut out by the data set's own masks, which a new image does not have: "
+            "This run's model takes lesions cut out with the data set's own masks, which a new image does not have: "
             "train it with segmenter.run to explain new images."
         )
     return lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, contents)[None]).numpy()[0]
@@ -173,7 +173,7 @@ def _lesion(run: Run, contents: bytes) -> np.ndarray:
 
 def _preprocessed(run: Run, contents: bytes) -> np.ndarray:
     size = run.experiment.image_size
-    return model_image(decode_image(contents, size), size, preprocessing(run.experiment)).numpy()
+    return model_image(decode_image(contents, size), size, run.preprocessing).numpy()
 
 
 def _outlined(sample: ExplainSample, mask: np.ndarray | None, path: Path) -> Picture:
@@ -181,15 +181,15 @@ def _outlined(sample: ExplainSample, mask: np.ndarray | None, path: Path) -> Pic
     return Picture(path, "The image, with the predicted outline in magenta." if mask is not None else "The image.")
 
 
-def _maps(run: Run, samples: Sequence[ExplainSample], methods: Sequence[str], place: Path) -> Iterator[list[list[Picture]]]:
-    """For each kind of maps the pictures of each image."""
+def _maps(run: Run, samples: Sequence[ExplainSample], methods: Sequence[str], folder: Path) -> Iterator[list[list[Picture]]]:
+    """Pictures of each image, one list per kind of map."""
     settings = run.experiment.explain
     further = [name for name in methods if name in TITLES] if "label" in run.model.output else []
     cams = [name for name in methods if name in CAMS]
     for number, cam in enumerate(cams or ["grad_cam"] * bool(further)):
         explainer = ExplainCallback(
             samples,
-            place / f"maps_{number}",
+            folder / f"maps_{number}",
             run.classes,
             explain_classes=settings.classes,
             layers=settings.layer,
@@ -214,12 +214,12 @@ def _caption(file: Path) -> str:
     return f"{names[stem]}: {file.stem.removeprefix(stem).strip('_').replace('_', ' ')}"
 
 
-def _attributions(run: Run, explainer: MetadataShap, samples: Sequence[ExplainSample], place: Path) -> list[Picture]:
-    """The waterfall of each image's predicted class."""
-    found = explainer.explain(stack_inputs(samples))
-    drawn = []
+def _attributions(run: Run, explainer: MetadataShap, samples: Sequence[ExplainSample], folder: Path) -> list[Picture]:
+    """Waterfall figures of each image's predicted class."""
+    values = explainer.explain(stack_inputs(samples))
+    pictures = []
     for row, sample in enumerate(samples):
-        index = int(found.logits[row].argmax())
-        file = write_waterfall(place / str(row), found, row, index, sample, run.classes)
-        drawn.append(Picture(file, f"SHAP values: how the logit of {run.classes[index]} comes about."))
-    return drawn
+        index = int(values.logits[row].argmax())
+        file = write_waterfall(folder / str(row), values, row, index, sample, run.classes)
+        pictures.append(Picture(file, f"SHAP values: contributions to the logit of {run.classes[index]}."))
+    return pictures

@@ -1,4 +1,4 @@
-"""One run from data to report: prepare, build, train, measure, explain, export, report."""
+"""One run from data to report, in seven steps: prepare, train, measure, explain, export, draw, report."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.pipeline.samples import mask_column
 from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
-from keras_skin.evaluation.latency import describe_latency, measure_latency
+from keras_skin.evaluation.latency import measure_latency
+from keras_skin.evaluation.run_report import write_run_report
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED
 from keras_skin.registry import UserError
-from keras_skin.training.fit import RUN_STATE
+from keras_skin.run_folder import EXPORTS, METADATA, RunFolder
 from keras_skin.training.precision import choose_precision, set_determinism
+from keras_skin.workflow.drawing import draw
+from keras_skin.workflow.environment import environment
 from keras_skin.workflow.explaining import make_explainer
-from keras_skin.workflow.exporting import FOLDERS, export_run
-from keras_skin.workflow.folder import RunFolder, RunOptions, environment
-from keras_skin.workflow.lesions import lesion_masks, lesions_shown, with_lesions
-from keras_skin.workflow.model_figures import model_figures
+from keras_skin.workflow.exporting import export_run
+from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
+from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
-from keras_skin.workflow.reporting import write_figures_and_report
-from keras_skin.workflow.segmenter import adopt_segmenter, describe_segmenter, fitted_images, open_segmenter
-from keras_skin.workflow.trained_model import METADATA, Run, build_model
-from keras_skin.workflow.training import evaluation_batches, preprocessing, train
+from keras_skin.workflow.segmenter import adopt_segmenter, fitted_images, open_segmenter
+from keras_skin.workflow.training import train
 
 log = logging.getLogger("keras_skin")
 
@@ -45,67 +45,105 @@ DRY_RUN_BATCHES = 2
 STAMP = "groups may straddle"
 
 
-def execute(
-    folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int = 0, resume: bool = False
-) -> dict[str, Any]:
-    """Runs the experiment (one fold of it) in its folder.
+def execute(folder: RunFolder, data_dir: Path | None, fold: int = 0, resume: bool = False) -> dict[str, Any]:
+    """Runs the experiment in the folder, or one fold of it.
+
+    Args:
+        folder: holds experiment.json and run.json.
+        data_dir: the folder of the data sets.
+        fold: of a cross-validation, from 0.
+        resume: whether the run was started before.
 
     Returns:
         The metrics, as written to metrics.json.
     """
+    run = prepare(folder, data_dir, fold, resume)
+    explainer = make_explainer(run)
+    training = train(run, resume, explainer)
+    run = in_float32(run)
+    evaluations = measure(run)
+    explanations = explain(run, explainer)
+    export(run)
+    draw(run, training, evaluations, explanations)
+    write_run_report(run)
+    return run.metrics
+
+
+def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -> ActiveRun:
+    """Reads and splits the data, builds the model, opens the image store, and records all of it in the folder.
+
+    Raises:
+        UserError: if the data, the segmenter or the model cannot be used, or are not those that the run started with.
+    """
+    experiment = folder.experiment
+    settings = experiment.train
     if experiment.export.enabled:
         refuse_export(preprocessing(experiment))
-    set_determinism(experiment.train.seed, experiment.train.deterministic)
+    set_determinism(settings.seed, settings.deterministic)
     folder.write_json("environment.json", environment())
-    segmenter = _segmenter(folder, experiment)
-    prepared = _prepare(folder, experiment, options, fold, resume, segmenter)
-    classes = prepared.classes
+    segmenter = _segmenter(folder)
+    data = _prepare_data(folder, data_dir, fold, resume, segmenter)
 
-    precision = choose_precision(experiment.train.precision)
-    begun = resume and (folder / "checkpoints" / RUN_STATE).is_file()
-    model = build_model(experiment, len(classes), prepared.model_arguments, precision, pretrained=not begun)
+    build = functools.partial(build_model, experiment, len(data.classes), data.model_arguments)
+    policy = _precision(folder, build)
+    started = resume and folder.state.is_file()
+    model = build(policy, pretrained=not started)
     if segmenter is not None:
-        prepared = with_lesions(folder, prepared, segmenter)
-    prepared = _with_store(experiment, model, prepared)
-    explainer = make_explainer(folder, experiment, model, prepared, options.demo)
-    trained = train(folder, experiment, model, prepared, resume, explainer)
-    model = _as_float32(experiment, model, prepared, precision)
+        data = with_lesions(folder, data, segmenter)
+    masks = mask_column(list(model.input), list(model.output))
+    store = open_store(data.table, experiment.image_size, preprocessing(experiment), masks)
+    return ActiveRun(folder.path, model, data.metadata, segmenter, data=replace(data, store=store), precision=policy)
 
-    evaluations = {split: _evaluate(folder, experiment, model, prepared, split) for split in prepared.tested}
-    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
-    folder.write_json("metrics.json", metrics)
-    folder.write_table(
-        "predictions.csv", pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True)
-    )
+
+def in_float32(run: ActiveRun) -> ActiveRun:
+    """The run with its weights in a float32 model: what is measured, explained and exported is the same function."""
+    if run.precision == "float32":
+        return run
+    exact = build_model(run.experiment, len(run.data.classes), run.data.model_arguments)
+    exact.set_weights(run.model.get_weights())
+    return replace(run, model=exact)
+
+
+def measure(run: ActiveRun) -> dict[str, Evaluation]:
+    """Scores every split but the training split; writes metrics.json, predictions.csv, confusion_*.csv and latency.json."""
+    evaluations = {split: _evaluate(run, split) for split in run.data.tested}
+    run.write_json("metrics.json", {split: evaluation.metrics for split, evaluation in evaluations.items()})
+    predictions = pd.concat([evaluation.predictions for evaluation in evaluations.values()], ignore_index=True)
+    run.write_table("predictions.csv", predictions)
+    classes = list(run.data.classes)
     for split, evaluation in evaluations.items():
         if evaluation.confusion is not None:
-            counts = pd.DataFrame(evaluation.confusion, index=list(classes), columns=list(classes))
-            folder.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
-    seconds = 0.5 if options.dry_run or options.demo else 3.0
-    latency = _latency(folder, experiment, model, prepared, segmenter, seconds)
-    folder.write_json("latency.json", latency)
-    sheets = lesions_shown(folder, experiment, model, prepared, options.demo)
-    explained = _explain(folder, explainer, model, metrics)
-    if experiment.export.enabled:
-        _export(folder, experiment, model, prepared, segmenter, options.dry_run)
-    write_figures_and_report(
-        folder,
-        experiment,
-        options,
-        prepared,
-        trained,
-        evaluations,
-        explained._replace(sheets=[*sheets, *explained.sheets]),
-        model_figures(folder, experiment, model, prepared, evaluations, options.demo),
-        {
-            "Parameters": f"{model.count_params():,}",
-            "Training precision": precision,
-            "Training images seen": trained.seen,
-            **describe_segmenter(folder, experiment),
-            **describe_latency(latency),
-        },
-    )
-    return metrics
+            counts = pd.DataFrame(evaluation.confusion, index=classes, columns=classes)
+            run.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
+    run.write_json("latency.json", _latency(run))
+    return evaluations
+
+
+def explain(run: ActiveRun, explainer: ExplainCallback | None) -> Explanations:
+    """Explains the best weights; measures of the explanations join metrics.json."""
+    sheets = lesion_sheets(run)
+    if explainer is None:
+        return Explanations(sheets, {}, [])
+    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.drawn), len(explainer.samples))
+    explanations = explainer.explain(run.model)
+    for warning in explanations.warnings:
+        log.warning("%s", warning)
+    run.write_json("metrics.json", {**run.metrics, "explanations": explanations.metrics})
+    return explanations._replace(sheets=[*sheets, *explanations.sheets])
+
+
+def export(run: ActiveRun) -> None:
+    """Exports the editions that the experiment names and the folder does not hold yet."""
+    settings = run.experiment.export
+    for edition in settings.editions if settings.enabled else ():
+        if (run / EXPORTS[edition] / "1").exists():
+            log.info("The export in %s exists already", EXPORTS[edition])
+            continue
+        log.info("Exporting: %s", edition)
+        try:
+            export_run(run, edition, None if run.options.dry_run else run.data.rows("validation"))
+        except UserError as error:  # training and measurements deserve their report all the same
+            log.warning("The edition '%s' was not exported: %s", edition, error)
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -113,78 +151,70 @@ def load_mask(path: str) -> np.ndarray:
     return load.load_mask(path).numpy()[..., 0] > 0.5
 
 
-def _segmenter(folder: RunFolder, experiment: Experiment) -> Run | None:
-    """The segmenter that the experiment names a run of."""
-    if experiment.segmenter is None or experiment.segmenter.run is None:
+def _segmenter(folder: RunFolder) -> Run | None:
+    """The opened segmenter that the experiment names a run of."""
+    settings = folder.experiment.segmenter
+    if settings is None or settings.run is None:
         return None
-    segmenter = open_segmenter(adopt_segmenter(folder, experiment.segmenter.run))
-    if experiment.export.enabled:
-        refuse_export(preprocessing(segmenter.experiment))
+    segmenter = open_segmenter(adopt_segmenter(folder, settings.run))
+    if folder.experiment.export.enabled:
+        refuse_export(segmenter.preprocessing)
     return segmenter
 
 
-def _prepare(
-    folder: RunFolder, experiment: Experiment, options: RunOptions, fold: int, resume: bool, segmenter: Run | None
-) -> PreparedData:
+def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: Run | None) -> PreparedData:
     saved = folder / METADATA
     metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
-    segmented_by = fitted_images(segmenter.folder) if segmenter else None
-    prepared = prepare_data(experiment, Path(options.data_dir) if options.data_dir else None, fold, metadata, segmented_by)
-    if options.dry_run:
-        prepared = shorten(prepared, DRY_RUN_BATCHES * experiment.train.batch_size)
+    segmented_by = fitted_images(segmenter) if segmenter else None
+    data = prepare_data(folder.experiment, data_dir, fold, metadata, segmented_by)
+    if folder.options.dry_run:
+        data = shorten(data, DRY_RUN_BATCHES * folder.experiment.train.batch_size)
     if resume and (folder / "splits.csv").is_file():
-        _same_splits(folder / "splits.csv", prepared)
-    elif resume and (folder / "checkpoints" / RUN_STATE).is_file():
+        _require_same_splits(folder / "splits.csv", data)
+    elif resume and folder.state.is_file():
         raise UserError(
             f"{folder / 'splits.csv'} is missing: it records which images this run trains on. Restore it, or start a new run."
         )
-    splits.write_splits(prepared.table, folder / "splits.csv")
-    folder.write_table("excluded.csv", prepared.excluded)
-    if prepared.metadata is not None:
-        folder.write_text(METADATA, prepared.metadata.to_json())
-    folder.write_json(
-        "run.json",
-        {
-            **folder.read_json("run.json"),
-            "data_dir": options.data_dir if not options.demo else folder.read_json("run.json").get("data_dir"),
-            "classes": list(prepared.classes),
-            "model_arguments": prepared.model_arguments,
-            "warning": prepared.warning,
-        },
-    )
-    for note in prepared.notes:
+    splits.write_splits(data.table, folder / "splits.csv")
+    folder.write_table("excluded.csv", data.excluded)
+    if data.metadata is not None:
+        folder.write_text(METADATA, data.metadata.to_json())
+    if not folder.options.demo:
+        folder.update_record(data_dir=None if data_dir is None else str(data_dir))
+    folder.update_record(classes=list(data.classes), model_arguments=data.model_arguments, warning=data.warning)
+    for note in data.notes:
         log.info("%s", note)
-    log.info("Images:\n%s", describe(prepared))
-    return prepared
+    log.info("Images:\n%s", describe(data))
+    return data
 
 
-def _with_store(experiment: Experiment, model: keras.Model, prepared: PreparedData) -> PreparedData:
-    """The data with their image store, which is written now where it does not exist."""
-    masks = mask_column(list(model.input), list(model.output))
-    return replace(prepared, store=open_store(prepared.table, experiment.image_size, preprocessing(experiment), masks))
-
-
-def _same_splits(path: Path, prepared: PreparedData) -> None:
-    """A run must be resumed on the images it began with."""
+def _require_same_splits(path: Path, data: PreparedData) -> None:
     columns = ["dataset", "image_id", "split"]
     before = set(splits.read_splits(path)[columns].itertuples(index=False, name=None))
-    now = set(prepared.table[columns].itertuples(index=False, name=None))
+    now = set(data.table[columns].itertuples(index=False, name=None))
     if before != now:
         examples = ", ".join(sorted(f"{item[1]} ({item[0]}, {item[2]})" for item in before ^ now)[:5])
         raise UserError(
-            f"The data are not those this run began with: {len(before - now)} images are missing or moved, "
+            f"The data are not those this run started with: {len(before - now)} images are missing or moved, "
             f"{len(now - before)} are new "
-            f"({examples} ...). Give the same --data, or begin a new run."
+            f"({examples} ...). Give the same --data, or start a new run."
         )
 
 
-def _as_float32(experiment: Experiment, model: keras.Model, prepared: PreparedData, precision: str) -> keras.Model:
-    """The trained weights in a float32 model: measured, explained and exported are one and the same function."""
-    if precision == "float32":
-        return model
-    exact = build_model(experiment, len(prepared.classes), prepared.model_arguments)
-    exact.set_weights(model.get_weights())
-    return exact
+def _precision(folder: RunFolder, build: Callable[[str], keras.Model]) -> str:
+    """The recorded precision of a run that was started before; otherwise the one that is chosen, and recorded, now."""
+    recorded = folder.record.get("precision")
+    if recorded:
+        policy: str = recorded["policy"]
+        return policy
+    settings = folder.experiment.train
+    choice = choose_precision(settings.precision, build, settings.batch_size, settings.deterministic)
+    log.info("%s", choice.reason)
+    if choice.milliseconds:  # models were built that are thrown away
+        keras.backend.clear_session()
+        set_determinism(settings.seed, settings.deterministic)
+    folder.update_record(precision={"policy": choice.policy, "milliseconds": choice.milliseconds})
+    return choice.policy
 
 
 def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
@@ -193,88 +223,49 @@ def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
 
 
-def _evaluate(folder: RunFolder, experiment: Experiment, model: keras.Model, prepared: PreparedData, split: str) -> Evaluation:
+def _evaluate(run: ActiveRun, split: str) -> Evaluation:
     log.info("Measuring on %s", split)
-    table = prepared.part(split)
+    table = run.data.rows(split)
     evaluation = evaluate(
-        _predictor(model),
-        evaluation_batches(experiment, model, prepared, table),
+        _predictor(run.model),
+        run.batches(table),
         table,
-        prepared.classes,
+        run.data.classes,
         load_mask,
-        folder / "masks" / split,
+        run.masks(split),
         groups=table["group_id"].tolist(),
-        seed=experiment.train.seed,
+        seed=run.experiment.train.seed,
     )
-    if prepared.warning and split in _parted_together(experiment):
-        evaluation = stamped(evaluation, STAMP, prepared.warning)
+    if run.data.warning and split in _split_together(run.experiment):
+        evaluation = stamped(evaluation, STAMP, run.data.warning)
     for note in evaluation.notes:
         log.info("%s: %s", split, note)
     return evaluation
 
 
-def _latency(
-    folder: RunFolder,
-    experiment: Experiment,
-    model: keras.Model,
-    prepared: PreparedData,
-    segmenter: Run | None,
-    seconds: float,
-) -> dict[str, Any]:
-    """Time per image of the measured (float32) model, its segmenter included, on a few validation images."""
-    log.info("Measuring latency")
-    inputs, _ = next(evaluation_batches(experiment, model, prepared, prepared.part("validation").head(8)).as_numpy_iterator())
-    machine = folder.read_json("environment.json")
-    device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
-    predict = _predictor(model)
-    if segmenter is None:
-        return measure_latency(predict, inputs, seconds=seconds, device=device)
-    masks = lesion_masks(segmenter.model)
-
-    def chained(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        mask = masks(load.preprocess_image(load.resize_image(given["image"], segmenter.experiment.image_size)))
-        made = {**given, "segmented_image": load.segmented_image(given["image"], mask)}
-        return predict({key: made[key] for key in inputs})
-
-    given = {key: value for key, value in inputs.items() if key != "segmented_image"}
-    given["image"] = inputs.get("image", inputs["segmented_image"])
-    return measure_latency(chained, given, seconds=seconds, device=device)
-
-
-def _parted_together(experiment: Experiment) -> tuple[str, ...]:
-    """The parts that the training images' own data set was parted into; others are apart, whatever the protocol."""
+def _split_together(experiment: Experiment) -> tuple[str, ...]:
+    """The measured splits that the training data set was divided into; others are separate, whatever the protocol."""
     return ("validation",) if experiment.data.test else ("validation", "test")
 
 
-def _explain(folder: RunFolder, explainer: ExplainCallback | None, model: keras.Model, metrics: dict[str, Any]) -> Explanations:
-    """Explains the best weights; what was measured of the explanations joins metrics.json."""
-    if explainer is None:
-        return Explanations([], {}, [])
-    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.drawn), len(explainer.samples))
-    explained = explainer.explain(model)
-    for warning in explained.warnings:
-        log.warning("%s", warning)
-    folder.write_json("metrics.json", {**metrics, "explanations": explained.metrics})
-    return explained
+def _latency(run: ActiveRun) -> dict[str, Any]:
+    """Time per image of the measured model, its segmenter included, on a few validation images."""
+    log.info("Measuring latency")
+    options = run.options
+    seconds = 0.5 if options.dry_run or options.demo else 3.0
+    inputs, _ = next(run.batches(run.data.rows("validation").head(8)).as_numpy_iterator())
+    machine = run.read_json("environment.json")
+    device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
+    predict = _predictor(run.model)
+    if run.segmenter is None:
+        return measure_latency(predict, inputs, seconds=seconds, device=device)
+    masks, size = lesion_masks(run.segmenter.model), run.segmenter.experiment.image_size
 
+    def chained(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        mask = masks(load.preprocess_image(load.resize_image(batch["image"], size)))
+        complete = {**batch, "segmented_image": load.segmented_image(batch["image"], mask)}
+        return predict({key: complete[key] for key in inputs})
 
-def _export(
-    folder: RunFolder,
-    experiment: Experiment,
-    model: keras.Model,
-    prepared: PreparedData,
-    segmenter: Run | None,
-    dry_run: bool,
-) -> None:
-    there = {edition for edition in experiment.export.editions if (folder / FOLDERS[edition] / "1").exists()}
-    for edition in there:
-        log.info("The export in %s is there already", FOLDERS[edition])
-    run = Run(folder.path, experiment, prepared.classes, model, folder.read_json("metrics.json"), prepared.metadata, segmenter)
-    for edition in experiment.export.editions:
-        if edition in there:
-            continue
-        log.info("Exporting: %s", edition)
-        try:
-            export_run(run, edition, None if dry_run else prepared.part("validation"))
-        except UserError as error:  # what was trained and measured is worth its report all the same
-            log.warning("There is no export '%s': %s", edition, error)
+    sent = {key: value for key, value in inputs.items() if key != "segmented_image"}
+    sent["image"] = inputs.get("image", inputs["segmented_image"])
+    return measure_latency(chained, sent, seconds=seconds, device=device)

@@ -30,7 +30,7 @@ def test_a_run_comes_back_as_it_was_written(tmp_path):
     assert first.stamps["segmentation"]["dsc"] == "groups may straddle"
     assert not second.stamps["segmentation"]
     assert first.published["segmentation"]["dsc"] == 0.8948
-    assert not first.synthetic
+    assert not first.folder.synthetic
     for row, image_id in enumerate(first.predictions["image_id"]):
         counts = first.predictions.iloc[row]
         assert first.mask(row).sum() == counts["tp"] + counts["fp"], image_id
@@ -51,7 +51,7 @@ def test_folders_that_are_no_finished_runs_of_their_own_are_all_named(tmp_path):
     assert f"'{empty}' is not a run folder: it has no experiment.json and run.json. It holds: notes.txt." in message
     assert "nowhere' is not a run folder: it has no experiment.json and run.json. It does not exist." in message
     for path in (begun, lost):
-        assert f"The run in '{path}' has not finished. Continue it: python -m keras_skin.run --resume {path}" in message
+        assert f"The run in '{path}' has not finished. Resume it: python -m keras_skin.run --resume {path}" in message
     assert f"'{fine}' is given twice." in message
     assert f"'{tmp_path / 'link'}' is given twice (also as '{fine}')." in message
 
@@ -114,7 +114,7 @@ def test_rendered_images_are_not_compared_with_real_ones_nor_with_other_rendered
     assert "is SYNTHETIC" in refused([demo, real])
     other = write_run(tmp_path / "other", told={"demo": True}, overrides=["train.seed=5"])
     assert "demo images are drawn from train.seed, which is 0 and 5" in refused([demo, other])
-    assert all(run.synthetic for run in read_runs([demo, write_run(tmp_path / "again", told={"demo": True})], "test"))
+    assert all(run.folder.synthetic for run in read_runs([demo, write_run(tmp_path / "again", told={"demo": True})], "test"))
 
 
 def test_a_cross_validation_is_read_from_its_folds(tmp_path):

@@ -31,9 +31,9 @@ def test_the_parts_add_up_to_what_the_export_says(clinical, clinical_extras, les
 
 
 def _seen(extras, lesion):
-    from keras_skin.workflow.patient import what_is_seen
+    from keras_skin.workflow.patient import model_inputs
 
-    return what_is_seen(extras.attributions._run, lesion, ANSWERS)[0]
+    return model_inputs(extras.attributions._run, lesion, ANSWERS)[0]
 
 
 def test_another_answer_changes_its_own_field(clinical_extras, lesion):

@@ -7,62 +7,66 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_skin.registry import UserError
 from keras_skin.training import precision
-from keras_skin.training.precision import choose_precision, cpu_flags
+from keras_skin.training.precision import choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def hardware(monkeypatch):
-    """Pretends that these devices and this processor are here."""
-    import tensorflow as tf
+def clock(monkeypatch):
+    """Gives the steps of each precision these seconds; None is a precision that the machine does not have."""
 
-    def pretend(gpus=(), tpus=0, flags=()):
-        devices = {"GPU": list(gpus), "TPU": [object()] * tpus}
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices[kind])
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: gpu)
-        monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    def set_seconds(**seconds):
+        def step_seconds(policy, batch_size):
+            assert batch_size == 4
+            if seconds[policy] is None:
+                raise RuntimeError("no kernel")
+            return seconds[policy]
 
-    return pretend
+        monkeypatch.setattr(precision, "step_seconds", step_seconds)
+
+    return set_seconds
 
 
 @pytest.mark.parametrize(
-    ("machine", "policy"),
-    [
-        ({}, "float32"),
-        ({"flags": ["avx512f", "avx2"]}, "float32"),
-        ({"flags": ["avx512_bf16"]}, "mixed_bfloat16"),
-        ({"flags": ["amx_bf16"]}, "mixed_bfloat16"),
-        ({"gpus": [{"compute_capability": (8, 0)}]}, "mixed_bfloat16"),
-        ({"gpus": [{"compute_capability": (9, 0)}, {"compute_capability": (7, 5)}]}, "float32"),
-        ({"gpus": [{"compute_capability": (7, 5)}], "flags": ["amx_bf16"]}, "float32"),
-        ({"gpus": [{}]}, "float32"),
-        ({"tpus": 1}, "mixed_bfloat16"),
-    ],
+    ("bfloat16", "policy"), [(0.2, "mixed_bfloat16"), (0.28, "float32"), (0.4, "float32"), (None, "float32")]
 )
-def test_auto_goes_by_the_hardware(hardware, machine, policy):
-    hardware(**machine)
-    assert choose_precision("auto") == policy
-    assert keras.dtype_policies.get(policy).name == policy
+def test_auto_takes_what_is_faster(clock, bfloat16, policy):
+    clock(float32=0.3, mixed_bfloat16=bfloat16)
+    choice = choose_precision("auto", lambda name: name, 4)
+    assert choice.policy == policy
+    assert "float32 300 ms" in choice.reason
+    assert set(choice.milliseconds) == {"float32"} | ({"mixed_bfloat16"} if bfloat16 else set())
+
+
+def test_auto_reports_a_model_that_cannot_be_trained_at_all(clock):
+    clock(float32=None, mixed_bfloat16=0.1)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        choose_precision("auto", lambda name: name, 4)
 
 
 @pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_a_named_precision_is_taken_as_it_is(name):
-    assert choose_precision(name) == name
+def test_a_named_precision_is_not_timed(name):
+    assert choose_precision(name, pytest.fail, 4).policy == name
+    assert keras.dtype_policies.get(name).name == name
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(UserError, match="Did you mean 'mixed_bfloat16'"):
-        choose_precision("bfloat16")
+def test_a_deterministic_training_is_not_timed():
+    choice = choose_precision("auto", pytest.fail, 4, deterministic=True)
+    assert (choice.policy, choice.milliseconds) == ("float32", {})
 
 
-def test_flags_are_read_as_linux_writes_them(tmp_path):
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor\t: 0\nflags\t\t: fpu amx_bf16 avx2\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: other\n")
-    assert cpu_flags(path) == {"fpu", "amx_bf16", "avx2"}
-    assert cpu_flags(tmp_path / "absent") == frozenset()
+@pytest.mark.parametrize("policy", precision.CANDIDATES)
+def test_a_step_is_timed_and_leaves_the_weights_alone(policy):
+    inputs = {"image": keras.Input((8, 8, 3), name="image"), "metadata": keras.Input((2,), name="metadata")}
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3, dtype=policy)(inputs["image"]))
+    label = keras.layers.Dense(3, dtype="float32")(keras.layers.Concatenate(dtype="float32")([pooled, inputs["metadata"]]))
+    model = keras.Model(inputs, {"label": label})
+    before = model.get_weights()
+    assert 0 < precision.step_seconds(model, 4) < 10
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        assert (weight == old).all()
 
 
 def test_a_deterministic_training_has_every_augmentation():

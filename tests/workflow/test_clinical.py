@@ -62,16 +62,16 @@ def experiment(*more):
 def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_numbers(pad):
     prepared = prepare_data(experiment('metadata={"preset": "pad_ufes_20_81"}'), pad)
     assert prepared.model_arguments["metadata_width"] == 81
-    ages = prepared.part("train")["age"].replace("", np.nan).astype(float)
+    ages = prepared.rows("train")["age"].replace("", np.nan).astype(float)
     assert prepared.metadata.fields[0].name == "age"
     assert prepared.metadata.fields[0].mean == pytest.approx(ages.mean())
     for part in ("train", "validation", "test"):
-        assert prepared.encoded(prepared.part(part)).shape == (len(prepared.part(part)), 81)
+        assert prepared.encoded(prepared.rows(part)).shape == (len(prepared.rows(part)), 81)
 
 
 def test_builders_are_told_what_the_training_part_decides_on(pad):
     prepared = prepare_data(experiment('metadata={"missing": "mask", "inputs": ["age", "smoke", "itch"]}'), pad)
-    told, train = prepared.model_arguments, prepared.part("train")
+    told, train = prepared.model_arguments, prepared.rows("train")
     assert told["class_counts"] == [int((train["label"] == name).sum()) for name in prepared.classes]
     assert len(told["metadata_fields"]) == 3
     assert told["metadata_width"] == sum(told["metadata_fields"]) + 3
@@ -105,7 +105,7 @@ def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     told = json.loads((folder / "saved_model/1/assets/model.json").read_text())["signatures"]["serving_default"]["inputs"]
     assert set(told) == {"image_bytes", *(field.name for field in run.metadata.fields)}
     prepared = prepare_data(run.experiment, pad, metadata=run.metadata)
-    table = prepared.part("test").head(3)
+    table = prepared.rows("test").head(3)
     served = tf.saved_model.load(str(folder / "saved_model/1")).signatures["serving_default"](
         image_bytes=tf.constant([Path(path).read_bytes() for path in table["image"]]),
         **{
@@ -128,10 +128,10 @@ def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
 def page_of_a_patient(run, row, page, capsys):
     """What the command says of a row, whose answers it is given."""
     answers = [f"--metadata={field.name}={row[field.name]}" for field in run.metadata.fields if row[field.name]]
-    assert explain([str(run.folder), row["image"], *answers, "--html", str(page)]) == 0
+    assert explain([str(run.path), row["image"], *answers, "--html", str(page)]) == 0
     told = capsys.readouterr().out
     assert "SHAP values" in page.read_text()
-    assert explain([str(run.folder), row["image"], "--metadata", "smok=True", "--metadata", "region=MOON"]) == 2
+    assert explain([str(run.path), row["image"], "--metadata", "smok=True", "--metadata", "region=MOON"]) == 2
     wrong = capsys.readouterr().err
     assert "Did you mean 'smoke'" in wrong
     assert "region=MOON: not among the answers" in wrong

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -13,9 +12,10 @@ from keras_skin.export.__main__ import main
 from keras_skin.export.contract import EDITIONS
 from keras_skin.export.saved_model import WRITERS
 from keras_skin.registry import UserError
+from keras_skin.run_folder import EXPORTS, RunFolder
 from keras_skin.workflow import exporting, load_run, steps
-from keras_skin.workflow.exporting import FOLDERS, export_finished
-from keras_skin.workflow.folder import RunFolder
+from keras_skin.workflow.exporting import export_finished
+from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.prediction import open_exported
 
 
@@ -27,7 +27,7 @@ def run(tiny_run, tmp_path_factory):
 
 def test_every_edition_has_a_writer_a_folder_and_a_place_in_experiments():
     (choices,) = get_args(ExportSettings.model_fields["editions"].annotation)
-    assert set(EDITIONS) == set(WRITERS) == set(FOLDERS) == set(get_args(choices))
+    assert set(EDITIONS) == set(WRITERS) == set(EXPORTS) == set(get_args(choices))
 
 
 def test_the_run_tells_its_card_what_was_measured(run):
@@ -46,8 +46,8 @@ def test_further_editions_are_written_and_measured(run, capsys):
     assert main([str(run), "--editions", "bfloat16", "litert"]) == 0
     told = capsys.readouterr().out
     for edition, probabilities in (("bfloat16", 0.05), ("litert", 1e-3)):
-        assert f"{edition}: {run / FOLDERS[edition] / '1'}" in told
-        about = json.loads((run / FOLDERS[edition] / "1" / "assets" / "model.json").read_text())
+        assert f"{edition}: {run / EXPORTS[edition] / '1'}" in told
+        about = json.loads((run / EXPORTS[edition] / "1" / "assets" / "model.json").read_text())
         assert about["edition"] == edition
         assert about["agreement"]["images"] == 7
         assert 0 < about["agreement"]["probabilities"] < probabilities
@@ -77,7 +77,7 @@ def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
     monkeypatch.setattr(exporting, "export_run", lambda run, edition, validation: (edition, validation))
     ((edition, written, why),) = exporting.export_finished(run, ["litert"])
     assert (edition, written) == ("litert", ("litert", None))
-    assert why.startswith("no image of the run's validation part is left in ")
+    assert why.startswith("no validation image of the run exists in ")
 
 
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
         open_exported(tmp_path)
 
 
-def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, monkeypatch, caplog):
+def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, tmp_path, monkeypatch, caplog):
     asked = []
 
     def refuse(finished, edition, validation):
@@ -109,9 +109,12 @@ def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, monkeypatch, c
 
     monkeypatch.setattr(steps, "export_run", refuse)
     monkeypatch.setattr(steps.log, "propagate", True)
+    copy = RunFolder(shutil.copytree(run, tmp_path / "run"))
     experiment = load_experiment(run / "experiment.json", ['export.editions=["float32","litert"]'])
+    copy.write_text("experiment.json", experiment.to_json())
+    copy.update_record(dry_run=True)
     for edition in ("saved_model", "litert"):
-        shutil.rmtree(run / edition, ignore_errors=True)
-    steps._export(RunFolder(run), experiment, None, SimpleNamespace(classes=("a",), metadata=None), None, dry_run=True)
+        shutil.rmtree(copy / edition, ignore_errors=True)
+    steps.export(ActiveRun(copy.path, None, data=None))
     assert asked == ["float32", "litert"]
-    assert "There is no export 'litert': LiteRT cannot run this model." in caplog.text
+    assert "The edition 'litert' was not exported: LiteRT cannot run this model." in caplog.text

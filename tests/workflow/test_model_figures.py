@@ -9,9 +9,10 @@ import pytest
 from keras_skin.data.datasets import readers
 from keras_skin.evaluation.super_resolution import psnr
 from keras_skin.experiment import load_experiment
+from keras_skin.run_folder import RunFolder
 from keras_skin.workflow import model_figures as module
-from keras_skin.workflow.folder import RunFolder
 from keras_skin.workflow.model_figures import model_figures
+from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.prepare import prepare_data
 from tests.tiny_run import stratified
 
@@ -30,6 +31,18 @@ def prepared(experiment, tmp_path_factory):
     return prepare_data(experiment, folder)
 
 
+@pytest.fixture
+def active(experiment, prepared, tmp_path):
+    """Makes a run of this data that executes, with another model."""
+
+    def make(model, demo=False):
+        RunFolder(tmp_path).write_text("experiment.json", experiment.to_json())
+        RunFolder(tmp_path).write_json("run.json", {"demo": demo})
+        return ActiveRun(tmp_path, model, data=prepared)
+
+    return make
+
+
 def model(super_resolution=True, layer="label"):
     image = keras.Input((32, 32, 3), name="image")
     features = keras.layers.GlobalAveragePooling2D()(image)
@@ -43,23 +56,23 @@ def model(super_resolution=True, layer="label"):
 
 def evaluated(prepared, split="test"):
     """All are predicted to be of the first class."""
-    return {split: SimpleNamespace(predictions=prepared.part(split).assign(predicted=prepared.classes[0]))}
+    return {split: SimpleNamespace(predictions=prepared.rows(split).assign(predicted=prepared.classes[0]))}
 
 
-def test_features_of_the_classifier_with_their_classes(experiment, prepared, tmp_path, monkeypatch):
+def test_features_of_the_classifier_with_their_classes(active, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: seen.append(arguments) or arguments[4])
     monkeypatch.setattr(module, "EMBEDDED", 10)
-    (picture,) = model_figures(RunFolder(tmp_path), experiment, model(False), prepared, evaluated(prepared), False)
+    (picture,) = model_figures(active(model(False)), evaluated(prepared))
     features, truth, predicted, classes, path = seen[0]
-    table = prepared.part("test")
+    table = prepared.rows("test")
     assert len(table) > 10 == len(features) == len(truth)
     assert len(set(truth)) == len(CLASSES), "classes in turn"
     assert set(predicted) == {CLASSES[0]}
     assert classes == prepared.classes
     means = {
         row["image_id"]: image.mean(axis=(0, 1))
-        for row, image in zip(table.to_dict("records"), pictures(table, experiment, prepared), strict=True)
+        for row, image in zip(table.to_dict("records"), pictures(active(model(False)), table), strict=True)
     }
     for feature, label in zip(features, truth, strict=True):
         near = min(means, key=lambda image_id: np.abs(means[image_id] - feature).max())
@@ -69,15 +82,14 @@ def test_features_of_the_classifier_with_their_classes(experiment, prepared, tmp
     assert f"of 10 images of test (of {len(table)}, the classes in turn)" in picture.caption
 
 
-def pictures(table, experiment, prepared):
-    batches = module.evaluation_batches(experiment, model(False), prepared, table)
-    return [inputs["image"] for inputs, _ in batches.unbatch().as_numpy_iterator()]
+def pictures(run, table):
+    return [inputs["image"] for inputs, _ in run.batches(table).unbatch().as_numpy_iterator()]
 
 
-def test_super_resolved_images_beside_what_the_model_saw(experiment, prepared, tmp_path, monkeypatch):
+def test_super_resolved_images_beside_what_the_model_saw(active, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: seen.extend(images) or path)
-    drawn = model_figures(RunFolder(tmp_path), experiment, model(), prepared, evaluated(prepared), False)
+    drawn = model_figures(active(model()), evaluated(prepared))
     assert [picture.path.name for picture in drawn] == ["test_embeddings.png", "test_super_resolution.png"]
     assert len(seen) == module.SUPER_RESOLVED
     for image in seen:
@@ -86,11 +98,11 @@ def test_super_resolved_images_beside_what_the_model_saw(experiment, prepared, t
     assert "mean PSNR 20.0 dB" in drawn[1].caption
 
 
-def test_the_validation_part_where_there_is_no_test_part(experiment, prepared, tmp_path):
-    drawn = model_figures(RunFolder(tmp_path), experiment, model(), prepared, evaluated(prepared, "validation"), True)
+def test_the_validation_part_where_there_is_no_test_part(active, prepared):
+    drawn = model_figures(active(model(), demo=True), evaluated(prepared, "validation"))
     assert [picture.path.name for picture in drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]
     assert all(picture.path.is_file() for picture in drawn)
 
 
-def test_a_model_without_such_layers_has_no_such_figures(experiment, prepared, tmp_path):
-    assert not model_figures(RunFolder(tmp_path), experiment, model(False, "other"), prepared, evaluated(prepared), False)
+def test_a_model_without_such_layers_has_no_such_figures(active, prepared):
+    assert not model_figures(active(model(False, "other")), evaluated(prepared))

@@ -21,7 +21,7 @@ def demo(tmp_path_factory):
 
 
 def keys(prepared, split):
-    return set(prepared.part(split)["image_id"])
+    return set(prepared.rows(split)["image_id"])
 
 
 def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
@@ -31,7 +31,7 @@ def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
     parts = [keys(prepared, split) for split in ("train", "validation", "test", "external/ph2")]
     assert all(parts)
     assert len(set.union(*parts)) == sum(map(len, parts))
-    train = prepared.part("train")
+    train = prepared.rows("train")
     added = train[train["dataset"] == "isic2017"]
     assert len(added)
     assert set(added["label"]) == {"malignant"}
@@ -43,7 +43,7 @@ def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
 
 def test_another_test_set_replaces_the_official_one_which_stays_out_of_training(demo):
     with_isic, with_ph2 = prepare_data(load_experiment("jrl_isic2016"), demo), prepare_data(load_experiment("jrl_ph2"), demo)
-    assert set(with_ph2.part("test")["dataset"]) == {"ph2"}
+    assert set(with_ph2.rows("test")["dataset"]) == {"ph2"}
     assert keys(with_ph2, "train") == keys(with_isic, "train")
     assert not keys(with_isic, "test") & keys(with_ph2, "train")
     assert any("not used" in note for note in with_ph2.notes)
@@ -54,7 +54,7 @@ def test_missing_optional_set_is_said_and_gone_without(demo, tmp_path):
         shutil.copytree(demo / name, tmp_path / name)
     prepared = prepare_data(load_experiment("jrl_ph2"), tmp_path)
     assert any("isic2017 was not found; going on without it" in note for note in prepared.notes)
-    assert set(prepared.part("train")["dataset"]) == {"isic2016"}
+    assert set(prepared.rows("train")["dataset"]) == {"isic2016"}
 
 
 def test_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path):
@@ -92,7 +92,7 @@ def test_the_protocol_of_the_papers_tears_lesions_apart_and_says_so(tmp_path):
     assert straddling > 0
     assert f"{straddling} of its" in torn.warning
     assert len(torn.table) == len(kept.table) == sum(counts.values())
-    assert [len(torn.part(part)) for part in ("validation", "test")] == [21, 21]
+    assert [len(torn.rows(part)) for part in ("validation", "test")] == [21, 21]
 
 
 def test_pictures_that_two_groups_share_stay_together(tmp_path):
@@ -136,7 +136,7 @@ def test_folds_test_every_image_once(demo):
 def test_shortened_parts_keep_both_classes(demo):
     prepared = shorten(prepare_data(load_experiment("jrl_isic2016"), demo), 4)
     for split in ("train", "validation", "test", "external/ph2"):
-        part = prepared.part(split)
+        part = prepared.rows(split)
         assert len(part) == 4
         assert part["label"].nunique() == 2
     assert "train" in describe(prepared)
@@ -145,8 +145,8 @@ def test_shortened_parts_keep_both_classes(demo):
 def test_real_images(real_data):
     """The 182 rows without an image, the melanomas of ISIC 2017 that may be added, and six PH2 cases (see datasets.md)."""
     prepared = prepare_data(load_experiment("jrl_ph2"), real_data)
-    train, validation = prepared.part("train"), prepared.part("validation")
+    train, validation = prepared.rows("train"), prepared.rows("validation")
     assert (train["dataset"] == "isic2016").sum() + len(validation) == 718
-    assert len(prepared.part("test")) == 6
+    assert len(prepared.rows("test")) == 6
     missing = prepared.excluded[(prepared.excluded["dataset"] == "isic2016") & (prepared.excluded["split"] == "train")]
     assert len(missing) == 182

@@ -1,22 +1,23 @@
 """A finished run that cuts lesions out for another one: found, kept, asked once."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.run import main
+from keras_skin.run_folder import RunFolder
 from keras_skin.workflow import segmenter
-from keras_skin.workflow.folder import RunFolder
-from keras_skin.workflow.trained_model import build_model
+from keras_skin.workflow.opened_run import build_model
 from tests.tiny_run import SHORT, arguments
 
 
 def finished(folder, name):
     path = folder / name
     (path / "checkpoints").mkdir(parents=True)
-    for file in segmenter._KEPT:
+    for file in segmenter._COPIED:
         (path / file).write_text("{}")
     return path
 
@@ -55,18 +56,19 @@ def test_a_run_keeps_its_segmenter(tmp_path, folder):
     source = finished(tmp_path, "unet-20260101-120000")
     kept = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
     found = sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file())
-    assert found == sorted([*segmenter._KEPT, "record.json"])
-    assert segmenter.segmenter_record(folder)["run"] == source.name
+    assert found == sorted([*segmenter._COPIED, "record.json"])
+    assert folder.segmenter_record["run"] == source.name
     finished(tmp_path, "unet-20270101-120000")
     for file in sorted(source.rglob("*"), reverse=True):  # a later run, and the first one gone: nothing changes
         file.unlink() if file.is_file() else file.rmdir()
     assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == kept
-    fold = folder.fold(1)
+    fold = RunFolder(folder / "fold_1")
+    fold.path.mkdir()
     segmenter.adopt_segmenter(fold, str(tmp_path / "unet"))
-    assert segmenter.segmenter_record(fold) == segmenter.segmenter_record(folder)
+    assert fold.segmenter_record == folder.segmenter_record
     (kept / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
     (kept / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
-    with pytest.raises(UserError, match="other weights than when this run began"):
+    with pytest.raises(UserError, match="other weights than when this run started"):
         segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
 
 
@@ -77,11 +79,9 @@ def opened(tiny_run):
 
 def test_a_classifier_is_no_segmenter(opened, monkeypatch):
     classifier = build_model(load_experiment("msfa_ham10000", ["image.size=[32, 32]"]), 7)
-    monkeypatch.setattr(
-        segmenter, "load_run", lambda path: opened.__class__(path, load_experiment("msfa_ham10000"), (), classifier, {})
-    )
-    with pytest.raises(UserError, match="'msfa_resnet18' makes label of image; expected a model that makes a mask"):
-        segmenter.open_segmenter(opened.folder)
+    monkeypatch.setattr(segmenter, "load_run", lambda path: replace(opened, model=classifier))
+    with pytest.raises(UserError, match="'jrl' predicts label from image; expected a model that predicts a mask"):
+        segmenter.open_segmenter(opened.path)
 
 
 SMALL = ["image.size=[64, 64]", "model.backbone=resnet18", "model.weights=null"]

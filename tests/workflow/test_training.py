@@ -11,7 +11,7 @@ from keras_skin.data.datasets import readers
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.workflow import start
-from keras_skin.workflow.trained_model import build_model
+from keras_skin.workflow.opened_run import build_model
 from keras_skin.workflow.training import class_weights
 from tests.tiny_run import stratified
 

@@ -1,0 +1,282 @@
+"""The files of a run, by name and type: every layer may read them, the workflow writes them.
+
+A run folder is made once and never overwritten. Each of its files is complete or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_skin.experiment import Experiment, load_experiment
+from keras_skin.registry import UserError, atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("keras_skin")
+
+BEST_WEIGHTS = "best.weights.h5"
+RUN_STATE = "run_state.npz"
+METADATA = "metadata.json"
+SEGMENTER = "segmenter"
+EXPORTS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
+"""The folder of each edition of an export; below it lie versions."""
+TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
+"""Columns of predictions.csv that are not numbers."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of the command line beside the experiment; run.json records them, so that a resumed run has the same ones."""
+
+    data_dir: str | None = None
+    demo: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, or of one fold of a cross-validation.
+
+    Files that change while the run executes are read anew each time.
+
+    Raises:
+        UserError: from every property, if its file is missing or damaged.
+    """
+
+    path: Path
+
+    @staticmethod
+    def create(out: Path, name: str, moment: datetime | None = None) -> RunFolder:
+        """Makes a new folder `out/name-YYYYMMDD-HHMMSS`, with a number appended where that exists already."""
+        stem = f"{name}-{(moment or datetime.now()):%Y%m%d-%H%M%S}"
+        for attempt in range(1, 1000):
+            path = out / (stem if attempt == 1 else f"{stem}-{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except (NotADirectoryError, PermissionError) as error:
+                raise UserError(f"--out {out}: cannot make a folder there: {error.strerror}.") from None
+            return RunFolder(path)
+        raise UserError(f"--out {out}: there are a thousand runs of this second already.")
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """The folder of an existing run, finished or not."""
+        path = Path(path).expanduser()
+        missing = [name for name in ("experiment.json", "run.json") if not (path / name).is_file()]
+        if missing:
+            content = sorted(item.name for item in path.iterdir())[:8] if path.is_dir() else None
+            state = f"It holds: {', '.join(content) or 'nothing'}." if content is not None else "It does not exist."
+            raise UserError(f"'{path}' is not a run folder: it has no {' and '.join(missing)}. {state}")
+        return RunFolder(path)
+
+    @staticmethod
+    def open_finished(path: str | Path) -> RunFolder:
+        """The folder of a finished run."""
+        folder = RunFolder.open(path)
+        needed = ("metrics.json", "predictions.csv", "splits.csv")
+        if not folder.finished or not all((folder / name).is_file() for name in needed):
+            raise UserError(f"The run in '{path}' has not finished. Resume it: python -m keras_skin.run --resume {path}")
+        return folder
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    # What the run is.
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The resolved experiment."""
+        return load_experiment(self / "experiment.json")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """experiment.json as plain values, which also reads a file that today's `Experiment` refuses."""
+        return self.read_json("experiment.json")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json: the options, whether the run is finished, and what was learned of its data."""
+        return self.read_json("run.json")
+
+    @property
+    def options(self) -> RunOptions:
+        """Options of the command line."""
+        record = self.record
+        return RunOptions(record.get("data_dir"), bool(record.get("demo")), bool(record.get("dry_run")))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return bool(self.record.get("finished"))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were drawn for a demo."""
+        return self.options.demo or (self / "SYNTHETIC.txt").is_file()
+
+    @property
+    def warning(self) -> str:
+        """Why the numbers of validation and test are too good; "" if they are not."""
+        return str(self.record.get("warning") or "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels in the order of the model's outputs."""
+        record = self.record
+        return tuple(record["classes"] if "classes" in record else RunFolder(self / "fold_1").record["classes"])
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments that the model's builder took from the training data."""
+        arguments: dict[str, Any] = self.record["model_arguments"]
+        return arguments
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder of the data sets. A demo's lies in the run's folder, or beside the folder of a fold."""
+        options = self.options
+        if options.demo:
+            return next((path for path in (self / "demo_data", self.path.parent / "demo_data") if path.is_dir()), None)
+        return Path(options.data_dir) if options.data_dir else None
+
+    # What the run made.
+
+    @property
+    def state(self) -> Path:
+        """The file that a training resumes from."""
+        return self / "checkpoints" / RUN_STATE
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of the best epoch."""
+        return self / "checkpoints" / BEST_WEIGHTS
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the best weights."""
+        with self.best_weights.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        """`image_id, group_id, label, split, dataset` of every image, as texts."""
+        return self.read_table("splits.csv")
+
+    @property
+    def excluded(self) -> pd.DataFrame:
+        """Images that were left out, and why."""
+        return self.read_table("excluded.csv")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value."""
+        import pandas as pd
+
+        return pd.read_csv(self / "history.csv")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`{split: {task: {metric: {"value", "ci95", "n"}}}}`, and what was measured of the `explanations`."""
+        return self.read_json("metrics.json")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per measured image; numbers come back with the bits that were written, blanks as NaN."""
+        table = self.read_table("predictions.csv")
+        missing = [column for column in ("image_id", "dataset", "split", "label") if column not in table]
+        if missing or table.empty:
+            problem = f"column {', '.join(missing)}" if missing else "rows"
+            raise UserError(f"{self / 'predictions.csv'} has no {problem}; is this the file of a run?")
+        numbers = [str(column) for column in table if column not in TEXT_COLUMNS]
+        try:
+            # Python's own reading of floats is exact; that of pandas is not.
+            return table.assign(**{column: table[column].replace("", "nan").astype(float) for column in numbers})
+        except ValueError as error:
+            raise UserError(f"{self / 'predictions.csv'} holds a text where a number belongs: {error}.") from error
+
+    @property
+    def segmenter_record(self) -> dict[str, str]:
+        """Of the segmenter that cuts the lesions out: the name of its `run`, and `weights_sha256`."""
+        return self.read_json(f"{SEGMENTER}/record.json")
+
+    @property
+    def folds(self) -> list[RunFolder]:
+        """The folds of a cross-validation, in order; empty for other runs."""
+        paths = self.path.glob("fold_*")
+        return [RunFolder(path) for path in sorted(paths, key=lambda path: int(path.name.removeprefix("fold_")))]
+
+    def masks(self, split: str) -> Path:
+        """The folder of the predicted masks of a split."""
+        return self / "masks" / split
+
+    # Reading and writing.
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Reads a JSON object."""
+        path = self / name
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected a JSON object, found a {type(values).__name__}.")
+        return values
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Reads a CSV file, every cell as text."""
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self / name, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self / name} cannot be read: {error}.") from error
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file under its final name only when it is complete."""
+        with atomic_path(self / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Writes JSON; NaN is refused because it is not JSON."""
+        self.write_text(name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Writes a CSV file."""
+        self.write_text(name, table.to_csv(index=False))
+
+    def update_record(self, **values: Any) -> None:
+        """Changes values of run.json."""
+        self.write_json("run.json", {**self.record, **values})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for this process; the system releases it when the process ends, however it ends.
+
+        Raises:
+            UserError: if another process works in the folder.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"Another process works in '{self.path}'. Wait until it ends, or stop it.") from None
+        except (OSError, NotImplementedError) as error:
+            log.warning("The folder cannot be locked (%s): do not resume the run twice at the same time.", error)
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,47 @@
+"""The report of a finished run, written again from its folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from keras_skin.report import main
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_the_same_folder_gives_the_same_page(tiny_run, tmp_path, capsys):
+    before = (tiny_run / "report.html").read_bytes()
+    assert main([str(tiny_run)]) == 0
+    assert capsys.readouterr().out == f"Report: {tiny_run / 'report.html'}\n"
+    assert (tiny_run / "report.html").read_bytes() == before
+
+
+def test_the_page_follows_the_files(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"]["segmentation"]["dsc"]["value"] = 0.12345
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert main([str(run)]) == 0
+    assert "0.1235" in (run / "report.html").read_text()
+
+
+def test_it_needs_no_tensorflow(run):
+    code = f"import sys; from keras_skin.report import main; main([{str(run)!r}]); assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("report.json", None, "report.json cannot be read"), ("run.json", '{"finished": false}', "has not finished. Resume it")],
+)
+def test_a_run_that_is_not_complete_is_refused_and_the_old_page_stays(run, name, content, message, capsys):
+    before = (run / "report.html").read_bytes()
+    (run / name).unlink() if content is None else (run / name).write_text(content)
+    assert main([str(run)]) == 2
+    assert message in capsys.readouterr().err
+    assert (run / "report.html").read_bytes() == before

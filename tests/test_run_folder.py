@@ -1,0 +1,69 @@
+"""The run folder: its typed contents, and its lock."""
+
+import pandas as pd
+import pytest
+
+from keras_skin.experiment import load_experiment
+from keras_skin.registry import UserError
+from keras_skin.run_folder import RunFolder, RunOptions
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create(tmp_path, "run")
+
+
+def test_the_data_of_a_demo_lie_in_the_run_or_beside_the_fold(folder):
+    folder.write_json("run.json", {"demo": True, "data_dir": None})
+    (folder / "demo_data").mkdir()
+    assert folder.data_dir == folder / "demo_data"
+    fold = RunFolder(folder / "fold_2")
+    fold.path.mkdir()
+    fold.write_json("run.json", {"demo": True, "data_dir": None})
+    assert fold.data_dir == folder / "demo_data"
+
+
+def test_real_data_lie_where_the_run_recorded_it(folder, tmp_path):
+    folder.write_json("run.json", {"demo": False, "data_dir": str(tmp_path / "skin")})
+    assert folder.data_dir == tmp_path / "skin"
+    folder.write_json("run.json", {"demo": False, "data_dir": None})
+    assert folder.data_dir is None
+
+
+def test_the_lock_is_held_and_released(folder):
+    with folder.locked(), pytest.raises(UserError, match=f"Another process works in '{folder.path}'"), folder.locked():
+        pytest.fail("two have the lock")
+    with folder.locked():
+        pass
+    with pytest.raises(KeyError), folder.locked():
+        raise KeyError
+    with folder.locked():
+        pass
+
+
+def test_what_was_written_is_read_with_its_type(folder):
+    folder.write_text("experiment.json", load_experiment("jrl_ph2").to_json())
+    folder.write_json("run.json", {"data_dir": "skin", "demo": False, "dry_run": True, "finished": False})
+    folder.update_record(classes=["nevus", "melanoma"], finished=True)
+    assert folder.experiment.model.name == folder.settings["model"]["name"] == "jrl"
+    assert (folder.options, folder.finished) == (RunOptions("skin", demo=False, dry_run=True), True)
+    assert (folder.classes, folder.warning, folder.synthetic) == (("nevus", "melanoma"), "", False)
+    table = pd.DataFrame({"image_id": ["007"], "dataset": ["ph2"], "split": ["test"], "label": [""], "dsc": [0.1 + 0.2]})
+    folder.write_table("predictions.csv", table)
+    pd.testing.assert_frame_equal(folder.predictions, table, check_exact=True)
+
+
+def test_an_unfinished_run_is_opened_but_not_as_a_finished_one(folder):
+    with pytest.raises(UserError, match=r"has no experiment\.json and run\.json\. It holds: nothing"):
+        RunFolder.open(folder.path)
+    folder.write_text("experiment.json", "{}")
+    folder.write_json("run.json", {"finished": False})
+    assert RunFolder.open(str(folder.path)) == folder
+    with pytest.raises(UserError, match=f"has not finished. Resume it: .* --resume {folder.path}"):
+        RunFolder.open_finished(folder.path)
+
+
+def test_folds_are_in_the_order_of_their_numbers(folder):
+    for number in (10, 2, 1):
+        (folder / f"fold_{number}").mkdir()
+    assert [fold.path.name for fold in folder.folds] == ["fold_1", "fold_2", "fold_10"]
