@@ -16,8 +16,8 @@ Statistics = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 def weight_blocks(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Draws resamples as weights: how often each image occurs in each resample.
 
-    As many groups as there are get drawn with replacement; all images of a group come together, because images of one patient are
-    not independent of each other.
+    Groups are drawn with replacement, as many as the sample has. All images of a group are drawn together, because images of one
+    patient are not independent.
 
     Args:
         groups: (N,) group of each image; all different = a bootstrap over images.
@@ -33,8 +33,8 @@ def weight_blocks(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.
     block = max(1, BLOCK_ELEMENTS // max(len(member), 1))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)[:, member].astype(np.float64)
+        indices = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(indices.ravel(), minlength=rows * count).reshape(rows, count)[:, member].astype(np.float64)
 
 
 def bootstrap(
@@ -49,7 +49,7 @@ def bootstrap(
 
     Args:
         statistics: maps (R, N) weights to the metrics of each resample, (R,) each, NaN where one is undefined.
-        values: the metrics of the whole sample; those that are NaN are left out.
+        values: the metrics of the whole sample; NaN is skipped.
         counts: number of images behind each metric.
         groups: (N,) group of each image.
         resamples: number of resamples; 0 gives no intervals.
@@ -61,13 +61,13 @@ def bootstrap(
         number, where it is not 0, stands under `"resamples_skipped"`.
     """
     defined = [name for name, value in values.items() if not np.isnan(value)]
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in defined}
+    resampled: dict[str, list[np.ndarray]] = {name: [] for name in defined}
     if defined and resamples and len(np.unique(np.asarray(groups))) > 1:
         for weights in weight_blocks(groups, resamples, seed):
             block = statistics(weights)
             for name in defined:
-                drawn[name].append(np.asarray(block[name]))
-    return {name: {"value": float(values[name]), **_interval(drawn[name]), "n": int(counts[name])} for name in defined}
+                resampled[name].append(np.asarray(block[name]))
+    return {name: {"value": float(values[name]), **_interval(resampled[name]), "n": int(counts[name])} for name in defined}
 
 
 def _interval(blocks: list[np.ndarray]) -> dict[str, Any]:

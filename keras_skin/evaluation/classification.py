@@ -52,7 +52,7 @@ def classification_scores(truth: np.ndarray, probabilities: np.ndarray, classes:
 
     Returns:
         Name -> value: the names of `METRICS`, and `<metric>/<class>` for those of `PER_CLASS` (one class against the rest).
-        A metric is NaN where the sample cannot tell: recall, precision, F1 and AUC of a class without images, specificity and NPV
+        A metric is NaN where it is undefined: recall, precision, F1 and AUC of a class without images, specificity and NPV
         of one that has them all; AUC, balanced accuracy, MCC and kappa where all images are of one class. Means run over the
         classes that have images.
     """
@@ -93,7 +93,7 @@ def confusion_counts(truth: np.ndarray, predicted: np.ndarray, classes: Sequence
 
 
 def image_counts(truth: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
-    """The number of images behind each metric: a recall rests on its own class only, a specificity on all the others."""
+    """The number of images behind each metric: those of the class for a recall, those of other classes for a specificity."""
     support, total = np.bincount(truth, minlength=len(classes)), len(truth)
     counts = dict.fromkeys(METRICS, total)
     if len(classes) == 2:
@@ -122,7 +122,7 @@ def resampled_scores(truth: np.ndarray, probabilities: np.ndarray, classes: Sequ
 
     def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
         confusion = (weights @ cells).reshape(-1, size, size)
-        total, support, given = confusion.sum((1, 2)), confusion.sum(2), confusion.sum(1)
+        total, support, predicted = confusion.sum((1, 2)), confusion.sum(2), confusion.sum(1)
         several = np.count_nonzero(support, axis=1) > 1
         per_class = _rates(confusion)
         per_class["auc"], per_class["average_precision"] = np.full((2, len(total), size), np.nan)
@@ -130,8 +130,8 @@ def resampled_scores(truth: np.ndarray, probabilities: np.ndarray, classes: Sequ
             auc, precision = _areas(weights, truth == index, probabilities[:, index])
             per_class["auc"][:, index] = auc
             per_class["average_precision"][:, index] = np.where(several, precision, np.nan)
-        right, chance = np.trace(confusion, axis1=1, axis2=2), (support * given).sum(1)
-        spread = np.sqrt((total**2 - (support**2).sum(1)) * (total**2 - (given**2).sum(1)))
+        right, chance = np.trace(confusion, axis1=1, axis2=2), (support * predicted).sum(1)
+        spread = np.sqrt((total**2 - (support**2).sum(1)) * (total**2 - (predicted**2).sum(1)))
         overall = {
             "accuracy": right / total,
             "mcc": np.where(several, _divide(right * total - chance, spread, empty=0.0), np.nan),
@@ -146,16 +146,16 @@ def resampled_scores(truth: np.ndarray, probabilities: np.ndarray, classes: Sequ
 
 def _rates(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """One class against the rest, (R, K) each, from (R, K, K) confusion matrices."""
-    total, support, given = confusion.sum((1, 2))[:, None], confusion.sum(2), confusion.sum(1)
+    total, support, predicted = confusion.sum((1, 2))[:, None], confusion.sum(2), confusion.sum(1)
     tp = np.diagonal(confusion, axis1=1, axis2=2)
-    tn = total - support - given + tp
+    tn = total - support - predicted + tp
     absent = support == 0
     return {
         "tpr": _divide(tp, support),
         "tnr": _divide(tn, total - support),
-        "precision": np.where(absent, np.nan, _divide(tp, given, empty=0.0)),
-        "npv": np.where(support == total, np.nan, _divide(tn, total - given, empty=0.0)),
-        "f1": np.where(absent, np.nan, _divide(2 * tp, support + given)),
+        "precision": np.where(absent, np.nan, _divide(tp, predicted, empty=0.0)),
+        "npv": np.where(support == total, np.nan, _divide(tn, total - predicted, empty=0.0)),
+        "f1": np.where(absent, np.nan, _divide(2 * tp, support + predicted)),
         "accuracy": (tp + tn) / total,
     }
 
@@ -176,7 +176,7 @@ def _named(
         named[f"{metric}_macro"] = per_class[metric][..., present].mean(axis=-1)
     for metric in ("tpr", "tnr", "precision", "f1", "npv", "auc", "average_precision"):
         values = per_class[metric]
-        # A class without images in the sample has no say; one that only the resample lacks makes the mean NaN: it is skipped.
+        # A class without images in the sample does not count. One that only the resample lacks makes the mean NaN: it is skipped.
         named[metric] = values[..., 1] if len(classes) == 2 else values[..., present].mean(axis=-1)
     recalls = per_class["tpr"][..., present].mean(axis=-1)
     named["balanced_accuracy"] = recalls if present.sum() > 1 else np.full_like(recalls, np.nan)
@@ -206,7 +206,7 @@ def _in_top_two(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return (best == truth[:, None]).any(axis=1).astype(np.float64)
 
 
-def _divide(part: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
-    """part / whole, and `empty` where whole is 0."""
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.full(part.shape, empty), where=whole != 0)
+def _divide(share: np.ndarray, whole: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """share / whole, and `empty` where whole is 0."""
+    share, whole = np.broadcast_arrays(np.asarray(share, np.float64), np.asarray(whole, np.float64))
+    return np.divide(share, whole, out=np.full(share.shape, empty), where=whole != 0)

@@ -68,11 +68,11 @@ class Row:
     def verdict(self, side: int) -> str:
         """`better` or `worse` than the reference where the interval of the difference lies on one side of 0, else an empty
         text."""
-        found = self.differences[side]
-        if not found or not found["ci95"] or found["ci95"][0] <= 0 <= found["ci95"][1]:
+        difference = self.differences[side]
+        if not difference or not difference["ci95"] or difference["ci95"][0] <= 0 <= difference["ci95"][1]:
             return ""
         lower = self.metric.partition("/")[0].removesuffix(segmentation.MODEL_SIZE) in LOWER_IS_BETTER
-        return "better" if (found["ci95"][0] > 0) != lower else "worse"
+        return "better" if (difference["ci95"][0] > 0) != lower else "worse"
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ def letters(sides: Sequence[Side]) -> dict[str, str]:
 def group_by_seed(runs: Sequence[MeasuredRun]) -> list[Side]:
     """Runs that differ in nothing but their seed become one side. If all of them are seeds of one experiment, each stays by
     itself: then it is the seeds that are compared."""
-    found: list[list[MeasuredRun]] = []
+    groups: list[list[MeasuredRun]] = []
     for run in runs:
-        same = [group for group in found if all(_same_but_for_the_seed(run, other) for other in group)]
+        same = [group for group in groups if all(_same_but_for_the_seed(run, other) for other in group)]
         if same:
             same[0].append(run)
         else:
-            found.append([run])
-    return name_sides(found if len(found) > 1 else [[run] for run in runs])
+            groups.append([run])
+    return name_sides(groups if len(groups) > 1 else [[run] for run in runs])
 
 
 def name_sides(groups: Sequence[Sequence[MeasuredRun]]) -> list[Side]:
@@ -164,14 +164,14 @@ def compare(sides: Sequence[Side], reference: int = 0, resamples: int = 1000, se
     groups = pd.factorize(table["dataset"] + "/" + table["group_id"])[0]
     rows: list[Row] = []
     for task in ("segmentation", "classification"):
-        having = [index for index in range(len(sides)) if all(task in run for run in measures[index])]
-        if len(having) > 1:
-            base = reference if reference in having else having[0]
-            tasks = {index: [run[task] for run in measures[index]] for index in having}
+        measured = [index for index in range(len(sides)) if all(task in run for run in measures[index])]
+        if len(measured) > 1:
+            base = reference if reference in measured else measured[0]
+            tasks = {index: [run[task] for run in measures[index]] for index in measured}
             rows += _rows(task, sides, tasks, base, groups, resamples, seed)
     if not rows:
-        found = ", ".join(f"{side.name} has {_tasks(side)}" for side in sides)
-        raise UserError(f"These runs have no metric in common: {found}.")
+        tasks_of_sides = ", ".join(f"{side.name} has {_tasks(side)}" for side in sides)
+        raise UserError(f"These runs have no metric in common: {tasks_of_sides}.")
     synthetic = any(run.folder.synthetic for side in sides for run in side.runs)
     count = int(groups.max()) + 1
     notes = tuple(_notes(sides, rows))
@@ -203,23 +203,23 @@ def _rows(
             values[f"{index}-:{name}"] = values[f"{index}:{name}"] - values[f"{bases[name]}:{name}"]
             counts[f"{index}-:{name}"] = min(counts[f"{index}:{name}"], counts[f"{bases[name]}:{name}"])
     used = every[0].rows
-    drawn = bootstrap(_averaged(measures, bases, seed), values, counts, groups[used], resamples, seed)
+    intervals = bootstrap(_averaged(measures, bases, seed), values, counts, groups[used], resamples, seed)
     for name in names:
-        found = [drawn.get(f"{index}:{name}") for index in range(len(sides))]
+        values_of_sides = [intervals.get(f"{index}:{name}") for index in range(len(sides))]
         yield Row(
             task,
             name,
             metric_label(task, name),
-            tuple(_with_stamp(value, side, task, name) for value, side in zip(found, sides, strict=True)),
+            tuple(_with_stamp(value, side, task, name) for value, side in zip(values_of_sides, sides, strict=True)),
             bases[name],
-            tuple(drawn.get(f"{index}-:{name}") if index != bases[name] else None for index in range(len(sides))),
+            tuple(intervals.get(f"{index}-:{name}") if index != bases[name] else None for index in range(len(sides))),
             tuple(_published(side, task, name) for side in sides),
         )
 
 
 def _averaged(measures: Mapping[int, Sequence[TaskMeasure]], bases: Mapping[str, int], seed: int) -> Statistics:
-    """Statistics of sides (`0:dsc`) and of their differences (`1-:dsc`), runs drawn anew in every resample."""
-    random = np.random.default_rng([seed, 1])  # of its own: the images drawn do not depend on the number of runs
+    """Statistics of sides (`0:dsc`) and of their differences (`1-:dsc`), with runs resampled too."""
+    random = np.random.default_rng([seed, 1])  # its own generator: the drawn images do not depend on the number of runs
 
     def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
         named: dict[str, np.ndarray] = {}
@@ -229,7 +229,7 @@ def _averaged(measures: Mapping[int, Sequence[TaskMeasure]], bases: Mapping[str,
             times = random.multinomial(count, np.full(count, 1 / count), size=len(weights)).T
             for name in bases:
                 stack = np.stack([run.get(name, np.full(len(weights), np.nan)) for run in each])
-                # a run that was not drawn has no say, also where its own metric is undefined
+                # a run that was not drawn has weight 0, also where its metric is undefined
                 named[f"{index}:{name}"] = np.where(times > 0, times * stack, 0.0).sum(axis=0) / count
         for name, base in bases.items():
             for index in measures:
@@ -265,10 +265,10 @@ def _notes(sides: Sequence[Side], rows: Sequence[Row]) -> Iterator[str]:
         differing = [key for key in differing_settings(name_sides([[run] for run in side.runs])) if key != "train.seed"]
         if differing:
             yield f"The runs of {side.name} differ in more than their seed: {', '.join(differing)}."
-    alone = [side.name for side in sides if len(side.runs) == 1]
-    if alone:
-        verb = "is a single run" if len(alone) == 1 else "are single runs"
-        yield f"{', '.join(alone)} {verb}: intervals speak of other images, not of another training."
+    single = [side.name for side in sides if len(side.runs) == 1]
+    if single:
+        verb = "is a single run" if len(single) == 1 else "are single runs"
+        yield f"{', '.join(single)} {verb}: intervals cover other images, not another training."
     for side in sides:
         dry = [run.path.name for run in side.runs if run.folder.options.dry_run]
         if dry:
@@ -281,8 +281,8 @@ def _notes(sides: Sequence[Side], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _tasks(side: Side) -> str:
-    found = [task for task, column in (("masks", "dsc"), ("classes", "predicted")) if column in side.runs[0].predictions]
-    return " and ".join(found) or "nothing"
+    names = [task for task, column in (("masks", "dsc"), ("classes", "predicted")) if column in side.runs[0].predictions]
+    return " and ".join(names) or "nothing"
 
 
 def _same_but_for_the_seed(run: MeasuredRun, other: MeasuredRun) -> bool:

@@ -12,7 +12,7 @@ from keras_skin.evaluation.report import HEADLINE, NOTHING, TASKS, Picture, form
 from keras_skin.registry import UserError, atomic_path
 
 COMPARED = {task: (*metrics, *(("f1_macro",) if task == "classification" else ())) for task, metrics in HEADLINE.items()}
-"""The metrics that stand first, and alone in the terminal."""
+"""The metrics of the first table; the terminal shows only these."""
 
 
 def headline(comparison: Comparison) -> list[Row]:
@@ -30,7 +30,7 @@ def format_comparison(comparison: Comparison) -> str:
     for row in headline(comparison):
         label = row.label
         for index, side in enumerate(comparison.sides):
-            value, found = row.values[index], row.differences[index]
+            value, difference = row.values[index], row.differences[index]
             if value is None:
                 continue
             stamp = f" ({value['stamp']})" if value.get("stamp") else ""
@@ -41,9 +41,9 @@ def format_comparison(comparison: Comparison) -> str:
                     name + stamp,
                     format_value(value["value"]),
                     format_value(row.published[index]),
-                    format_difference(found["value"]) if found else NOTHING,
-                    f"{format_difference(found['ci95'][0])} .. {format_difference(found['ci95'][1])}"
-                    if found and found["ci95"]
+                    format_difference(difference["value"]) if difference else NOTHING,
+                    f"{format_difference(difference['ci95'][0])} .. {format_difference(difference['ci95'][1])}"
+                    if difference and difference["ci95"]
                     else NOTHING,
                     {"better": "* better", "worse": "* worse"}.get(row.verdict(index), ""),
                     str(value["n"]),
@@ -86,7 +86,7 @@ def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) 
 
     Args:
         path: file to write.
-        comparison: what to tell.
+        comparison: the comparison.
         pictures: PNG files, embedded.
     """
     rows = headline(comparison)
@@ -106,7 +106,7 @@ def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) 
             pictures=pictures,
             signed=format_difference,
             counted=counted,
-            having=lambda row: [index for index, value in enumerate(row.values) if value],
+            measured=lambda row: [index for index, value in enumerate(row.values) if value],
             nothing=NOTHING,
         )
     )
@@ -118,7 +118,7 @@ def require_new(folder: Path) -> None:
     """Refuses a folder in which something lies already.
 
     Raises:
-        UserError: if there is anything.
+        UserError: if the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out {folder}: it is there already and is not empty; nothing is overwritten. Name a new folder.")
@@ -144,15 +144,15 @@ def write_folder(folder: Path, comparison: Comparison, draw: Callable[[Compariso
 
 
 def with_notes(comparison: Comparison, notes: Sequence[str], synthetic: bool) -> Comparison:
-    """The comparison with what was found out about its images later."""
+    """Adds notes about the images."""
     return replace(comparison, notes=(*comparison.notes, *notes), synthetic=comparison.synthetic or synthetic)
 
 
 def _papers(comparison: Comparison) -> list[str]:
     """Where each side's published numbers come from."""
-    found = []
+    papers = []
     for side in comparison.sides:
         paper = side.runs[0].settings.get("paper") or {}
         if side.runs[0].published and paper:
-            found.append(f"{side.name}: {paper['citation']}" + (f"; {paper['row']}" if paper.get("row") else ""))
-    return found
+            papers.append(f"{side.name}: {paper['citation']}" + (f"; {paper['row']}" if paper.get("row") else ""))
+    return papers

@@ -23,12 +23,12 @@ LoadMask = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one split gave.
+    """Results of one split.
 
     Attributes:
         metrics: `{task: {metric: {"value", "ci95", "n"}}}` (with `stamp`, see `stamped`), tasks `segmentation` and
             `classification`, `<metric>/<class>` for one class (masks: the images truly of it); a task without a truth or a model
-            output is absent, and so is a metric that the images cannot tell (`notes` says which).
+            output is absent, and so is a metric that the images do not define (see `notes`).
         predictions: one row per image, in the order of the table.
         classes: class names, in the order of the probabilities and of `confusion`.
         confusion: (K, K) counts, true class by row; None without classification.
@@ -99,7 +99,7 @@ def evaluate(
     """
     classes = tuple(classes)
     table = table.reset_index(drop=True)
-    class_indices(table, classes)  # a strange label is told before the work, not after it
+    class_indices(table, classes)  # reports an unknown label before the work
     rows: list[dict[str, Any]] = []
     _group_codes(table, groups)
     scorer = _MaskScorer(load_mask, mask_folder, threshold)
@@ -107,10 +107,10 @@ def evaluate(
         for inputs, targets in batches:
             outputs = model_predict(inputs)
             count = len(next(iter(outputs.values())))
-            part = table.iloc[len(rows) : len(rows) + count]
-            if len(part) < count:
+            batch_rows = table.iloc[len(rows) : len(rows) + count]
+            if len(batch_rows) < count:
                 raise ValueError(f"The batches hold more images than the table's {len(table)} rows.")
-            rows += _predict_rows(outputs, targets, part, classes, scorer, pool)
+            rows += _predict_rows(outputs, targets, batch_rows, classes, scorer, pool)
     if len(rows) < len(table):
         raise ValueError(f"The batches hold {len(rows)} images, the table has {len(table)} rows.")
     return summarise(pd.DataFrame(rows, index=table.index), classes, groups, resamples, seed)
@@ -127,7 +127,7 @@ def _group_codes(table: pd.DataFrame, groups: Sequence[Any] | None) -> np.ndarra
 def _predict_rows(
     outputs: Mapping[str, np.ndarray],
     targets: Mapping[str, Any],
-    part: pd.DataFrame,
+    table: pd.DataFrame,
     classes: tuple[str, ...],
     scorer: _MaskScorer,
     pool: ThreadPoolExecutor,
@@ -135,11 +135,11 @@ def _predict_rows(
     """The rows of `predictions` for one batch; its masks are written on the way."""
     rows: list[dict[str, Any]] = [
         {name: str(getattr(record, name, "")) for name in ("image_id", "dataset", "split", "label")}
-        for record in part.itertuples()
+        for record in table.itertuples()
     ]
     for key in ("mask", "label"):
         if key in outputs:
-            _check_finite(key, outputs[key], part)
+            _check_finite(key, outputs[key], table)
     if "label" in outputs:
         for row, probability in zip(rows, softmax(outputs["label"]), strict=True):
             row["predicted"] = classes[int(probability.argmax())]
@@ -147,14 +147,14 @@ def _predict_rows(
     if "mask" in outputs:
         probabilities = sigmoid(outputs["mask"])[..., 0]
         small = np.asarray(targets["mask"])[..., 0] > 0.5 if "mask" in targets else [None] * len(rows)
-        paths = part["mask"].fillna("").astype(str) if "mask" in part else [""] * len(rows)
-        for row, scores in zip(rows, pool.map(scorer.score, part["image_id"], paths, probabilities, small), strict=True):
+        paths = table["mask"].fillna("").astype(str) if "mask" in table else [""] * len(rows)
+        for row, scores in zip(rows, pool.map(scorer.score, table["image_id"], paths, probabilities, small), strict=True):
             row |= scores
     return rows
 
 
-def _check_finite(key: str, output: np.ndarray, part: pd.DataFrame) -> None:
-    bad = [str(image_id) for image_id, value in zip(part["image_id"], output, strict=True) if not np.isfinite(value).all()]
+def _check_finite(key: str, output: np.ndarray, table: pd.DataFrame) -> None:
+    bad = [str(image_id) for image_id, value in zip(table["image_id"], output, strict=True) if not np.isfinite(value).all()]
     if bad:
         raise ValueError(
             f"The model's output '{key}' is not finite for {len(bad)} images of a batch, the first is {bad[0]}: "
@@ -207,7 +207,7 @@ def summarise(
         seed: of the bootstrap.
 
     Returns:
-        The evaluation, with `predictions` as they were given.
+        The evaluation, with unchanged `predictions`.
 
     Raises:
         ValueError: if a label is not a class, or the number of groups is not that of the rows.
@@ -243,7 +243,7 @@ def _mask_notes(scored: pd.DataFrame, total: int) -> list[str]:
         notes.append(f"Images without a true mask: {total - len(scored)} of {total}; predicted, not scored.")
     both = int(scored["dsc"].isna().sum())
     if both:
-        notes.append(f"Empty true and empty predicted mask: {both}; left out of the mean DSC, IoU and MCC.")
+        notes.append(f"Empty true and empty predicted mask: {both}; not in the mean DSC, IoU and MCC.")
     missed = int(((scored["tp"] + scored["fn"] > 0) & (scored["tp"] + scored["fp"] == 0)).sum())
     if missed:
         notes.append(f"Lesions missed altogether (empty predicted mask): {missed}; each counts as DSC 0.")

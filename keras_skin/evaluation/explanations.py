@@ -33,7 +33,7 @@ METRICS = {
     "entropy": ("Entropy of the map", "0: one point, 1: the same everywhere"),
     "entropy_of_right": ("of right predictions", ""),
     "entropy_of_wrong": ("of wrong predictions", ""),
-    "entropy_tells_errors": ("Entropy tells errors (AUC)", "0.5: it does not; paper 003 says that it does"),
+    "entropy_tells_errors": ("Entropy predicts errors (AUC)", "0.5: it does not; paper 003 claims that it does"),
     "shuffled_correlation": ("Correlation with shuffled weights", "rank correlation; near 1: maps do not see what was learnt"),
     "no_evidence": ("No positive evidence", "share of images whose map is blank"),
     "relative_gap": ("Not attributed", "mean gap of the SHAP values, as a share of what the logits moved"),
@@ -76,11 +76,11 @@ def summarise(table: pd.DataFrame, groups: np.ndarray, resamples: int = 1000, se
     means = weighted_means(columns)
     if "entropy_of_right" not in columns or "entropy_of_wrong" not in columns:
         return bootstrap(means, whole, counts, groups, resamples, seed)
-    tells = _tells_errors(diffuse, correct)
-    whole["entropy_tells_errors"] = float(tells(np.ones((1, len(table))))[0])
+    error_auc = _error_auc(diffuse, correct)
+    whole["entropy_tells_errors"] = float(error_auc(np.ones((1, len(table))))[0])
     counts["entropy_tells_errors"] = counts["entropy_of_right"] + counts["entropy_of_wrong"]
     return bootstrap(
-        lambda weights: {**means(weights), "entropy_tells_errors": tells(weights)}, whole, counts, groups, resamples, seed
+        lambda weights: {**means(weights), "entropy_tells_errors": error_auc(weights)}, whole, counts, groups, resamples, seed
     )
 
 
@@ -109,8 +109,8 @@ def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]
         if value > 0 and interval and interval[0] > 0:
             continue
         verdict = "no better" if value <= 0 else "not shown to be better"
-        own = metrics[measure]["value"]
-        compared = numbers.format(map=own, blob=own - sign * value)
+        score = metrics[measure]["value"]
+        compared = numbers.format(map=score, blob=score - sign * value)
         spread = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ", too few images for an interval"
         lines.append(
             f"{layer}: by {subject}, the maps are {verdict} than a Gaussian in the middle of every picture ({compared}; gain "
@@ -132,11 +132,11 @@ def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]
 
 
 def doubts(metrics: Mapping[str, Any]) -> list[str]:
-    """The red lines of a whole run, given the content of its metrics.json."""
+    """Warnings about the explanations of a run, from the content of its metrics.json."""
     return [line for layer, values in metrics.get("explanations", {}).items() for line in red_lines(layer, values)]
 
 
-def _tells_errors(diffuse: np.ndarray, correct: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _error_auc(diffuse: np.ndarray, correct: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The AUC of entropy as a sign of errors, of (R, N) weights."""
     usable = ~np.isnan(diffuse)
     wrong, right = np.flatnonzero(usable & (correct == 0)), np.flatnonzero(usable & (correct == 1))

@@ -25,9 +25,9 @@ def measure_latency(
     seconds: float = 5.0,
     device: str = "",
 ) -> dict[str, Any]:
-    """Times `predict` on batches of the given sizes, after a warm-up.
+    """Times `predict` on batches of several sizes, after a warm-up.
 
-    What is timed is one call from inputs in memory to outputs in memory; reading and decoding files is not. A batch size is left
+    One call from inputs in memory to outputs in memory is timed, without reading and decoding files. A batch size is left
     out, with its reason, where its input is too large or too few calls would fit into `seconds`.
 
     Args:
@@ -42,7 +42,7 @@ def measure_latency(
         `median` and `p95` are milliseconds per image: a call's time divided by the size of its batch.
 
     Raises:
-        ValueError: if there is no input, or an input has no image.
+        ValueError: if there is no input, or an input holds no image.
     """
     empty = [name for name, values in inputs.items() if len(values) == 0]
     if not inputs or empty:
@@ -107,6 +107,6 @@ def _measure(
 
 
 def _duration(predict: Callable[[Mapping[str, Any]], object], batch: Mapping[str, np.ndarray]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     predict(batch)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start

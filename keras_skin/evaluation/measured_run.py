@@ -107,10 +107,11 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
     """
     runs, problems, resolved = [], [], dict[Path, Path]()
     for path in paths:
-        before = resolved.setdefault(path.resolve(), path)
-        if before is not path:
+        before = resolved.get(path.resolve())
+        if before:
             problems.append(f"'{path}' is given twice" + (f" (also as '{before}')." if before != path else "."))
             continue
+        resolved[path.resolve()] = path
         try:
             runs.append(_read_run(path, split))
         except UserError as error:

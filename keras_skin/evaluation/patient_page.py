@@ -1,4 +1,4 @@
-"""One self-contained page about one patient: what a model says of the images, and what it goes by."""
+"""One self-contained page about one patient: predictions and their explanations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PatientImage:
 
 @dataclass(frozen=True)
 class PatientPage:
-    """What the page tells.
+    """Content of the page.
 
     Attributes:
         title: of the run.
@@ -40,8 +40,8 @@ class PatientPage:
         images: of the patient.
         metadata: clinical field -> answer, "" where it is not known; None for a model without.
         notes: sentences on what could not be explained, and why.
-        warnings: what the run's own measurements say against its explanations.
-        synthetic: the run saw images drawn by a program.
+        warnings: measured reasons to doubt the explanations.
+        synthetic: whether the run used images drawn by a program.
     """
 
     title: str
@@ -58,7 +58,7 @@ def write_patient_page(path: Path, page: PatientPage) -> None:
 
     Args:
         path: file to write.
-        page: what to tell.
+        page: its content.
     """
     text = page_templates().get_template("patient.html.j2").render(page=page)
     with atomic_path(path) as temporary:

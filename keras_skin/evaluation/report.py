@@ -22,7 +22,7 @@ HEADLINE = {
     "segmentation": ("dsc", "iou", "mcc"),
     "classification": ("tpr_weighted", "tnr", "f1_weighted", "tpr", "auc", "balanced_accuracy"),
 }
-SPLITS = {"validation": "Validation part", "test": "Test part"}
+SPLITS = {"validation": "Validation split", "test": "Test split"}
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 NOTHING = "-"
 
@@ -36,18 +36,18 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a report tells; only `title` and `metrics` are needed, empty parts are left out.
+    """Content of a report. Only `title` and `metrics` are required; empty sections are not printed.
 
     Attributes:
         title: of the experiment.
         metrics: `{split: {task: {metric: {"value", "ci95", "n"}}}}`; a metric's `stamp` is printed beside its value.
         warnings: sentences for the head of the page.
         description: a paragraph below the title.
-        synthetic: the images were drawn by a program; said in a banner.
+        synthetic: the images were drawn by a program; shown in a banner.
         summary: facts of the run, name -> value: model, parameters, input size, epochs, seed, duration ...
-        data: table of the images: part, data set, number of images, of each class ...
-        excluded: table of the images left out, with reasons.
-        notes: sentences about the data: layout found, leaks closed, labels in conflict ...
+        data: table of the images: split, data set, number of images, of each class ...
+        excluded: table of the excluded images, with reasons.
+        notes: sentences about the data: layout, removed leaks, conflicting labels ...
         evaluation_notes: split -> sentences of its `Evaluation.notes`.
         paper: `{"citation", "row", "doi", "results": {split: {task: {metric: fraction}}}, "notes"}`, all but `results` optional.
         figures: pictures of learning and measuring.
@@ -105,8 +105,8 @@ def metric_label(task: str, metric: str) -> str:
     """How a metric is called in tables, for example `TPR (recall), malignant` for `tpr/malignant`."""
     name, _, of_class = metric.partition("/")
     if of_class:
-        alone = segmentation.METRICS.get(name, (name,))[0] if task == "segmentation" else classification.PER_CLASS.get(name, name)
-        return f"{alone}, {of_class}"
+        plain = segmentation.METRICS.get(name, (name,))[0] if task == "segmentation" else classification.PER_CLASS.get(name, name)
+        return f"{plain}, {of_class}"
     plain = name.removesuffix(segmentation.MODEL_SIZE)
     label = TASKS.get(task, {}).get(plain, (plain, ""))[0]
     return label if plain == name else f"{label}, model's size"
@@ -206,7 +206,7 @@ def write_report(path: Path, context: ReportContext) -> None:
 
     Args:
         path: file to write.
-        context: what to tell.
+        context: its content.
 
     Raises:
         ValueError: if a picture is neither PNG nor JPEG.
@@ -273,12 +273,12 @@ def _metric_tables(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _by_class(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """`{class: {metric: value}}` of those metrics that belong to one class."""
-    found: dict[str, dict[str, Any]] = {}
+    classes: dict[str, dict[str, Any]] = {}
     for metric, value in metrics.items():
         name, _, of_class = metric.partition("/")
         if of_class:
-            found.setdefault(of_class, {})[name] = value
-    return found
+            classes.setdefault(of_class, {})[name] = value
+    return classes
 
 
 def _embedded(path: Path) -> str:

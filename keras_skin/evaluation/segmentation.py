@@ -1,4 +1,4 @@
-"""Scores of one predicted mask against the true one, and what is said where they are undefined."""
+"""Scores of one predicted mask against the true one, and their values where they are undefined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "iou": ("IoU", "intersection over union (Jaccard index) of one image, averaged over images"),
     "mcc": ("MCC", "Matthews correlation coefficient of one image's pixels, averaged over images"),
     "sensitivity": ("Sensitivity", "share of one image's lesion pixels that were found, averaged over images"),
-    "specificity": ("Specificity", "share of one image's skin pixels left as skin, averaged over images"),
+    "specificity": ("Specificity", "share of one image's skin pixels predicted as skin, averaged over images"),
     "pixel_accuracy": ("Pixel accuracy", "share of one image's pixels that are right, averaged over images"),
     "hd95_relative": (
         "HD95 / diagonal",
@@ -39,7 +39,7 @@ def score_mask(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
     | truth | predicted | DSC, IoU, MCC | sensitivity | HD95 |
     |---|---|---|---|---|
-    | empty | empty | NaN: left out of the mean, whose n is printed | NaN | NaN |
+    | empty | empty | NaN: not in the mean, whose n is printed | NaN | NaN |
     | empty | some | 0 | NaN | 1 (the diagonal) |
     | some | empty | 0 | 0 | 1 (the diagonal) |
 
@@ -80,8 +80,8 @@ def score_mask(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _ratio(share: int, whole: int) -> float:
+    return share / whole if whole else math.nan
 
 
 def _matthews(tp: int, fp: int, fn: int, tn: int) -> float:

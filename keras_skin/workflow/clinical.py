@@ -62,7 +62,7 @@ def _fields(experiment: Experiment, dataset: str) -> list[str]:
     if lacking or not wanted:
         raise UserError(
             f"The experiment uses clinical metadata, but the data set '{dataset}' has no {', '.join(lacking) or 'metadata'}. "
-            f"It has: {', '.join(available) or 'none'}. Name fields that every data set of the experiment has as metadata.inputs, or "
-            "leave metadata out."
+            f"It has: {', '.join(available) or 'none'}. Set metadata.inputs to fields that every data set has, or remove "
+            "metadata."
         )
     return wanted

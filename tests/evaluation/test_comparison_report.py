@@ -44,7 +44,7 @@ def test_terminal_table(comparison):
     text = format_comparison(comparison)
     assert text.isascii()
     lines = text.splitlines()
-    assert lines[0] == "Test part: 40 images of 32 patients or lesions. Differences: each run minus unet."
+    assert lines[0] == "Test split: 40 images of 32 patients or lesions. Differences: each run minus unet."
     assert lines[2].split() == ["metric", "run", "measured", "published", "difference", "95", "%", "interval", "n"]
     assert re.match(r"DSC +unet +1\.0000 +0\.9104 +- +- +40$", lines[4])
     found = next(row for row in comparison.rows if row.metric == "dsc").differences[1]

@@ -142,7 +142,7 @@ def test_smallest_report(tmp_path):
 def test_label_only_and_nothing_excluded(tmp_path):
     metrics = {"test": {"classification": {"accuracy": measured(0.8), "tpr/a": measured(1.0)}}}
     text = written(tmp_path / "report.html", ReportContext(title="t", metrics=metrics, excluded=pd.DataFrame({"image_id": []})))
-    assert "No image was left out." in text
+    assert "No image was excluded." in text
     assert "published" not in "".join(Page(text).text)
 
 

@@ -36,7 +36,7 @@ def test_the_run_tells_its_card_what_was_measured(run):
     for told in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
         assert told in card
     dsc = metrics["test"]["segmentation"]["dsc"]
-    assert f"| Test part | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
+    assert f"| Test split | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
     assert "Against the trained model in float32, on " in card
     assert "the same class in 100.0 %" in card
     assert "no better than a Gaussian" in card
