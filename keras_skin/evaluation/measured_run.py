@@ -29,11 +29,13 @@ class MeasuredRun:
         folder: the run.
         split: name of the split.
         predictions: its rows of predictions.csv, sorted by data set and image, with their `group_id`.
+        stamps: `{task: {metric: warning}}`, see `evaluate.stamped`.
     """
 
     folder: RunFolder
     split: str
     predictions: pd.DataFrame
+    stamps: Mapping[str, Mapping[str, str]]
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -59,14 +61,6 @@ class MeasuredRun:
     def published(self) -> Mapping[str, Mapping[str, float]]:
         """`{task: {metric: value}}` of the paper for this split."""
         return ((self.settings.get("paper") or {}).get("results") or {}).get(self.split) or {}
-
-    @cached_property
-    def stamps(self) -> Mapping[str, Mapping[str, str]]:
-        """`{task: {metric: warning}}`, see `evaluate.stamped`."""
-        return {
-            task: {metric: value["stamp"] for metric, value in values.items() if value.get("stamp")}
-            for task, values in self.folder.metrics.get(self.split, {}).items()
-        }
 
     def mask(self, row: int) -> np.ndarray | None:
         """(H, W) bool, the predicted mask of the image in this row of `predictions`; None where there is no file."""
@@ -143,7 +137,11 @@ def _read_run(path: Path, split: str) -> MeasuredRun:
     predictions = predictions.merge(groups, on=KEY, how="left", validate="many_to_one")
     if predictions["group_id"].isna().any() or predictions.duplicated(KEY).any():
         raise UserError(f"{folder / 'splits.csv'} and predictions.csv beside it do not list the same images once each.")
-    return MeasuredRun(folder, split, predictions.sort_values(KEY, ignore_index=True))
+    stamps = {
+        task: {metric: value["stamp"] for metric, value in values.items() if value.get("stamp")}
+        for task, values in folder.metrics.get(split, {}).items()
+    }
+    return MeasuredRun(folder, split, predictions.sort_values(KEY, ignore_index=True), stamps)
 
 
 def _differences(first: MeasuredRun, other: MeasuredRun) -> list[str]:
