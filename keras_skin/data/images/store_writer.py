@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import itertools
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ import socket
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -157,7 +156,7 @@ class StoreWriter:
         return sum(int(np.prod(shape)) for shape in self.columns.values()) * len(self.files)
 
     def _write(self, partial: Path) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         make_room(self.cache, self._bytes(), partial)
         offsets = {name: _prepare_file(partial / name, (len(self.files), *shape)) for name, shape in self.columns.items()}
         recorded = self._recorded_blocks(partial)
@@ -165,42 +164,25 @@ class StoreWriter:
         if recorded:
             log.info("Resuming the image store: %d of %d blocks are written", len(recorded), self._count_blocks())
         log.info("Storing %d images of %s (%s)", len(self.files), self.title, describe_bytes(self._bytes()))
-        problems: list[str] = []
         with (
-            ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads,  # a thread in Python leaves its core to another
-            contextlib.ExitStack() as stack,
             (partial / _JOURNAL).open("a", encoding="utf-8") as journal,
             _progress(len(self.files), len(self.files) - sum(len(self._rows(block)) for block in remaining)) as bar,
         ):
             journal.write("\n")  # ends the line that a kill cut short
-            stack.callback(threads.shutdown, cancel_futures=True)  # Ctrl-C does not wait for the files in the queue
-            decode = self._decoder()
-            pairs = (self.files[row] for block in remaining for row in self._rows(block))
-            rows_in_order = threads.map(lambda pair: decode(*pair), pairs)  # decoding goes on while a block is written
-            for block in remaining:
-                rows = self._rows(block)
-                results = list(itertools.islice(rows_in_order, len(rows)))
-                decoded = [result for result in results if not isinstance(result, str)]
-                problems += [result for result in results if isinstance(result, str)]
-                if len(decoded) == len(results):
-                    checksums = []
-                    for column, name in enumerate(offsets):
-                        data = b"".join(row[column] for row in decoded)
-                        with (partial / name).open("r+b") as file:
-                            file.seek(offsets[name] + rows[0] * int(np.prod(self.columns[name])))
-                            file.write(data)
-                        checksums.append(zlib.crc32(data))
-                    journal.write(json.dumps({"block": block, "checksums": checksums}) + "\n")
-                    journal.flush()
-                    recorded[block] = checksums
+            for block, columns in zip(remaining, self._decode(remaining), strict=True):
+                recorded[block] = []
+                for name, array in zip(offsets, columns, strict=True):
+                    data = array.tobytes()
+                    with (partial / name).open("r+b") as file:
+                        file.seek(offsets[name] + block * BLOCK * int(np.prod(self.columns[name])))
+                        file.write(data)
+                    recorded[block].append(zlib.crc32(data))
+                journal.write(json.dumps({"block": block, "checksums": recorded[block]}) + "\n")
+                journal.flush()
                 os.utime(partial / _OWNER)
-                bar.update(len(rows))
-        if problems:
-            listed = "\n".join(f"  {problem}" for problem in problems[:_PRINTED])
-            rest = f"\n  ... and {len(problems) - _PRINTED} more" if len(problems) > _PRINTED else ""
-            raise UserError(f"{len(problems)} files cannot be decoded:\n{listed}{rest}")
+                bar.update(len(columns[0]))
         self._publish(partial, [recorded[block] for block in range(self._count_blocks())])
-        log.info("Stored %d images in %.0f s", len(self.files), time.monotonic() - begun)
+        log.info("Stored %d images in %.0f s", len(self.files), time.monotonic() - start)
 
     def _rows(self, block: int) -> range:
         return range(block * BLOCK, min((block + 1) * BLOCK, len(self.files)))
@@ -224,9 +206,7 @@ class StoreWriter:
         return recorded
 
     def _publish(self, partial: Path, checksums: list[list[int]]) -> None:
-        for name in self.columns:
-            with (partial / name).open("r+b") as file:
-                os.fsync(file.fileno())
+        # Nothing is synchronised to the disk: what a power cut destroys, the checksums find when the store is opened.
         manifest = {
             "title": self.title,
             "images": len(self.files),
@@ -246,30 +226,52 @@ class StoreWriter:
                 raise
             shutil.rmtree(partial, ignore_errors=True)  # another process published the same store
 
-    def _decoder(self) -> Callable[[str, str], list[bytes] | str]:
-        """A function from an image file and a mask file to the bytes of their rows, or to a sentence that says what is wrong."""
+    def _decode(self, blocks: Sequence[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        """The rows of each block, one array per column; the next block is decoded while one is written.
+
+        Raises:
+            UserError: if files cannot be decoded; names all of the blocks that follow.
+        """
+        files = [self.files[row] for block in blocks for row in self._rows(block)]
         size, preprocessing = self.size, self.preprocessing
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-        def image_row(path: tf.Tensor) -> tf.Tensor:
-            return tf.cast(load_image(path, size, preprocessing), tf.uint8)
+        def image_row(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+            return tf.cast(load_image(image, size, preprocessing), tf.uint8)
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-        def mask_row(path: tf.Tensor) -> tf.Tensor:
-            return tf.cast(load_mask(path, size), tf.uint8)
+        def mask_row(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+            return tf.cond(mask == "", lambda: tf.zeros((*size, 1)), lambda: load_mask(mask, size)) > 0.5
 
-        def decode(image: str, mask: str) -> list[bytes] | str:
+        rows = (image_row, mask_row) if self.masks else (image_row,)
+        images, masks = ([pair[column] for pair in files] for column in (0, 1))
+        data = tf.data.Dataset.from_tensor_slices((images, masks))
+        data = data.map(lambda image, mask: tuple(row(image, mask) for row in rows), num_parallel_calls=os.cpu_count())
+        batches = iter(data.batch(BLOCK).prefetch(1)) if files else iter(())
+        for _ in blocks:
+            try:
+                columns = [column.numpy() for column in next(batches)]
+            except tf.errors.OpError:
+                raise UserError(self._describe_problems(files)) from None
+            yield (columns[0], *(np.packbits(column.reshape(len(column), -1), axis=1) for column in columns[1:]))
+
+    def _describe_problems(self, files: Sequence[tuple[str, str]]) -> str:
+        """A line for each file that cannot be decoded."""
+
+        def problem(pair: tuple[str, str]) -> str:
+            image, mask = pair
             path = image
             try:
-                row = [image_row(image).numpy().tobytes()]
-                if self.masks:
-                    path = mask
-                    row.append(np.packbits(mask_row(mask).numpy() if mask else np.zeros(size, np.uint8)).tobytes())
+                load_image(image, self.size, self.preprocessing)
+                path = mask
+                if self.masks and mask:
+                    load_mask(mask, self.size)
             except tf.errors.OpError:
-                return f"{path}: {_reason(path, is_mask=path != image)}"
-            return row
+                return f"  {path}: {_reason(path, is_mask=path != image)}"
+            return ""
 
-        return decode
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            problems = [line for line in threads.map(problem, files) if line]
+        rest = [f"  ... and {len(problems) - _PRINTED} more"] if len(problems) > _PRINTED else []
+        return "\n".join([f"{len(problems)} files cannot be decoded:", *problems[:_PRINTED], *rest])
 
 
 def _reason(path: str, is_mask: bool) -> str:
