@@ -161,7 +161,7 @@ def test_clinical_fields_are_found_by_the_name_of_the_file(clinical, tmp_path):
     answers, notes = prediction.read_answers(tmp_path / "m.csv", clinical, pictures("sub/a", "b"))
     assert answers.to_dict("list") == {"age": ["55", ""], "site": ["head", ""]}
     assert notes[0].startswith("Column 'Age' is not used.")
-    assert notes[1:] == ["1 of 2 images have no row: nothing is known of them."]
+    assert notes[1:] == ["1 of 2 images have no row: their fields are unknown."]
 
 
 def test_a_value_that_training_never_saw_is_told(clinical, tmp_path):

@@ -1,4 +1,4 @@
-"""Predictions for files by an exported model: the very graph that TensorFlow Serving runs, asked in batches."""
+"""Predicts image files in batches with an exported model, the same graph that TensorFlow Serving runs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ExportedModel:
     """A SavedModel with the serving contract.
 
     Attributes:
-        folder: of its version.
+        folder: the folder of its version.
         about: the content of its assets/model.json.
-        loaded: what TensorFlow made of it; its variables live as long as it does.
+        loaded: the loaded SavedModel, which holds the variables.
     """
 
     folder: Path
@@ -43,9 +43,9 @@ class ExportedModel:
     loaded: Any
 
     def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The answers of the signature `serving_default`."""
-        answers: dict[str, tf.Tensor] = self.loaded.signatures["serving_default"](**inputs)
-        return answers
+        """Calls the signature `serving_default`."""
+        outputs: dict[str, tf.Tensor] = self.loaded.signatures["serving_default"](**inputs)
+        return outputs
 
     @property
     def classes(self) -> list[str]:
@@ -54,14 +54,14 @@ class ExportedModel:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The clinical fields that it takes, with their kinds, `numeric` or `categorical`."""
+        """Its clinical fields and their kinds, `numeric` or `categorical`."""
         inputs = self.about["signatures"]["serving_default"]["inputs"]
         kinds = {"string": "categorical"}
         return {name: kinds.get(spec["dtype"], "numeric") for name, spec in inputs.items() if name != "image_bytes"}
 
 
 class Picture(NamedTuple):
-    """An image file, and what its outputs are called: its path below the folder that was named, without a suffix."""
+    """An image file, and the name of its outputs: its path below the named folder, without a suffix."""
 
     file: Path
     name: str
@@ -74,40 +74,40 @@ def open_exported(path: Path) -> ExportedModel:
         path: a run's folder, its saved_model folder (the newest version is taken) or the folder of a version.
 
     Raises:
-        UserError: if there is none of ours.
+        UserError: if there is no export of this package.
     """
     folder = path / "saved_model" if (path / "saved_model").is_dir() else path
     versions = sorted((item for item in folder.glob("*") if item.name.isdigit()), key=lambda item: int(item.name))
     folder = versions[-1] if versions else folder
     about = folder / "assets" / "model.json"
     if not about.is_file():
-        found = "it does not exist" if not path.exists() else f"there is no {about.relative_to(path)} in it"
+        problem = "it does not exist" if not path.exists() else f"there is no {about.relative_to(path)} in it"
         raise UserError(
-            f"'{path}' is neither a run with an exported model nor such a model: {found}. Expected the folder of a finished run "
+            f"'{path}' is neither a run with an exported model nor such a model: {problem}. Expected the folder of a finished run "
             "(with saved_model/), or of one of its versions, such as saved_model/1."
         )
-    told = json.loads(about.read_text(encoding="utf-8"))
-    if told.get("contract") != CONTRACT:
+    content = json.loads(about.read_text(encoding="utf-8"))
+    if content.get("contract") != CONTRACT:
         raise UserError(
-            f"'{folder}' was exported with serving contract {told.get('contract', 1)}; this version of keras_skin speaks "
+            f"'{folder}' was exported with serving contract {content.get('contract', 1)}; this version of keras_skin uses "
             f"{CONTRACT}. Export the run again: python -m keras_skin.export RUN --editions float32"
         )
-    if "serving_default" not in told["signatures"]:
+    if "serving_default" not in content["signatures"]:
         raise UserError(
-            f"'{folder}' holds the edition '{told['edition']}', which takes no image files: {EDITIONS[told['edition']]}. "
+            f"'{folder}' holds the edition '{content['edition']}', which takes no image files: {EDITIONS[content['edition']]}. "
             "Name the run, or its saved_model."
         )
-    return ExportedModel(folder, told, tf.saved_model.load(str(folder)))
+    return ExportedModel(folder, content, tf.saved_model.load(str(folder)))
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
-    """All image files below folders, and the files that are named themselves.
+    """All image files below folders, and named files.
 
     Returns:
-        Pictures sorted as given, then by name, each with a name of its own; sentences about what was passed over.
+        Pictures in the order of `paths`, then by name, with unique names; sentences about skipped files.
 
     Raises:
-        UserError: naming every path that is not there; or if there is no image at all.
+        UserError: naming every missing path; or if there is no image at all.
     """
     absent = [f"  {path}: there is no such file or folder." for path in paths if not path.exists()]
     if absent:
@@ -125,30 +125,30 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
     if not pictures:
         raise UserError(f"No image in {', '.join(map(str, paths))}: expected files that end in {', '.join(SUFFIXES)}.")
     names: set[str] = set()
-    found = []
+    unique = []
     for file, name in pictures.items():
-        own, number = name, 2
-        while own in names:
-            own, number = f"{name}_{number}", number + 1
-        names.add(own)
-        found.append(Picture(file, own))
-    return found, [f"{others} other files were passed over."] if others else []
+        candidate, number = name, 2
+        while candidate in names:
+            candidate, number = f"{name}_{number}", number + 1
+        names.add(candidate)
+        unique.append(Picture(file, candidate))
+    return unique, [f"{others} other files were skipped."] if others else []
 
 
 def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) -> tuple[pd.DataFrame, list[str]]:
     """Clinical fields of the pictures from a CSV file.
 
     Args:
-        file: CSV with a column `image` (or `image_id`, or `file`) of file names, with or without suffix, and columns called like
-            the fields; blank cells are not known.
-        model: says which fields there are.
-        pictures: what is to be predicted.
+        file: CSV with a column `image` (or `image_id`, or `file`) of file names, with or without suffix, and one column
+            per field; blank cells are unknown.
+        model: the model, which has the fields.
+        pictures: the images to predict.
 
     Returns:
-        A row of texts for each picture, "" where nothing is known; sentences about what was not used.
+        A row of texts for each picture, "" where a field is unknown; sentences about unused cells.
 
     Raises:
-        UserError: with everything that is wrong with the file.
+        UserError: listing everything that is wrong with the file.
     """
     if not model.fields:
         raise UserError(f"--metadata {file}: the model '{model.about['name']}' takes no clinical fields; leave it out.")
@@ -173,13 +173,13 @@ def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) 
     for column in table.columns:
         if column != key and column not in model.fields:
             notes.append(f"Column '{column}' is not used.{did_you_mean(column, model.fields)} Fields: {', '.join(model.fields)}.")
-    notes += [f"Field '{name}' has no column: it is not known of any image." for name in model.fields if name not in table]
+    notes += [f"Field '{name}' has no column: it is unknown for every image." for name in model.fields if name not in table]
     answers = table.reindex(columns=list(model.fields), fill_value="").reindex(
         [Path(picture.name).name for picture in pictures], fill_value=""
     )
     without = sum(Path(picture.name).name not in table.index for picture in pictures)
     if without:
-        notes.append(f"{without} of {len(pictures)} images have no row: nothing is known of them.")
+        notes.append(f"{without} of {len(pictures)} images have no row: their fields are unknown.")
     notes += _unknown_values(answers, model)
     return answers.reset_index(drop=True), notes
 
@@ -187,17 +187,17 @@ def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) 
 def predict_files(
     model: ExportedModel, pictures: Sequence[Picture], answers: pd.DataFrame | None, folder: Path
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predicts in batches; masks and overlays are written below `folder` as it goes on. Memory does not grow with their number.
+    """Predicts in batches and writes masks and overlays below `folder`. Memory does not grow with the number of pictures.
 
     Args:
-        model: what predicts.
+        model: the exported model.
         pictures: the images.
-        answers: a row of texts for each of them, see `read_answers`; None where nothing is known.
-        folder: where masks/ and overlays/ go.
+        answers: a row of texts for each of them, see `read_answers`; None if nothing is known.
+        folder: where masks/ and overlays/ are written.
 
     Yields:
-        For each batch its rows: `file`, `problem` (why it cannot be read, "" if it can), and if it can `quality` (what speaks
-        against the picture, "" if nothing), `label` and `probability_<class>`, `lesion_share`, and the clinical fields.
+        For each batch its rows: `file`, `problem` (why it cannot be read, "" if it can), and if it can `quality` (problems
+        of the picture, "" if none), `label` and `probability_<class>`, `lesion_share`, and the clinical fields.
     """
     for start in range(0, len(pictures), BATCH):
         batch = pictures[start : start + BATCH]
@@ -206,11 +206,11 @@ def predict_files(
             name: [""] * len(batch) if answers is None else answers[name].iloc[start : start + BATCH].tolist()
             for name in model.fields
         }
-        given = {
+        fields = {
             name: tf.constant(texts[name] if kind == "categorical" else [float(text or -1) for text in texts[name]])
             for name, kind in model.fields.items()
         }
-        outputs = {key: value.numpy() for key, value in model(image_bytes=tf.constant(contents), **given).items()}
+        outputs = {key: value.numpy() for key, value in model(image_bytes=tf.constant(contents), **fields).items()}
         yield [
             _row(model, picture, contents[row], {key: value[row] for key, value in outputs.items()}, folder)
             | {name: values[row] for name, values in texts.items()}
@@ -228,7 +228,7 @@ def columns(model: ExportedModel) -> list[str]:
 
 
 def small_image(contents: bytes) -> np.ndarray:
-    """The upright image of a file's contents for people, (h, w, 3) float32 in 0..255, no side longer than 640."""
+    """A small upright image of a file's contents, (h, w, 3) float32 in 0..255, no side longer than 640."""
     shape = image_shape(contents).numpy()
     scale = min(1.0, _LONGEST / float(shape.max()))
     size = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
@@ -252,7 +252,7 @@ def _row(model: ExportedModel, picture: Picture, contents: bytes, outputs: Mappi
         row["lesion_share"] = float((mask > 0.5).mean())
         quality += [] if row["lesion_share"] else [NO_LESION]
         write_bytes(folder / "masks" / f"{picture.name}.png", outputs["mask_png_bytes"])
-    drawn = overlay(
+    picture_with_outline = overlay(
         image,
         predicted_mask=mask,
         caption=caption,
@@ -260,12 +260,12 @@ def _row(model: ExportedModel, picture: Picture, contents: bytes, outputs: Mappi
         width=image.shape[1],
         synthetic=bool(model.about.get("synthetic")),
     )
-    write_bytes(folder / "overlays" / f"{picture.name}.png", write_png(drawn))
+    write_bytes(folder / "overlays" / f"{picture.name}.png", write_png(picture_with_outline))
     return row | {"quality": "; ".join(quality)}
 
 
 def _bytes(file: Path) -> bytes:
-    """The file's bytes; none where it cannot be read, which the model answers with `valid` false."""
+    """The file's bytes; empty if it cannot be read, for which the model returns `valid` false."""
     try:
         return file.read_bytes()
     except OSError:
@@ -291,12 +291,12 @@ def _is_number(text: str) -> bool:
 
 def _unknown_values(answers: pd.DataFrame, model: ExportedModel) -> list[str]:
     notes = []
-    for name, told in (model.about.get("metadata") or {}).items():
-        known = set(told.get("values") or ())
-        unseen = sorted(set(answers[name]) - known - {""}) if known else []
+    for name, field in (model.about.get("metadata") or {}).items():
+        vocabulary = set(field.get("values") or ())
+        unseen = sorted(set(answers[name]) - vocabulary - {""}) if vocabulary else []
         if unseen:
             notes.append(
                 f"{name}: {', '.join(map(repr, unseen[:5]))}{', ...' if len(unseen) > 5 else ''} was not seen in training and "
-                f"counts as unknown.{did_you_mean(unseen[0], known)} Known: {', '.join(sorted(known))}."
+                f"counts as unknown.{did_you_mean(unseen[0], vocabulary)} Known: {', '.join(sorted(vocabulary))}."
             )
     return notes

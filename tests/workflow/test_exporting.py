@@ -96,7 +96,7 @@ def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
     about = json.loads((old / "assets" / "model.json").read_text())
     del about["contract"]
     (old / "assets" / "model.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match=r"contract 1; this version of keras_skin speaks 2.*keras_skin\.export RUN"):
+    with pytest.raises(UserError, match=r"contract 1; this version of keras_skin uses 2.*keras_skin\.export RUN"):
         open_exported(tmp_path)
 
 

@@ -49,11 +49,11 @@ def test_another_test_set_replaces_the_official_one_which_stays_out_of_training(
     assert any("not used" in note for note in with_ph2.notes)
 
 
-def test_missing_optional_set_is_said_and_gone_without(demo, tmp_path):
+def test_a_missing_optional_set_is_reported_and_not_used(demo, tmp_path):
     for name in ("isic2016", "ph2"):
         shutil.copytree(demo / name, tmp_path / name)
     prepared = prepare_data(load_experiment("jrl_ph2"), tmp_path)
-    assert any("isic2017 was not found; going on without it" in note for note in prepared.notes)
+    assert any("isic2017 was not found. It is optional" in note for note in prepared.notes)
     assert set(prepared.rows("train")["dataset"]) == {"isic2016"}
 
 
