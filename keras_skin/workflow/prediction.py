@@ -83,8 +83,8 @@ def open_exported(path: Path) -> ExportedModel:
     if not about.is_file():
         problem = "it does not exist" if not path.exists() else f"there is no {about.relative_to(path)} in it"
         raise UserError(
-            f"'{path}' is neither a run with an exported model nor such a model: {problem}. Expected the folder of a finished run "
-            "(with saved_model/), or of one of its versions, such as saved_model/1."
+            f"'{path}' is neither a run with an exported model nor such a model: {problem}. Expected a finished run "
+            "(with saved_model/) or one of its versions, such as saved_model/1."
         )
     content = json.loads(about.read_text(encoding="utf-8"))
     if content.get("contract") != CONTRACT:
