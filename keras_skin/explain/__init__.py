@@ -6,5 +6,5 @@ _MODULES = {
     "ExplainCallback": "callback",
     "Explanations": "callback",
 }
-__all__ = ["ExplainCallback", "Explanations"]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -13,5 +13,5 @@ _MODULES = {
     "Focal": "focal",
     "SuperResolution": "super_resolution",
 }
-__all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "Dice", "DiceBinaryCrossentropy", "Focal", "SuperResolution"]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -13,5 +13,5 @@ _MODULES = {
     "F1Weighted": "f1_weighted",
     "IoU": "iou",
 }
-__all__ = ["AUC", "DSC", "Accuracy", "BalancedAccuracy", "F1Weighted", "IoU"]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)
