@@ -1,4 +1,4 @@
-"""The layers of the package."""
+"""The layers of the package. Every one can be saved in a Keras model and loaded again."""
 
 from keras_skin.registry import lazy_names
 

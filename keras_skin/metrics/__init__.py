@@ -1,4 +1,4 @@
-"""The metrics of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
+"""The metrics of the package. `target` in the registry is the output that a metric is for: "mask" or "label"."""
 
 from keras_skin.registry import Registry, lazy_names
 
