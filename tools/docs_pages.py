@@ -1,7 +1,7 @@
-"""Pages of the documentation site that are made from the code and from other files of the repository. A hook of mkdocs.yml.
+"""Generates pages of the documentation site from the code and from other files of the repository. A hook of mkdocs.yml.
 
-The pages of commands and experiments are written from the argument parsers and from the experiment's types, so they cannot
-disagree with the code.
+The pages of commands and experiments are generated from the argument parsers and from the experiment's types, so they always
+agree with the code.
 """
 
 from __future__ import annotations
