@@ -110,14 +110,17 @@ def experiments_page() -> str:
     lines += ["", "## Options", "", *_blocks(Experiment.model_json_schema(by_alias=True))]
     lines += ["## Components", "", "A component is an object with a `name` and arguments of its own.", ""]
     for kind, (registry, reserved) in REGISTRIES.items():
-        lines += [f"### {kind.capitalize()}", "", "| name | arguments |", "|---|---|"]
+        lines += [f"### {kind.capitalize()}", "", "| name | description | arguments |", "|---|---|---|"]
         for name in registry.names():
+            with quiet_import():
+                entry = registry.get(name)
+            description = entry.info.get("title") or str(entry.builder.__doc__).splitlines()[0]
             arguments = [
                 f"`{key}`" + (f" ({', '.join(f'`{choice}`' for choice in choices)})" if choices else "")
                 for key, choices in registry.parameters(name).items()
                 if key not in reserved
             ]
-            lines.append(_row(f"`{name}`", ", ".join(arguments)))
+            lines.append(_row(f"`{name}`", description, ", ".join(arguments)))
         lines.append("")
     return "\n".join(lines)
 
@@ -138,17 +141,20 @@ def _blocks(schema: dict[str, Any]) -> list[str]:
     for block, paths in blocks.values():
         heading = ", ".join(f"`{path}`" for path in paths) if paths != [""] else "The file"
         lines += [f"### {heading}", "", " ".join(block["description"].split()), ""]
-        lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+        described = any("description" in option for option in block["properties"].values())
+        lines += [_row("option", "type", "default", *["meaning"] * described), "|---" * (3 + described) + "|"]
         for key, option in block["properties"].items():
             default = "required" if key in block.get("required", ()) else _default(option)
-            lines.append(_row(f"`{key}`", _type(option), default, option.get("description", "")))
+            meaning = [option.get("description", "")] * described
+            lines.append(_row(f"`{key}`", _type(option), default, *meaning))
         lines.append("")
     return lines
 
 
 def _default(option: dict[str, Any]) -> str:
-    default = option.get("default")
-    return "see the block" if isinstance(default, dict) and default and "$ref" in option else f"`{json.dumps(default)}`"
+    if "default" not in option or ("$ref" in option and option["default"]):
+        return "see the block"
+    return f"`{json.dumps(option['default'])}`"
 
 
 def _type(option: dict[str, Any]) -> str:
@@ -164,7 +170,8 @@ def _type(option: dict[str, Any]) -> str:
     if option.get("type") == "array":
         return f"list of {_type(option['items'])}" if "items" in option else f"({', '.join(map(_type, option['prefixItems']))})"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return " ".join([option["type"], *(f"{sign} {option[bound]:g}" for bound, sign in bounds.items() if bound in option)])
+    limits = [f"{sign} {option[bound]:g}" for bound, sign in bounds.items() if bound in option]
+    return " ".join([option["type"], ", ".join(limits)]).rstrip()
 
 
 def module_page(module: str) -> str:
