@@ -198,10 +198,12 @@ def test_every_test_file_mirrors_a_module():
     about_the_whole = {
         "test_architecture",
         "test_docker",
+        "test_docs_site",
         "test_experiments_end_to_end",
         "test_jax_backend",
         "test_notebooks",
         "test_public_names",
+        "test_readme",
         "test_wheel",
     }
     about_a_package = {"test_conformance", "test_create_model"}

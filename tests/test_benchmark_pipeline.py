@@ -1,4 +1,4 @@
-"""The data benchmark runs on drawn pictures, and what it says of PyTorch's side is true."""
+"""The data benchmark runs on rendered images, and PyTorch's loader does the same work as ours."""
 
 import importlib.util
 import json
@@ -62,7 +62,7 @@ def test_pytorch_side_changes_images_as_our_policy_does(tool):
     policy = FlipsRotations()
     for seed in range(4):
         ours = policy(image, mask, 0, np.random.default_rng(seed))
-        theirs = tool.changes()
+        theirs = tool.augmentation()
         theirs.set_random_seed(int(np.random.default_rng(seed).integers(2**31)))
         changed = theirs(image=image, mask=mask)
         np.testing.assert_array_equal(changed["image"], ours[0])

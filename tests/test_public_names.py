@@ -11,6 +11,7 @@ import keras_skin
 from keras_skin.registry import UserError
 
 PACKAGES = ("losses", "metrics", "layers", "explain")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -38,9 +39,34 @@ def test_no_layer_loss_or_metric_is_left_out():
                     assert line.removeprefix("class ").partition("(")[0].rstrip(":") in public, f"{path}: {line}"
 
 
+def test_every_model_is_a_public_name():
+    """`from keras_skin.models import UNet` gives the builder that is registered as `unet`."""
+    from keras_skin import models
+
+    builders = {getattr(models, name) for name in models.__all__ if name[0].isupper()}
+    assert builders == {models.get(name).builder for name in models.list_models()}
+    for name in models.__all__:
+        builder = getattr(models, name)
+        if name[0].isupper():
+            assert name.lower() == builder.__name__.replace("_", "")
+
+
+def test_a_model_by_its_registered_name_gets_a_suggestion():
+    code = "from keras_skin import models; models.unet"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "module 'keras_skin.models' has no attribute 'unet'. Did you mean 'UNet'?" in done.stderr
+    with pytest.raises(AttributeError, match="Did you mean 'create_model'"):
+        _ = importlib.import_module("keras_skin.models").create_modle
+
+
 def test_importing_the_packages_imports_no_keras():
-    code = f"import sys, {', '.join(f'keras_skin.{name}' for name in PACKAGES)}; assert 'keras' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parent.parent)
+    names = ", ".join(f"keras_skin.{name}" for name in (*PACKAGES, "models"))
+    subprocess.run([sys.executable, "-c", f"import sys, {names}; assert 'keras' not in sys.modules"], check=True, cwd=ROOT)
+
+
+def test_list_models():
+    assert keras_skin.list_models() == importlib.import_module("keras_skin.models").list_models()
+    assert "jrl" in keras_skin.list_models()
 
 
 def test_create_model_checks_its_arguments():

@@ -1,9 +1,9 @@
-"""Prints how many images a second are decoded, and how many reach a training: ours and a PyTorch DataLoader's.
+"""Measures images per second: decoding, the training data of keras_skin, and a PyTorch DataLoader.
 
     python tools/benchmark_pipeline.py --data DIR --json pipeline.json
 
-Each side runs in a process of its own, and the sides take turns. One repeat is one epoch over all images that have a mask; the
-first repeat is not counted. docs/performance.md says what the rows mean.
+keras_skin and PyTorch run in separate processes, in turn. One repeat is one epoch over all images with a mask. The first
+repeat is not counted. docs/performance.md explains the rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ REDUCED = 4
 TITLES = {
     "decode_full": "decoding alone, full size",
     "decode_reduced": f"decoding alone, 1/{REDUCED} of the size",
-    "epoch_cold": "our epoch, the store is written",
-    "epoch_warm": "our epoch, the store is there",
+    "epoch_cold": "keras_skin, an epoch that writes the store",
+    "epoch_warm": "keras_skin, an epoch with the store",
     "torch": "PyTorch DataLoader",
     "torch_reduced": "PyTorch DataLoader, reduced decoding",
 }
@@ -37,22 +37,22 @@ _JPEG = (".jpg", ".jpeg")
 
 
 def files(dataset: str, data: Path, limit: int | None) -> list[tuple[str, str]]:
-    """Image and mask of every lesion of a data set that has a mask."""
+    """Returns image and mask files of a data set, for images with a mask."""
     from keras_skin.data.datasets.records import read_dataset
 
     table = read_dataset(dataset, data, check_images=False).table
     table = table[table["mask"] != ""].head(limit or len(table))
     if table.empty:
-        sys.exit(f"The data set '{dataset}' in {data} has no image with a mask, and the benchmark loads masks too.")
+        sys.exit(f"The data set '{dataset}' in {data} has no image with a mask. Choose a data set with masks.")
     return list(zip(table["image"], table["mask"], strict=True))
 
 
-# Our side
+# keras_skin
 
 
-def our_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, int], Any]]:
-    """Decoding by TensorFlow, and this package's training data."""
-    epochs = OurEpochs(settings["files"], tuple(settings["size"]), settings["batch"])
+def keras_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, int], Any]]:
+    """Measures decoding by TensorFlow and the training data of keras_skin."""
+    epochs = StoreEpochs(settings["files"], tuple(settings["size"]), settings["batch"])
     measures: dict[str, Callable[[int], Any]] = {
         "decode_full": lambda _: decoding_rate(settings["files"], 1),
         "decode_reduced": lambda _: decoding_rate(settings["files"], REDUCED),
@@ -65,7 +65,7 @@ def our_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, i
 
 
 def decoding_rate(pairs: Sequence[tuple[str, str]], ratio: int) -> float:
-    """JPEGs a second that TensorFlow decodes in parallel, each at 1/ratio of its size."""
+    """Returns JPEGs per second that TensorFlow decodes in parallel, each at 1/ratio of its size."""
     import tensorflow as tf
 
     paths = [image for image, _ in pairs if image.lower().endswith(_JPEG)]
@@ -74,13 +74,13 @@ def decoding_rate(pairs: Sequence[tuple[str, str]], ratio: int) -> float:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
         return tf.reduce_sum(tf.cast(image[:1, :1], tf.int32))  # so that no graph optimisation reads the header only
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     decoded = sum(1 for _ in tf.data.Dataset.from_tensor_slices(paths).map(shape, num_parallel_calls=tf.data.AUTOTUNE))
-    return decoded / (time.perf_counter() - began)
+    return decoded / (time.perf_counter() - started)
 
 
-def our_epoch(pairs: Sequence[tuple[str, str]], size: tuple[int, int], batch: int, cache: Path) -> Any:
-    """Training data as a run makes them, with the image store in the folder `cache`; the one place that knows how."""
+def store_epoch(pairs: Sequence[tuple[str, str]], size: tuple[int, int], batch: int, cache: Path) -> Any:
+    """Returns training data as in a run, with the image store in the folder `cache`."""
     import pandas as pd
 
     from keras_skin.data.images.store import open_store
@@ -91,12 +91,12 @@ def our_epoch(pairs: Sequence[tuple[str, str]], size: tuple[int, int], batch: in
     table = pd.DataFrame(rows, columns=["image_id", "image", "mask", "label"])
     store = open_store(table, size, masks="mask", folder=cache)
     if store is None:
-        sys.exit("The image store cannot be used (the log says why), so this would time decoding instead.")
+        sys.exit("The image store cannot be used, so the benchmark would time decoding instead. The log gives the reason.")
     return training_data(table, (), size, ["image"], ["mask"], batch, augmentation=FlipsRotations(), store=store)
 
 
-class OurEpochs:
-    """Epochs of this package's training data.
+class StoreEpochs:
+    """Measures epochs of keras_skin's training data.
 
     Args:
         pairs: image and mask files.
@@ -111,28 +111,28 @@ class OurEpochs:
         self._epoch = 0
 
     def cold(self, repeat: int) -> float:
-        """Images a second of an epoch that begins without a store and writes it."""
+        """Returns images per second of an epoch that starts without a store and writes it."""
         from keras_skin.data.images import digests
 
         digests._digests.clear()  # a new process has hashed no file yet
         with tempfile.TemporaryDirectory(prefix="benchmark_pipeline-") as folder:
-            began = time.perf_counter()
-            data = our_epoch(*self._arguments, Path(folder))
+            started = time.perf_counter()
+            data = store_epoch(*self._arguments, Path(folder))
             images = count(data.dataset())
-            rate = images / (time.perf_counter() - began)
+            rate = images / (time.perf_counter() - started)
             del data
             gc.collect()  # closes the files of the store before the folder is removed
         return rate
 
     def warm(self, repeat: int) -> float:
-        """Images a second of one more epoch with the store there; the warm-up repeat writes it."""
+        """Returns images per second of an epoch with the store, which the warm-up repeat writes."""
         data = self._data
-        began = time.perf_counter()
+        started = time.perf_counter()
         images = count(self._next_epoch(data))
-        return images / (time.perf_counter() - began)
+        return images / (time.perf_counter() - started)
 
     def memory(self, repeat: int) -> list[float]:
-        """Resident memory in MiB after the first epoch and after each of the ten that follow."""
+        """Returns resident memory in MiB after the first epoch and after each of the next ten."""
         import psutil
 
         resident = []
@@ -143,23 +143,23 @@ class OurEpochs:
         return resident
 
     def wait(self, repeat: int, tiny: bool, precision: str) -> float:
-        """Share of an epoch's training steps that is spent waiting for the next batch."""
-        waited, worked = 0.0, 0.0
+        """Returns the share of an epoch's training steps spent waiting for the next batch."""
+        waiting, working = 0.0, 0.0
         model = self._model(tiny, precision)
         batches = iter(self._next_epoch(self._data))
         while True:
-            began = time.perf_counter()
+            started = time.perf_counter()
             batch = next(batches, None)
             arrived = time.perf_counter()
             if batch is None:
-                return waited / (waited + worked)
-            waited += arrived - began
+                return waiting / (waiting + working)
+            waiting += arrived - started
             model.train_on_batch(*batch)
-            worked += time.perf_counter() - arrived
+            working += time.perf_counter() - arrived
 
     @functools.cached_property
     def _data(self) -> Any:
-        return our_epoch(*self._arguments, Path(self._folder.name))
+        return store_epoch(*self._arguments, Path(self._folder.name))
 
     def _next_epoch(self, data: Any) -> Any:
         self._epoch += 1
@@ -182,37 +182,37 @@ class OurEpochs:
 
 
 def count(batches: Iterable[tuple[dict[str, Any], Any]]) -> int:
-    """Number of images in all batches."""
+    """Counts the images of all batches."""
     return sum(int(inputs["image"].shape[0]) for inputs, _ in batches)
 
 
-# PyTorch's side
+# PyTorch
 
 
 class TorchPictures:
-    """A data set for PyTorch's DataLoader: OpenCV decodes and resizes, then albumentations changes image and mask.
+    """A data set for PyTorch's DataLoader: OpenCV decodes and resizes, albumentations augments image and mask.
 
     Args:
         pairs: image and mask files.
         size: (height, width) of the model's image.
-        reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that keeps at least twice `size`, as this package does.
+        reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that keeps at least twice `size`.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], size: tuple[int, int], reduced: bool) -> None:
         self._pairs, self._size = pairs, size
         self._flags = [decoding_flag(image, size) if reduced else cv2.IMREAD_COLOR for image, _ in pairs]
-        self._changes: Any = None
+        self._augment: Any = None
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Image (3, H, W) uint8 and mask (1, H, W) uint8 of 0 and 1; the batch becomes float32, which is cheaper."""
+        """Returns image (3, H, W) uint8 and mask (1, H, W) uint8 of 0 and 1. Converting whole batches to float32 is cheaper."""
         import torch
 
-        if self._changes is None:
-            cv2.setNumThreads(0)  # the workers already use the cores
-            self._changes = changes()
+        if self._augment is None:
+            cv2.setNumThreads(0)  # the workers already use all cores
+            self._augment = augmentation()
         height, width = self._size
         image = cv2.imread(self._pairs[index][0], self._flags[index])
         mask = cv2.imread(self._pairs[index][1], cv2.IMREAD_GRAYSCALE)
@@ -220,13 +220,13 @@ class TorchPictures:
             raise ValueError(f"OpenCV cannot decode {self._pairs[index]}.")
         image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (width, height), interpolation=cv2.INTER_AREA)
         mask = (cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
-        changed = self._changes(image=image, mask=mask)
-        channels_first = np.ascontiguousarray(changed["image"].transpose(2, 0, 1))
-        return torch.from_numpy(channels_first), torch.from_numpy(np.ascontiguousarray(changed["mask"][np.newaxis]))
+        augmented = self._augment(image=image, mask=mask)
+        channels_first = np.ascontiguousarray(augmented["image"].transpose(2, 0, 1))
+        return torch.from_numpy(channels_first), torch.from_numpy(np.ascontiguousarray(augmented["mask"][np.newaxis]))
 
 
 def decoding_flag(path: str, size: tuple[int, int]) -> int:
-    """OpenCV's flag for the smallest decoding that keeps at least twice `size`."""
+    """Returns OpenCV's flag for the smallest decoding that keeps at least twice `size`."""
     from PIL import Image
 
     flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -236,8 +236,8 @@ def decoding_flag(path: str, size: tuple[int, int]) -> int:
     return next(fitting, cv2.IMREAD_COLOR)
 
 
-def changes() -> Any:
-    """The operations of our policy `flips_rotations`, as somebody who uses albumentations writes them."""
+def augmentation() -> Any:
+    """Returns the operations of the augmentation `flips_rotations`, written with albumentations."""
     import albumentations
 
     return albumentations.Compose(
@@ -251,7 +251,7 @@ def changes() -> Any:
 
 
 def torch_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, int], Any]]:
-    """A DataLoader with two workers that live as long as the process."""
+    """Measures a DataLoader with two persistent workers."""
     from torch.utils.data import DataLoader
 
     @functools.cache
@@ -261,11 +261,11 @@ def torch_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str,
 
     def measure(row: str, repeat: int) -> float:
         batches, images = loader(row), 0
-        began = time.perf_counter()
+        started = time.perf_counter()
         for image, mask in batches:
             images += len(image.float())
             mask.float()
-        return images / (time.perf_counter() - began)
+        return images / (time.perf_counter() - started)
 
     return {"workers": WORKERS}, measure
 
@@ -279,29 +279,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", default="isic2016", help="name of a registered data set whose images have masks")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N images")
     add_output_options(parser)
-    parser.add_argument("--memory", action="store_true", help=f"also measure the memory of our side over {MEMORY_EPOCHS} epochs")
-    parser.add_argument("--wait", action="store_true", help="also measure how long a training of `unet` waits for data")
+    parser.add_argument("--memory", action="store_true", help=f"measure keras_skin's memory over {MEMORY_EPOCHS} epochs, too")
+    parser.add_argument("--wait", action="store_true", help="measure how long a training of `unet` waits for data, too")
     parser.add_argument("--precision", default="float32", help="dtype policy of that training")
-    parser.add_argument("--tiny", action="store_true", help="that training has a tiny U-Net (to try the benchmark)")
-    parser.add_argument("--side", choices=["ours", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help="train a tiny U-Net, to try the benchmark")
+    parser.add_argument("--side", choices=["keras", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.side:
-        serve(our_side if options.side == "ours" else torch_side)
+        serve(keras_side if options.side == "keras" else torch_side)
         return 0
     if options.data is None:
         parser.error("--data is required: the folder that holds the data set")
     pairs = files(options.dataset, options.data, options.images)
     jpegs = sum(image.lower().endswith(_JPEG) for image, _ in pairs)
     settings = {key: getattr(options, key) for key in ("size", "batch", "tiny", "precision")} | {"files": pairs}
-    ours = Side(__file__, "ours", settings)
-    sides = [ours]
-    keys = [(ours, key) for key in ("decode_full", "decode_reduced") if jpegs] + [(ours, "epoch_cold")]
+    keras = Side(__file__, "keras", settings)
+    sides = [keras]
+    keys = [(keras, key) for key in ("decode_full", "decode_reduced") if jpegs] + [(keras, "epoch_cold")]
     if has_torch():
         torch = Side(__file__, "torch", settings)
         sides.append(torch)
-        keys += [(torch, "torch"), (ours, "epoch_warm"), (torch, "torch_reduced")]
+        keys += [(torch, "torch"), (keras, "epoch_warm"), (torch, "torch_reduced")]
     else:
-        keys.append((ours, "epoch_warm"))
+        keys.append((keras, "epoch_warm"))
     rows = take_turns([(side, key, TITLES[key]) for side, key in keys], options.repeats, "images/s")
     result: dict[str, Any] = {
         "benchmark": "pipeline",
@@ -316,16 +316,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "workers": WORKERS,
         },
         "rows": sorted(rows, key=lambda row: list(TITLES).index(row["row"])),
-        "notes": [] if jpegs else ["The data set has no JPEG: decoding alone is not measured."],
+        "notes": [] if jpegs else ["The data set has no JPEG, so decoding alone is not measured."],
     }
     if options.memory:
-        resident = ours.measure("memory", 0)
+        resident = keras.measure("memory", 0)
         growth = resident[-1] - resident[0]
         result["memory"] = {"growth_mib": growth, "resident_mib": resident}
-        result["notes"].append(f"Resident memory grew by {growth:.1f} MiB over {MEMORY_EPOCHS} epochs of our loader.")
+        result["notes"].append(f"Resident memory grew by {growth:.1f} MiB over {MEMORY_EPOCHS} epochs of keras_skin's loader.")
     if options.wait:
-        ours.measure("wait", WARM_UP)
-        shares = [ours.measure("wait", repeat) for repeat in range(options.repeats)]
+        keras.measure("wait", WARM_UP)
+        shares = [keras.measure("wait", repeat) for repeat in range(options.repeats)]
         model = "tiny unet" if options.tiny else "unet"
         result["wait"] = {"model": model, "precision": options.precision, **summary(shares), "values": shares}
         result["notes"].append(

@@ -1,8 +1,8 @@
-"""What the benchmarks share: two processes that take turns, the machine, and the tables.
+"""Shared code of the benchmarks: processes that measure in turn, the machine, and the tables.
 
     python tools/benchmark_sides.py pipeline.json step.json
 
-prints the results of the two benchmarks as Markdown.
+prints the results of the benchmarks as Markdown.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any
 
 PACKAGES = ("keras_skin", "tensorflow", "keras", "torch", "opencv-python-headless", "albumentations", "numpy")
 WARM_UP = -1
-"""Number of the repeat that is not counted."""
+"""Number of the warm-up repeat, which is not counted."""
 
 
 class Side:
-    """A process that measures one row at a time and idles in between.
+    """A process that measures one row at a time.
 
     Args:
         script: the benchmark, which answers `--side NAME` with `serve`.
-        name: of the side.
-        settings: what the process needs, as JSON values; its first line of input.
+        name: name of the side.
+        settings: settings of the process, as JSON values. They are its first line of input.
     """
 
     def __init__(self, script: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Side:
         self.facts: dict[str, Any] = self._receive()
 
     def measure(self, row: str, repeat: int) -> Any:
-        """What the process measures of a row."""
+        """Returns the measurement of a row."""
         self._send([row, repeat])
         return self._receive()
 
@@ -69,18 +69,18 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"The process of the side '{self.name}' ended (exit {self._process.wait()}); its error is printed above.")
+            sys.exit(f"The process of the side '{self.name}' ended (exit {self._process.wait()}); see its error above.")
         return json.loads(line)
 
 
 def serve(start: Callable[[dict[str, Any]], tuple[dict[str, Any], Callable[[str, int], Any]]]) -> None:
-    """The other end of `Side`: reads the settings, then measures row after row until the input ends.
+    """Answers a `Side`: reads the settings, then measures row after row until the input ends.
 
     Args:
-        start: makes facts about the side, and a function from (row, repeat) to its measurement, from the settings.
+        start: returns, for the settings, facts about the side and a function from (row, repeat) to a measurement.
     """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     facts, measure = start(json.loads(sys.stdin.readline()))
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
@@ -88,15 +88,15 @@ def serve(start: Callable[[dict[str, Any]], tuple[dict[str, Any], Callable[[str,
 
 
 def take_turns(rows: Sequence[tuple[Side, str, str]], repeats: int, unit: str) -> list[dict[str, Any]]:
-    """Measures every row `repeats` times, one row after the other in each repeat, after a repeat that is not counted.
+    """Measures every row `repeats` times after a warm-up repeat. Each repeat measures all rows in order.
 
     Args:
         rows: side, key and title of each row.
-        repeats: number of measurements of each row.
-        unit: of the measurements.
+        repeats: number of measurements per row.
+        unit: unit of the measurements.
 
     Returns:
-        For each row its key, side, title, unit and values, with their minimum, median and maximum.
+        Key, side, title, unit and values of each row, with minimum, median and maximum.
     """
     values: list[list[float]] = [[] for _ in rows]
     for repeat in range(WARM_UP, repeats):
@@ -111,20 +111,20 @@ def take_turns(rows: Sequence[tuple[Side, str, str]], repeats: int, unit: str) -
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
+    """Returns minimum, median and maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def has_torch() -> bool:
-    """Whether PyTorch is installed; says how to get it if not."""
+    """Returns whether PyTorch is installed, and prints how to install it if not."""
     if importlib.util.find_spec("torch") is not None:
         return True
-    print('PyTorch is not installed, so its rows are left out. To get it: pip install "keras_skin[bench]"', file=sys.stderr)
+    print('PyTorch is not installed, so its rows are missing. Install it: pip install "keras_skin[bench]"', file=sys.stderr)
     return False
 
 
 def machine() -> dict[str, Any]:
-    """Model and cores of the processor, and the system."""
+    """Returns the processor's model, its cores and the system."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -135,7 +135,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are measured."""
+    """Returns the versions of Python and of the measured packages."""
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
 
 
 def table(result: Mapping[str, Any], markdown: bool = False) -> str:
-    """The rows of a result, with the machine and the versions below them."""
+    """Returns the rows of a result as text, with the machine and the versions below them."""
     rows = result["rows"]
     header = (f"{rows[0]['unit']}", "min", "median", "max")
     digits = 0 if rows[0]["unit"] == "images/s" else 1
@@ -156,24 +156,24 @@ def table(result: Mapping[str, Any], markdown: bool = False) -> str:
         lines = ["| " + " | ".join(header) + " |", "|---|---:|---:|---:|", *("| " + " | ".join(line) + " |" for line in cells)]
     else:
         lines = [f"{line[0]:{width}} {line[1]:>10} {line[2]:>10} {line[3]:>10}" for line in (header, *cells)]
-    place = f"{result['machine']['processor']}, {result['machine']['cores']} cores, {result['machine']['system']}"
+    hardware = f"{result['machine']['processor']}, {result['machine']['cores']} cores, {result['machine']['system']}"
     software = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
-    return "\n".join([*lines, "", *result.get("notes", ()), f"{settings}.", f"{place}.", f"{software}."])
+    return "\n".join([*lines, "", *result.get("notes", ()), f"{settings}.", f"{hardware}.", f"{software}."])
 
 
 def report(result: dict[str, Any], path: Path | None, markdown: bool) -> None:
-    """Prints the table, and writes the result as JSON where a path is given."""
+    """Prints the table, and writes the result as JSON if a path is given."""
     print(table(result, markdown))
     if path is not None:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """The options that both benchmarks have."""
-    parser.add_argument("--size", nargs=2, type=int, default=[192, 256], metavar=("H", "W"), help="of the model's image")
+    """Adds the options of both benchmarks."""
+    parser.add_argument("--size", nargs=2, type=int, default=[192, 256], metavar=("H", "W"), help="size of the model's image")
     parser.add_argument("--batch", type=int, default=10, help="images in a batch")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each row")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements per row")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result, with every measurement, to this file")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 

@@ -1,9 +1,9 @@
-"""Prints how long a training step and an inference take: our models in Keras, and the same U-Net in PyTorch.
+"""Measures the time of a training step and of an inference: models of keras_skin, and the same U-Net in PyTorch.
 
     python tools/benchmark_step.py --models unet jrl --json step.json
 
-Each side runs in a process of its own, and the sides take turns. Random images, Dice loss and binary cross-entropy, Adam. The
-first repeat is not counted. docs/performance.md says what the rows mean.
+keras_skin and PyTorch run in separate processes, in turn. Random images, Dice loss and binary cross-entropy, Adam. The first
+repeat is not counted. docs/performance.md explains the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.1  # of batch normalisation; PyTorch's mom
 
 
 def images_and_masks(batch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (B, H, W, 3) float32 in 0..255, and masks (B, H, W, 1) float32 with a disc."""
+    """Returns random images (B, H, W, 3) float32 in 0..255, and masks (B, H, W, 1) float32 with a disc."""
     images = np.random.default_rng(0).uniform(0, 255, (batch, *size, 3)).astype(np.float32)
     down, across = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
     disc = (down**2 + across**2 < 0.25).astype(np.float32)
@@ -35,18 +35,18 @@ def images_and_masks(batch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.
 
 
 def milliseconds(call: Callable[[], object], steps: int) -> float:
-    """Mean time of a call; it must return only when its result is there."""
-    began = time.perf_counter()
+    """Returns the mean time of a call, which must return only after it has computed its result."""
+    started = time.perf_counter()
     for _ in range(steps):
         call()
-    return 1e3 * (time.perf_counter() - began) / steps
+    return 1e3 * (time.perf_counter() - started) / steps
 
 
-# Our side
+# keras_skin
 
 
 def keras_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, int], Any]]:
-    """The models of this package."""
+    """Measures the models of keras_skin."""
     import keras
     import tensorflow as tf
 
@@ -86,16 +86,16 @@ def keras_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str,
     return {"parameters": parameters, "device": device}, measure
 
 
-# PyTorch's side
+# PyTorch
 
 
 def torch_unet(filters: Sequence[int]) -> Any:
-    """The architecture of `keras_skin.models.unet` in PyTorch.
+    """Builds the architecture of `keras_skin.models.UNet` in PyTorch.
 
-    The convolutions with stride 2 pad both sides, where Keras pads one; that moves the features by a pixel and costs the same.
+    The convolutions with stride 2 pad both sides; Keras pads one side. This moves the features by a pixel and costs the same.
 
     Args:
-        filters: features of the levels, finest first.
+        filters: number of features of each level, finest first.
 
     Returns:
         A module from images (B, 3, H, W) float32 in 0..255 to mask logits (B, 1, H, W) float32.
@@ -128,14 +128,14 @@ def torch_unet(filters: Sequence[int]) -> Any:
                 skips.append(x)
             for upsample, level, skip in zip(self.upsample, self.decoder, skips[-2::-1], strict=True):
                 x = level(torch.cat([upsample(x), skip], dim=1))
-            with torch.autocast(image.device.type, enabled=False):  # our head is float32 under every policy
+            with torch.autocast(image.device.type, enabled=False):  # as in keras_skin, the head is float32 under every policy
                 return self.head(x.float())
 
     return UNet()
 
 
 def torch_loss(logits: Any, masks: Any, smooth: float = 1.0) -> Any:
-    """Mean over the images of `DiceBinaryCrossentropy`; logits and masks are (B, 1, H, W) float32."""
+    """Returns the mean of `DiceBinaryCrossentropy` over the images; logits and masks are (B, 1, H, W) float32."""
     import torch
 
     crossentropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
@@ -146,7 +146,7 @@ def torch_loss(logits: Any, masks: Any, smooth: float = 1.0) -> Any:
 
 
 def torch_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str, int], Any]]:
-    """The same U-Net, channels last, under autocast for bfloat16, compiled if asked."""
+    """Measures the same U-Net, channels last, with autocast for bfloat16, compiled with `--compile`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -199,7 +199,7 @@ def torch_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str,
 
 
 def row_title(name: str, side: str, task: str, precision: str, batch: int) -> str:
-    """What a row of the table is called."""
+    """Returns the title of a row."""
     return f"{name} ({'PyTorch' if side == 'torch' else 'keras_skin'}), {task}, batch {batch}, {precision}"
 
 
@@ -207,8 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=["unet", "jrl"], default=["unet", "jrl"])
     add_output_options(parser)
-    parser.add_argument("--filters", nargs="+", type=int, metavar="N", help="features of the levels (default: the paper's)")
-    parser.add_argument("--steps", type=int, default=3, help="steps that a measurement is the mean of")
+    parser.add_argument("--filters", nargs="+", type=int, metavar="N", help="features of each level (default: the paper's)")
+    parser.add_argument("--steps", type=int, default=3, help="steps per measurement, which is their mean")
     parser.add_argument("--compile", action="store_true", help="compile the PyTorch model with torch.compile")
     parser.add_argument("--side", choices=["keras", "torch"], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

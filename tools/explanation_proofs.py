@@ -1,9 +1,9 @@
-"""Shows that the measures of explanations can come out badly, on images drawn by a program:
+"""Shows on rendered images that the measures of explanations detect bad explanations:
 
     python tools/explanation_proofs.py --out proofs
 
-`lesion`: only the lesion tells the class, and it lies anywhere in the picture. The maps must lie in it, and beat a Gaussian in
-the middle. `sticker`: a round sticker beside the lesion gives the class away by its colour, as rulers and ink do in real
+`lesion`: only the lesion determines the class, and it can be anywhere in the image. The maps must lie in it and beat a Gaussian
+in the centre. `sticker`: the colour of a round sticker beside the lesion reveals the class, as rulers and ink do in real
 collections. The relevance must move to the sticker, and the red line must appear.
 """
 
@@ -40,13 +40,13 @@ class Pictures(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """What was found with one kind of pictures.
+    """Results on one kind of images.
 
     Attributes:
-        accuracy: on the validation images.
-        explanations: of the callback; its files lie in the folder given.
-        relevance_on_sticker: mean share of the maps' relevance on the sticker; NaN where there is none.
-        sticker_share: of the picture.
+        accuracy: accuracy on the validation images.
+        explanations: results of the callback. Its files are in `folder` of `prove`.
+        relevance_on_sticker: mean share of the maps' relevance on the sticker; NaN without stickers.
+        sticker_share: share of the sticker in the image.
     """
 
     accuracy: float
@@ -56,32 +56,32 @@ class Proof(NamedTuple):
 
 
 def draw(count: int, seed: int, stickers: bool) -> Pictures:
-    """Lesions of two looks, moved so that they lie anywhere; with stickers each has one of its class's colour beside it."""
+    """Draws lesions of two classes at random places, with `stickers` each beside a sticker in the colour of its class."""
     generator = np.random.default_rng(seed)
-    drawn = []
-    while len(drawn) < count:
-        label = len(drawn) % 2
+    rows = []
+    while len(rows) < count:
+        label = len(rows) % 2
         image, lesion = _moved(generator, *draw_diagnosis(generator, CLASSES[label], SIZE, artefacts=False))
         sticker = _sticker(generator, lesion) if stickers else np.zeros(SIZE, bool)
         if sticker is not None:
             image[sticker] = STICKERS[label]
-            drawn.append((image.astype(np.float32), lesion, sticker, label))
-    return Pictures(*(np.stack(column) for column in zip(*drawn, strict=True)))
+            rows.append((image.astype(np.float32), lesion, sticker, label))
+    return Pictures(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def prove(stickers: bool, folder: Path, train: int = 600, validation: int = 48, epochs: int = 12, seed: int = 0) -> Proof:
     """Trains a small network and explains it.
 
     Args:
-        stickers: whether stickers give the class away.
-        folder: for what the callback writes.
-        train: training images.
-        validation: images that are explained and measured.
-        epochs: of the training.
-        seed: of everything.
+        stickers: whether stickers reveal the class.
+        folder: folder for the callback's files.
+        train: number of training images.
+        validation: number of images that are explained and measured.
+        epochs: epochs of the training.
+        seed: seed of images, weights and training.
     """
     keras.utils.set_random_seed(seed)
-    seen, tested = draw(train, seed, stickers), draw(validation, seed + 1, stickers)
+    fitted, tested = draw(train, seed, stickers), draw(validation, seed + 1, stickers)
     model = small_network()
     model.compile(
         keras.optimizers.Adam(2e-3),
@@ -92,7 +92,7 @@ def prove(stickers: bool, folder: Path, train: int = 600, validation: int = 48, 
         for number, (image, lesion, label) in enumerate(zip(tested.images, tested.lesions, tested.labels, strict=True))
     ]
     explain = ExplainCallback(samples, folder, CLASSES, drawn=8, synthetic=True, seed=seed)
-    model.fit({"image": seen.images}, {"label": seen.labels}, epochs=epochs, batch_size=32, verbose=0, callbacks=[explain])
+    model.fit({"image": fitted.images}, {"label": fitted.labels}, epochs=epochs, batch_size=32, verbose=0, callbacks=[explain])
     logits = model.predict({"image": tested.images}, verbose=0)["label"]
     heat = GradCAM.upsample(GradCAM(model)({"image": tested.images}), SIZE)
     return Proof(
@@ -116,7 +116,7 @@ def small_network() -> keras.Model:
 
 
 def _moved(generator: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moved so far that the lesion may touch the border; what comes into view is mirrored skin."""
+    """Shifts image and mask at random, as far as the border at most. The uncovered area is filled with mirrored skin."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     room = [max(min(left, SIZE[1] - left - width) - 1, 0), max(min(top, SIZE[0] - top - height) - 1, 0)]
     across, down = (int(generator.integers(-most, most + 1)) for most in room)
@@ -126,7 +126,7 @@ def _moved(generator: np.random.Generator, image: np.ndarray, mask: np.ndarray) 
 
 
 def _sticker(generator: np.random.Generator, lesion: np.ndarray) -> np.ndarray | None:
-    """A disc that does not touch the lesion; None where no place is found."""
+    """Returns a disc that does not touch the lesion, or None if there is no room for it."""
     for _ in range(50):
         centre = [int(generator.integers(RADIUS, side - RADIUS)) for side in SIZE[::-1]]
         disc = cv2.circle(np.zeros(SIZE, np.uint8), centre, RADIUS, 1, cv2.FILLED) > 0

@@ -1,9 +1,9 @@
-"""Prints how large a registered model is, by the measures that papers call "size":
+"""Prints the size of a registered model, by the measures that papers call "size":
 
     python tools/model_footprint.py deep_unet --image-size 224 224 --arguments '{"backbone": "efficientnet_b3"}'
 
-All of it is for one image in float32, MB are 1e6 bytes. "torchinfo" is what PyTorch's tool of that name estimates as total size:
-image, weights, and twice the outputs of the layers that have weights (once more for the pass back).
+All sizes are for one image in float32. 1 MB is 1e6 bytes. "torchinfo" is the total size that PyTorch's tool of that name
+estimates: image, weights, and twice the outputs of the layers with weights (forward and backward pass).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MEGABYTE = 1e6
 
 
 def elements(shape: tuple[int | None, ...]) -> int:
-    """Numbers in a tensor of one image."""
+    """Returns the number of elements of a tensor for one image."""
     return math.prod(size or 1 for size in shape)
 
 
 def outputs(layer: keras.layers.Layer) -> int:
-    """Numbers that all calls of a layer put out for one image."""
+    """Returns the number of elements of the outputs of all calls of a layer, for one image."""
     return sum(elements(tensor.shape) for node in layer._inbound_nodes for tensor in node.output_tensors)
 
 
 def footprint(model: keras.Model) -> dict[str, float]:
-    """Each measure by its name, in MB but for the parameters."""
+    """Returns each measure by its name, in MB except for the parameters."""
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     parameters = model.count_params()
     images = sum(elements(tensor.shape) for tensor in keras.tree.flatten(model.inputs))

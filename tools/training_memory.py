@@ -1,9 +1,9 @@
-"""Measures the memory that a training step of a registered model takes on this machine's processor:
+"""Measures the memory of a training step of a registered model on this machine's processor:
 
     python tools/training_memory.py tdbn --batch 8 --arguments '{"metadata_width": 20}'
 
-Each batch size is measured in a process of its own: resident memory before the first step, the most there ever was during three
-steps, and the time of the last one. Adam, random images. Needs Linux or macOS.
+Each batch size runs in its own process. Prints the peak of resident memory before the first step and after three steps, and the
+time of the last step. Adam, random images. Needs Linux or macOS.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import sys
 import time
 
 MEBIBYTE = 2**20
-PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # of getrusage
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # unit of getrusage
 
 
 def peak() -> float:
-    """The most resident memory of this process so far, in MiB."""
+    """Returns the peak resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / MEBIBYTE
 
 
 def measure(name: str, image_size: tuple[int, int], batch: int, precision: str, arguments: dict[str, object]) -> dict[str, float]:
-    """Memory in MiB and time in seconds of training steps in this process."""
+    """Returns memory in MiB and time in seconds of training steps in this process."""
     import keras
     import numpy as np
 
@@ -39,9 +39,9 @@ def measure(name: str, image_size: tuple[int, int], batch: int, precision: str, 
     model.compile("adam", {key: keras.losses.MeanSquaredError() for key in targets})
     before = peak()
     for _ in range(3):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         loss = model.train_on_batch(inputs, targets)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     if not np.isfinite(np.asarray(loss)).all():
         raise ValueError(f"the loss is {loss}")
     return {"parameters": model.count_params(), "before": before, "peak": peak(), "seconds": seconds}
@@ -67,9 +67,9 @@ def main() -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             sys.exit(f"batch {batch} failed (exit {result.returncode}):\n{result.stderr[-2000:]}")
-        found = json.loads(result.stdout.splitlines()[-1])
-        print(f"{batch:5} {found['before']:12,.0f} {found['peak']:12,.0f} {found['seconds']:15.2f}", flush=True)
-    print(f"{found['parameters']:,.0f} parameters, {options.precision}")
+        result_row = json.loads(result.stdout.splitlines()[-1])
+        print(f"{batch:5} {result_row['before']:12,.0f} {result_row['peak']:12,.0f} {result_row['seconds']:15.2f}", flush=True)
+    print(f"{result_row['parameters']:,.0f} parameters, {options.precision}")
 
 
 if __name__ == "__main__":

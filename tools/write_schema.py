@@ -1,4 +1,4 @@
-"""Writes experiments/schema.json from the typed experiment. Run it after any change of an experiment's fields or a
+"""Writes experiments/schema.json from the typed experiment. Run it after every change of an experiment's fields or of a
 component's arguments."""
 
 import json

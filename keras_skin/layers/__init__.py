@@ -1,4 +1,4 @@
-"""The layers of the package."""
+"""The layers of the package. Every one can be saved in a Keras model and loaded again."""
 
 from keras_skin.registry import lazy_names
 
@@ -18,20 +18,5 @@ _MODULES = {
     "ReverseJointGate": "reverse_joint_gate",
     "VisualAttention": "visual_attention",
 }
-__all__ = [
-    "CBAM",
-    "AvailabilityMask",
-    "BatchNormalization",
-    "ClassFrequencyClassifier",
-    "ClassToken",
-    "ColumnTokens",
-    "Enlargement",
-    "FieldTokens",
-    "KnownFields",
-    "LearnedEnlargement",
-    "MetaBlock",
-    "MetaNet",
-    "ReverseJointGate",
-    "VisualAttention",
-]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -1,4 +1,4 @@
-"""The losses of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
+"""The losses of the package. `target` in the registry is the output that a loss is for: "mask" or "label"."""
 
 from keras_skin.registry import Registry, lazy_names
 
@@ -13,5 +13,5 @@ _MODULES = {
     "Focal": "focal",
     "SuperResolution": "super_resolution",
 }
-__all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "Dice", "DiceBinaryCrossentropy", "Focal", "SuperResolution"]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

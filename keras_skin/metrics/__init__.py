@@ -1,4 +1,4 @@
-"""The metrics of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
+"""The metrics of the package. `target` in the registry is the output that a metric is for: "mask" or "label"."""
 
 from keras_skin.registry import Registry, lazy_names
 
@@ -13,5 +13,5 @@ _MODULES = {
     "F1Weighted": "f1_weighted",
     "IoU": "iou",
 }
-__all__ = ["AUC", "DSC", "Accuracy", "BalancedAccuracy", "F1Weighted", "IoU"]
+__all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

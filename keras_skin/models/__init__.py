@@ -1,8 +1,20 @@
-"""The models of the package, by name."""
+"""The models of the package.
+
+    from keras_skin.models import JRL
+
+    model = JRL(image_size=(192, 256), variant="mtl2")
+
+`create_model("jrl", variant="mtl2")` builds the same model by its registered name, the one that experiment files use, and checks
+its arguments. `list_models()` lists the registered names.
+
+Builders are written in capitals (`ResNet50`) because their modules have the registered names (`resnet50`), as in
+`keras.applications`.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_skin.registry import Registry, UserError, did_you_mean
@@ -13,13 +25,33 @@ if TYPE_CHECKING:
 registry = Registry("model", "keras_skin.models")
 register, get, names = registry.register, registry.get, registry.names
 
+_BUILDERS = {
+    "DeepLabV3Plus": "deeplabv3plus",
+    "DeepUNet": "deep_unet",
+    "DualRefNet": "dualrefnet",
+    "DualTask": "dual_task",
+    "JRL": "jrl",
+    "MSFAResNet18": "msfa_resnet18",
+    "ResNet50": "resnet50",
+    "TDBN": "tdbn",
+    "UNet": "unet",
+    "UNetBackbone": "unet_backbone",
+    "UNetPP": "unetpp",
+}
+__all__ = ["create_model", "list_models", *_BUILDERS]
+
+
+def list_models() -> list[str]:
+    """Returns the names of all models, sorted. Imports neither Keras nor TensorFlow."""
+    return names()
+
 
 def create_model(name: str, **arguments: Any) -> keras.Model:
-    """Builds the model called `name`.
+    """Builds a model by its registered name.
 
     Args:
-        name: one of `names()`.
-        **arguments: those of its builder; all builders take `image_size=(height, width)` and `classes`.
+        name: one of `list_models()`.
+        **arguments: arguments of the builder. All builders take `image_size=(height, width)` and `classes`.
 
     Returns:
         A functional model from {"image": (B, H, W, 3) float32 RGB in 0..255} to a dictionary of float32 logits.
@@ -28,11 +60,20 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
         UserError: if there is no such model, or if it does not take an argument.
     """
     builder = get(name).builder
-    known = inspect.signature(builder).parameters
-    unknown = sorted(set(arguments) - set(known))
+    parameters = inspect.signature(builder).parameters
+    unknown = sorted(set(arguments) - set(parameters))
     if unknown:
         raise UserError(
-            " ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, known)}" for word in unknown)
-            + f" Its arguments: {', '.join(known)}."
+            " ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, parameters)}" for word in unknown)
+            + f" Its arguments: {', '.join(parameters)}."
         )
     return builder(**arguments)
+
+
+def __getattr__(name: str) -> Callable[..., keras.Model]:
+    """Imports a builder when it is first used."""
+    if name in _BUILDERS:
+        return get(_BUILDERS[name]).builder
+    public = {registered: builder for builder, registered in _BUILDERS.items()}
+    hint = f" Did you mean '{public[name]}'?" if name in public else did_you_mean(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")
