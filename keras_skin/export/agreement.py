@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_skin.export.about import Agreement
+from keras_skin.export.contract import PREDICT_IMAGES
 from keras_skin.export.endpoints import Endpoints
-from keras_skin.export.plain import MODEL, PREDICT_IMAGES
+from keras_skin.export.plain import MODEL
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -7,8 +7,13 @@ from typing import Any
 
 CONTRACT = 2
 """Number of the serving contract (see `export_model`), in every `model.json`. It is raised whenever the signatures of an
-unchanged model change. 1 called `mask_png_bytes` `mask_png`."""
+unchanged model change. Contract 1 called `mask_png_bytes` `mask_png`."""
 
+SERVING_DEFAULT, PREDICT_IMAGES, EXPLAIN = "serving_default", "predict_images", "explain"
+"""The signatures of an export: from whole files, from decoded images, and the explanation of whole files."""
+
+IMAGE_BYTES = "image_bytes"
+"""The input that takes whole files."""
 
 EDITIONS = {
     "float32": "SavedModel that computes in float32",

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_skin.data.images.decode import image_shape
 from keras_skin.data.images.load import decode_or_blank, preprocess_image, resize_image, segmented_image
 from keras_skin.explain.grad_cam import FEATURES, GradCAM, feature_layers
+from keras_skin.export.contract import EXPLAIN, IMAGE_BYTES, PREDICT_IMAGES, SERVING_DEFAULT
 
 SERVED = ("label", "mask", "embedding")
 _PARALLEL_UPLOADS = 4  # an upload of 100 million pixels needs 1.5 GB while it is decoded and resized
@@ -73,18 +74,18 @@ class Endpoints:
 
     def all(self) -> list[tuple[str, Tensors, Callable[[Tensors], Tensors]]]:
         """Name, inputs and function of each signature."""
-        upload = {"image_bytes": tf.TensorSpec((None,), tf.string, name="image_bytes")}
+        upload = {IMAGE_BYTES: tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)}
         image = {"image": tf.TensorSpec((None, *self.image_size, 3), tf.float32, name="image")}
         if self.metadata is not None:
             kinds = {"numeric": tf.float32, "categorical": tf.string}
             upload |= {field.name: tf.TensorSpec((None,), kinds[field.kind], name=field.name) for field in self.metadata.fields}
             image["metadata"] = tf.TensorSpec((None, self.metadata.width), tf.float32, name="metadata")
         endpoints: list[tuple[str, Tensors, Callable[[Tensors], Tensors]]] = [
-            ("serving_default", upload, self.serve),
-            ("predict_images", image, self.predict_images),
+            (SERVING_DEFAULT, upload, self.serve),
+            (PREDICT_IMAGES, image, self.predict_images),
         ]
         if self._features:
-            endpoints.append(("explain", upload, self.explain))
+            endpoints.append((EXPLAIN, upload, self.explain))
         return endpoints
 
     def serve(self, inputs: Tensors) -> Tensors:
@@ -148,7 +149,7 @@ class Endpoints:
             tf.TensorSpec((), tf.bool),
         )
         images, for_segmenter, sizes, valid = tf.map_fn(
-            read, inputs["image_bytes"], fn_output_signature=specs, parallel_iterations=_PARALLEL_UPLOADS
+            read, inputs[IMAGE_BYTES], fn_output_signature=specs, parallel_iterations=_PARALLEL_UPLOADS
         )
         encoded = None
         if self.metadata is not None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_skin.export.contract import IMAGE_BYTES, SERVING_DEFAULT
+
 WARM_UP = "tf_serving_warmup_requests"
 _SHAPE = (450, 600)
 _SKIN, _LESION = (214, 168, 144), (104, 66, 52)
@@ -86,8 +88,8 @@ def write_examples(folder: Path, about: Mapping[str, Any]) -> bool:
 def rest_request(about: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a REST request for the signature `serving_default`: a drawn image, and an answer for every clinical field."""
     picture = base64.b64encode(_drawn_lesion().numpy()).decode()
-    instance = {"image_bytes": {"b64": picture}, **_answers(about)}
-    return {"signature_name": "serving_default", "instances": [instance]}
+    instance = {IMAGE_BYTES: {"b64": picture}, **_answers(about)}
+    return {"signature_name": SERVING_DEFAULT, "instances": [instance]}
 
 
 def _write_warm_up(path: Path, about: Mapping[str, Any]) -> bool:
@@ -95,7 +97,7 @@ def _write_warm_up(path: Path, about: Mapping[str, Any]) -> bool:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         return False
-    upload = {"image_bytes": [_drawn_lesion().numpy()], **{name: [value] for name, value in _answers(about).items()}}
+    upload = {IMAGE_BYTES: [_drawn_lesion().numpy()], **{name: [value] for name, value in _answers(about).items()}}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, told in about["signatures"].items():
             request = predict_pb2.PredictRequest()

@@ -11,11 +11,11 @@ import keras
 import tensorflow as tf
 
 from keras_skin.export.about import specs
+from keras_skin.export.contract import PREDICT_IMAGES
 from keras_skin.export.endpoints import Endpoints, Tensors
 from keras_skin.registry import UserError
 
 MODEL = "model.tflite"
-PREDICT_IMAGES = "predict_images"
 
 
 def write_images(endpoints: Endpoints, folder: Path, batch: int | None = None) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import numpy as np
 
 from keras_skin.data.images.files import BadImage, read_header, require_decodable
 from keras_skin.data.images.quality import quality_problems
-from keras_skin.data.metadata.encoder import LARGEST
+from keras_skin.data.metadata.encoder import LARGEST, is_number
 from keras_skin.explain.grad_cam import NO_EVIDENCE, normalise
 from keras_skin.explain.overlay import overlay, write_png
+from keras_skin.export.contract import EXPLAIN, IMAGE_BYTES, SERVING_DEFAULT
 from keras_skin.registry import did_you_mean
 from keras_skin.serving.attributions import Contributions, RunExtras
 from keras_skin.serving.limits import Refused, check_pixels
-from keras_skin.serving.rest import DEFAULT
-from keras_skin.serving.served import UPLOADS, Served
+from keras_skin.serving.served import Served
 from keras_skin.workflow.prediction import NO_LESION, ExportedModel, small_image
 
 
@@ -50,7 +50,7 @@ class FormField:
         """What is wrong with an answer, "" if nothing is."""
         if not answer:
             return f"{self.label} is needed: this model was trained on complete answers." if self.needed else ""
-        if self.kind == "numeric" and not _is_number(answer):
+        if self.kind == "numeric" and not is_number(answer):
             return (
                 f"{self.label} is {_short(answer)}; expected a number from 0 to {LARGEST:,.0f}, or nothing where it is not known."
             )
@@ -144,8 +144,8 @@ def look(served: Served, extras: RunExtras, name: str, contents: bytes, answers:
     _check_upload(name, contents)
     model = served.model
     given = {key: [float(answers[key] or -1) if kind == "numeric" else answers[key]] for key, kind in model.fields.items()}
-    inputs: dict[str, Any] = {UPLOADS: [contents], **given}
-    outputs = {key: value[0] for key, value in served.run(DEFAULT, inputs).items()}
+    inputs: dict[str, Any] = {IMAGE_BYTES: [contents], **given}
+    outputs = {key: value[0] for key, value in served.run(SERVING_DEFAULT, inputs).items()}
     if not outputs["valid"]:
         raise Refused(400, f"{_short(name)} cannot be used: {_reason(contents)}. Send a whole JPEG, PNG or BMP file.")
     image = small_image(contents)
@@ -155,7 +155,7 @@ def look(served: Served, extras: RunExtras, name: str, contents: bytes, answers:
         share = float((mask > 0.5).mean())
         remarks += [] if share else [NO_LESION]
     label = outputs["label"].decode() if "label" in outputs else ""
-    explained = served.run("explain", inputs) if "explain" in served.inputs else {}
+    explained = served.run(EXPLAIN, inputs) if EXPLAIN in served.inputs else {}
     return Shown(
         name,
         label,
@@ -229,13 +229,6 @@ def _reason(contents: bytes) -> str:
     except BadImage as error:
         return str(error)
     return "it is damaged, or of a kind that is not supported"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= LARGEST
-    except ValueError:
-        return False
 
 
 def _short(text: str) -> str:

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_skin.export.contract import SERVING_DEFAULT
 from keras_skin.registry import did_you_mean
 from keras_skin.serving.limits import MAX_INSTANCES, Refused
-
-DEFAULT = "serving_default"
 
 Specs = Mapping[str, tf.TensorSpec]
 
@@ -54,7 +53,7 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
         raise _wrong(f"JSON Parse error: {reason}. Expected an object with 'instances' or 'inputs'.") from None
     if not isinstance(document, dict):
         raise _wrong("The body is no JSON object. Expected an object with 'instances' or 'inputs'.")
-    signature = document.get("signature_name", DEFAULT) or DEFAULT
+    signature = document.get("signature_name", SERVING_DEFAULT) or SERVING_DEFAULT
     if not isinstance(signature, str):
         raise _wrong("'signature_name' key must be a string value.")
     if signature not in signatures:

@@ -11,11 +11,10 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from keras_skin.export.contract import IMAGE_BYTES
 from keras_skin.serving.limits import Refused, check_pixels
 from keras_skin.serving.rest import read_request, write_answer
 from keras_skin.workflow.prediction import ExportedModel
-
-UPLOADS = "image_bytes"
 
 
 class Served:
@@ -44,7 +43,7 @@ class Served:
         Raises:
             Refused: 413 if the images hold too many pixels, 400 if the graph cannot take them.
         """
-        check_pixels(inputs.get(UPLOADS, ()))
+        check_pixels(inputs.get(IMAGE_BYTES, ()))
         specs = self.inputs[signature]
         given = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
         try:
