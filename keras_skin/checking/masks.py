@@ -80,36 +80,16 @@ class MaskFacts:
         return not self.full and not self.blocky and self.long_sides >= LONG_SIDES
 
 
-def foreground(pixels: np.ndarray, from_bmp: bool) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1, by the rule of `keras_skin.data.images.decode.decode_mask`.
-
-    Args:
-        pixels: (H, W) or (H, W, C), as the file stores them, 8 or 16 bits.
-        from_bmp: a pixel of a BMP is set above 0, one of another file from 128 on (or from 1, where nothing is brighter than 1).
-    """
-    grey = brightest(pixels)
-    level = 1 if from_bmp or int(grey.max(initial=0)) <= 1 else 128
-    return (grey >= level).astype(np.uint8)
-
-
-def brightest(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8: the brightest channel."""
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., :3].max(axis=-1))
-
-
-def measure(pixels: np.ndarray, from_bmp: bool = False) -> MaskFacts:
+def measure(mask: np.ndarray, levels: np.ndarray) -> MaskFacts:
     """Measures a mask.
 
     Args:
-        pixels: as decoded from its file, (H, W) or (H, W, C).
-        from_bmp: see `foreground`.
+        mask: (H, W) uint8 of 0 and 1.
+        levels: (H, W) uint8, the brightest channel as its file stores it.
     """
-    counts = cv2.calcHist([brightest(pixels)], [0], None, [256], [0, 256]).ravel()
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
     values, total = int(np.count_nonzero(counts)), int(counts.sum())
     grey = float(1 - np.sort(counts)[-2:].sum() / total)
-    mask = foreground(pixels, from_bmp)
     area = cv2.countNonZero(mask) / mask.size
     if area == 0:
         return MaskFacts(area, grey, values)

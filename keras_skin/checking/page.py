@@ -13,16 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.checking.audit import Check
 from keras_skin.checking.findings import Finding, Item, counted
-from keras_skin.checking.masks import foreground
 from keras_skin.checking.text import describe, verdict
-from keras_skin.data.images.files import BadImage, decode, read_file
+from keras_skin.data.images.files import BadImage, decode_levels, decode_rgb, read_file
 from keras_skin.registry import atomic_path
 
 PICTURED, NAMED = 12, 36
 """Offenders shown with pictures, and named without, per finding."""
 
 SIDE = 240
-_OUTLINE = (255, 255, 0)  # BGR: cyan, which skin never is
+_OUTLINE = (0, 255, 255)  # cyan, which skin never is
 _PART_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
 
 
@@ -77,8 +76,7 @@ def thumbnail(image: str, mask: str = "") -> str:
     """A small JPEG as data: address, with the mask's outline on it; "" for a file that does not decode."""
     try:
         header, data = read_file(Path(image))
-        large = header.format == "JPEG" and min(header.height, header.width) > 4 * SIDE
-        picture = decode(data, header, cv2.IMREAD_REDUCED_COLOR_4 if large else cv2.IMREAD_COLOR)
+        picture = decode_rgb(data, header, (SIDE, SIDE))
     except BadImage:
         return ""
     height, width = picture.shape[:2]
@@ -87,14 +85,14 @@ def thumbnail(image: str, mask: str = "") -> str:
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if mask:
         _draw_outline(picture, mask)
-    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
 
 
 def _draw_outline(picture: np.ndarray, mask: str) -> None:
     try:
         header, data = read_file(Path(mask))
-        pixels = foreground(decode(data, header, cv2.IMREAD_UNCHANGED), header.format == "BMP")
+        _, pixels = decode_levels(data, header)
     except BadImage:
         return
     small = cv2.resize(pixels, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)

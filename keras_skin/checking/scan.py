@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.checking.masks import MaskFacts, measure
-from keras_skin.data.images.files import BadImage, ImageHeader, decode, read_file, require_decodable, require_rgb, require_size_of
+from keras_skin.data.images.files import BadImage, ImageHeader, decode_levels, decode_rgb, read_file, require_rgb, require_size_of
 from keras_skin.data.splits.fingerprints import perceptual_hash
 
 DARK = 40
@@ -24,13 +24,8 @@ PROPERTIES = ("file_bytes", "width", "height", "dark_corners", "border_red", "bo
 """Columns of `scan` from which the class should not be told."""
 
 _CORNER, _BORDER = 1 / 8, 1 / 32  # of the shorter side: legs of the corner triangles, width of the border
-_LEAST_SIDE = 256
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_DECODED = (171, 171)
+"""Decoding keeps 1.5 times this size at least: 256 pixels, as `splits.fingerprints` does."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,7 @@ def _read(image: str, mask: str) -> FileFacts:
         facts = {"file_bytes": len(data), "format": header.format, "width": header.size[1], "height": header.size[0]}
         facts["sha256"] = hashlib.sha256(data).hexdigest()
         require_rgb(header)
-        require_decodable(data, header)
-        facts |= _picture_facts(decode(data, header, _mode(header)))
+        facts |= _picture_facts(decode_rgb(data, header, _DECODED))
     except BadImage as error:
         facts["image_problem"] = str(error)
     if mask:
@@ -118,16 +112,15 @@ def _read(image: str, mask: str) -> FileFacts:
 
 def _mask_facts(path: Path, image: ImageHeader | None) -> MaskFacts:
     header, data = read_file(path)
-    require_decodable(data, header, mask=True)
-    pixels = decode(data, header, cv2.IMREAD_UNCHANGED)
+    levels, mask = decode_levels(data, header)
     if image is not None:
         require_size_of(header, image)
-    return measure(pixels, from_bmp=header.format == "BMP")
+    return measure(mask, levels)
 
 
 def _picture_facts(image: np.ndarray) -> dict[str, object]:
-    """Facts of a decoded picture, (H, W, 3) BGR; a large JPEG is decoded at a reduced size, and all facts bear that."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    """Facts of a decoded picture, (H, W, 3) RGB; those of a large JPEG come from a reduced size."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     thumbnail = cv2.resize(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA), (16, 16), interpolation=cv2.INTER_AREA)
     side = min(grey.shape)
     leg, edge = max(1, int(side * _CORNER)), max(1, int(side * _BORDER))
@@ -135,7 +128,7 @@ def _picture_facts(image: np.ndarray) -> dict[str, object]:
     corners = (grey[:leg, :leg], grey[:leg, ::-1][:, :leg], grey[::-1][:leg, :leg], grey[::-1, ::-1][:leg, :leg])
     inner = image[edge:-edge, edge:-edge]
     count = grey.size - inner.shape[0] * inner.shape[1]
-    blue, green, red = (np.array(cv2.sumElems(image)[:3]) - (cv2.sumElems(inner)[:3] if inner.size else 0)) / count
+    red, green, blue = (np.array(cv2.sumElems(image)[:3]) - (cv2.sumElems(inner)[:3] if inner.size else 0)) / count
     return {
         "phash": perceptual_hash(grey),
         "detail": float(thumbnail.std()),
@@ -145,10 +138,3 @@ def _picture_facts(image: np.ndarray) -> dict[str, object]:
         "border_green": float(green),
         "border_blue": float(blue),
     }
-
-
-def _mode(header: ImageHeader) -> int:
-    if header.format != "JPEG":
-        return cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    side = min(header.height, header.width)
-    return _REDUCED[max(ratio for ratio in _REDUCED if ratio == 1 or side >= ratio * _LEAST_SIDE)]

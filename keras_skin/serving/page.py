@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_skin.data.images.files import BadImage, read_header, require_decodable
+from keras_skin.data.images.files import BadImage, decode_rgb, read_header
 from keras_skin.data.images.quality import quality_problems
 from keras_skin.data.metadata.encoder import LARGEST, is_number
 from keras_skin.explain.grad_cam import NO_EVIDENCE, normalise
@@ -225,7 +225,7 @@ def _drawn(image: np.ndarray, heat: np.ndarray | None, mask: np.ndarray | None) 
 
 def _reason(contents: bytes) -> str:
     try:
-        require_decodable(contents, read_header(contents))
+        decode_rgb(contents, read_header(contents))
     except BadImage as error:
         return str(error)
     return "it is damaged, or of a kind that is not supported"
