@@ -58,7 +58,7 @@ def test_further_editions_are_written_and_measured(run, capsys):
 
 
 def test_a_new_version_stands_beside_the_old_one(run):
-    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", "")]
+    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", None)]
     assert open_exported(run).folder == run / "saved_model" / "2"
 
 
@@ -77,14 +77,14 @@ def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
     monkeypatch.setattr(exporting, "export_run", lambda run, edition, validation: (edition, validation))
     ((edition, written, why),) = exporting.export_finished(run, ["litert"])
     assert (edition, written) == ("litert", ("litert", None))
-    assert why.startswith("no image of the run's validation part is left in ")
+    assert why.startswith("no image of the run's validation split is left in ")
 
 
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
     assert main([str(run), "--editions", "float16", "lite"]) == 2
     told = capsys.readouterr().err
-    assert "--editions float16: there is none. Did you mean 'bfloat16'?" in told
-    assert "--editions lite: there is none." in told
+    assert "--editions float16: unknown edition. Did you mean 'bfloat16'?" in told
+    assert "--editions lite: unknown edition." in told
     assert main([str(tmp_path / "nothing"), "--editions", "litert"]) == 2
     assert "is not a run folder" in capsys.readouterr().err
 
