@@ -162,7 +162,7 @@ def in_masks(table: pd.DataFrame, scan: pd.DataFrame) -> list[Finding]:
             found.append(Finding(severity, title, advice, _items(table.loc[rows.index], texts, masks=True)))
 
     bad = scan["mask_problem"] != ""
-    size = bad & scan["mask_problem"].str.startswith("mask of")
+    size = scan["mask_size_differs"]
     tell("error", size, "of another size than the image", "Left out of training and test.", "{mask_problem}")
     tell("error", bad & ~size, "that cannot be read", "Left out of training and test.", "{mask_problem}")
     tell("error", scan["mask_empty"], "without a single set pixel", "A model would learn that there is no lesion.")
