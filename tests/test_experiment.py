@@ -169,4 +169,4 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("keras_skin"), "propagate", True)
     experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])
     assert experiment.train.epochs == 3
-    assert "train.cache is ignored; the image store, which every run uses, has replaced it" in caplog.text
+    assert "train.cache is ignored; every run uses the image store instead" in caplog.text

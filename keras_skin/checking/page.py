@@ -1,9 +1,8 @@
-"""A check as one HTML page that loads nothing from anywhere, with pictures of the offenders."""
+"""Writes a check as a self-contained HTML page with pictures of the problems."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,28 +17,28 @@ from keras_skin.data.images.files import BadImage, decode_levels, decode_rgb, re
 from keras_skin.registry import atomic_path
 
 PICTURED, NAMED = 12, 36
-"""Offenders shown with pictures, and named without, per finding."""
+"""Items per finding that are shown with pictures, and that are named without."""
 
 SIDE = 240
 _OUTLINE = (0, 255, 255)  # cyan, which skin never is
-_PART_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
+_SPLIT_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A caption and one or two small pictures as data: addresses."""
+    """A caption and one or two small pictures as data URLs."""
 
     name: str
     text: str
-    addresses: tuple[str, ...]
+    urls: tuple[str, ...]
 
 
 def write_page(path: Path, check: Check) -> None:
     """Writes the page.
 
     Args:
-        path: file to write.
-        check: what to tell; the pictures are read from the data set's files.
+        path: the file to write.
+        check: the check to show; its pictures are read from the data set's files.
     """
     environment = Environment(
         loader=PackageLoader("keras_skin.checking", ""),
@@ -53,27 +52,25 @@ def write_page(path: Path, check: Check) -> None:
         verdict=verdict(check),
         describe=describe,
         counted=counted,
-        parts=_PART_NAMES,
-        sections=[(finding, *_shown(finding)) for finding in check.findings],
+        split_names=_SPLIT_NAMES,
+        sections=[(finding, *_section(finding)) for finding in check.findings],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _shown(finding: Finding) -> tuple[list[Picture], list[Item], int]:
-    """Offenders with pictures, offenders without, and how many more there are."""
-    pictured = [item for item in finding.items if item.images][:PICTURED]
-    pictures = [Picture(item.name, item.text, tuple(_pictures(item))) for item in pictured]
-    named = [] if pictured else list(finding.items[:NAMED])
-    return pictures, named, len(finding.items) - len(pictures) - len(named)
-
-
-def _pictures(item: Item) -> Sequence[str]:
-    return [address for image in item.images if (address := thumbnail(image, item.mask))]
+def _section(finding: Finding) -> tuple[list[Picture], list[Item], int]:
+    """Items with pictures, items without pictures, and the number of remaining items."""
+    pictures = [
+        Picture(item.name, item.text, tuple(url for image in item.images if (url := thumbnail(image, item.mask))))
+        for item in [item for item in finding.items if item.images][:PICTURED]
+    ]
+    names = [] if pictures else list(finding.items[:NAMED])
+    return pictures, names, len(finding.items) - len(pictures) - len(names)
 
 
 def thumbnail(image: str, mask: str = "") -> str:
-    """A small JPEG as data: address, with the mask's outline on it; "" for a file that does not decode."""
+    """A small JPEG with the mask's outline, as a data URL; "" for a file that does not decode."""
     try:
         header, data = read_file(Path(image))
         picture = decode_rgb(data, header, (SIDE, SIDE))
