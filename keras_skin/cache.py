@@ -18,11 +18,11 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.cache",
-        description="List the image stores and the predicted masks, or remove them. A run makes again what it needs.",
+        description="List or remove the image stores and the predicted masks. Runs create again what they need.",
         epilog="examples:  python -m keras_skin.cache\n           python -m keras_skin.cache --clear",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clear", action="store_true", help="remove everything; a run in progress keeps the images it has open")
+    parser.add_argument("--clear", action="store_true", help="remove everything except what a run is using")
     parser.add_argument(
         "--dir", metavar="DIR", help="the cache folder (default: $KERAS_SKIN_CACHE, else the user's cache folder)"
     )
@@ -34,16 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     folder = Path(options.dir).expanduser() if options.dir else cache_path()
     try:
-        listed = entries(folder)
-        if not listed:
+        stored = entries(folder)
+        if not stored:
             print(f"The cache {folder} is empty.")
         elif options.clear:
-            _clear(folder, listed)
+            _clear(folder, stored)
         else:
-            total = describe_bytes(sum(entry.bytes for entry in listed))
+            total = describe_bytes(sum(entry.bytes for entry in stored))
             print(f"The cache {folder} holds {total} (image stores: at most {describe_bytes(max_bytes())}):")
-            for entry in listed:
-                print(f"  {_line(entry)}")
+            for entry in stored:
+                print(f"  {_describe(entry)}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -53,20 +53,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _clear(folder: Path, listed: list[Entry]) -> None:
+def _clear(folder: Path, stored: list[Entry]) -> None:
     freed = 0
-    for entry in listed:
+    for entry in stored:
         removed = remove(entry)
         freed += entry.bytes if removed else 0
-        print(f"{'removed' if removed else 'in use '}  {_line(entry)}")
+        print(f"{'removed' if removed else 'in use '}  {_describe(entry)}")
     print(f"{describe_bytes(freed)} freed in {folder}.")
 
 
-def _line(entry: Entry) -> str:
+def _describe(entry: Entry) -> str:
     images = f"{entry.images} image{'' if entry.images == 1 else 's'}"
-    used = f"used {describe_age(time.time() - entry.last_used)}"
-    state = "" if entry.is_complete else "not complete"
-    return f"{entry.path.name[:12]}  {describe_bytes(entry.bytes):>10}  {images:>13}  {used:<20}  {entry.title}  {state}".rstrip()
+    age = f"used {describe_age(time.time() - entry.last_used)}"
+    state = "" if entry.is_complete else "incomplete"
+    return f"{entry.path.name[:12]}  {describe_bytes(entry.bytes):>10}  {images:>13}  {age:<20}  {entry.title}  {state}".rstrip()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""`python -m keras_skin.check DATASET --data DIR`: what is wrong with a data set on disk.
+"""`python -m keras_skin.check DATASET --data DIR`: finds the errors in a data set on disk.
 
-Exit codes: 0 nothing is wrong; 1 something is (an error was found); 2 the check could not be made (message, no traceback); 130
-interrupted.
+Exit codes: 0 no error; 1 an error was found; 2 the check could not run (message, no traceback); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from pathlib import Path
 from keras_skin.console import ProgressBar, exit_code
 
 _EPILOG = """\
-what counts as what:
-  error     the data contradict themselves or are not whole: rows without an image, files that cannot be read, masks that are
-            empty or of another size, labels in conflict, an official split that leaks. Exit code 1.
-  warning   usable, but a result may be misread: coarse, full or full-frame masks, masks that are not binary, near-duplicates,
-            pictures that another data set has too, a part without images, shortcuts to the class. Exit code 0.
-  info      good to know: parts that are not there, blank metadata, specks and holes in masks.
-exit codes: 0 no error; 1 an error; 2 the check could not be made (no such data set, a table that cannot be read); 130 interrupted
+severities:
+  error     the data are contradictory or incomplete: rows without an image, unreadable files, masks that are empty or of another
+            size, conflicting labels, an official split that leaks. Exit code 1.
+  warning   usable, but results may mislead: coarse, full or full-frame masks, masks that are not binary, near-duplicates,
+            pictures that are also in another data set, a split without images, shortcuts to the class. Exit code 0.
+  info      good to know: missing splits, blank metadata, specks and holes in masks.
+exit codes: 0 no error; 1 an error; 2 the check could not run (no such data set, a table that cannot be read); 130 interrupted
 
 examples:  python -m keras_skin.check isic2016 --data ~/skin
            python -m keras_skin.check ph2_sample --data ~/skin --html ph2.html
@@ -31,28 +30,26 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.check",
-        description="Find out what is wrong with a data set: files, masks, duplicates, labels, metadata, and how well the class "
-        "is told without looking at the lesion. Reads only. Research software, not a medical device.",
+        description="Check a data set: files, masks, duplicates, labels, metadata, and how well the class can be predicted "
+        "without the lesion. Changes nothing. Research software, not a medical device.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("dataset", metavar="DATASET", help="name of a known data set, or of a folder that has the layout of one")
+    parser.add_argument("dataset", metavar="DATASET", help="name of a known data set, or a folder with the layout of one")
     parser.add_argument(
         "--data",
         metavar="DIR",
         default=os.environ.get("KERAS_SKIN_DATA"),
-        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)",
+        help="folder of the data sets, each under its usual name (default: $KERAS_SKIN_DATA)",
     )
-    parser.add_argument(
-        "--html", metavar="FILE", help="write a page with pictures of the offenders (one file, nothing is loaded)"
-    )
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained page with pictures of the problems")
     parser.add_argument("--as", metavar="NAME", dest="reader", help="read the folder DATASET as this known data set")
     parser.add_argument(
         "--against",
         metavar="NAME",
         action="append",
         help="look for the same pictures in this data set or folder (may be repeated; default: all data sets in DIR; "
-        "'none': in no other)",
+        "'none': compare with no other)",
     )
     return parser
 
@@ -66,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return exit_code(lambda: _check(options), "Interrupted; nothing was written.")
+    return exit_code(lambda: _check(options), "Interrupted; no page was written.")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -80,7 +77,7 @@ def _check(options: argparse.Namespace) -> int:
     else:
         others = [resolve(word, options.data) for word in options.against if word != "none"]
         if any(same(other, place) for other in others):
-            raise UserError(f"--against {place.reader.name}: a data set is always compared with itself; name another one.")
+            raise UserError(f"--against {place.reader.name}: a data set is always compared with itself. Name another one.")
 
     from keras_skin.checking.audit import check_dataset
     from keras_skin.checking.text import summary
@@ -90,7 +87,7 @@ def _check(options: argparse.Namespace) -> int:
         check = check_dataset(place, others, progress)
     finally:
         progress.clear()
-    _say(summary(check))
+    _print(summary(check))
     if options.html:
         from keras_skin.checking.page import write_page
 
@@ -98,14 +95,14 @@ def _check(options: argparse.Namespace) -> int:
             write_page(Path(options.html), check)
         except OSError as error:
             raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
-        _say(f"Page with pictures: {options.html}")
+        _print(f"Page with pictures: {options.html}")
     return 0 if check.passed else 1
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough; the page is still to be written
+    except BrokenPipeError:  # head or less has closed the pipe; the page must still be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.compare RUN RUN...`: finished runs side by side, on the same test images.
+"""`python -m keras_skin.compare RUN RUN...`: compares finished runs on the same test images.
 
 Exit codes: 0 done; 2 the runs cannot be compared (message, no traceback); 130 interrupted.
 """
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 what is compared with what:
-  RUN RUN...             each run with the first one; runs that differ in nothing but their seed count as one, averaged
-  RUN... --against RUN...  the mean of the runs before with the mean of the runs behind: two recipes, several seeds each
-intervals: paired bootstrap over patients, lesions or images, the same for every run, and over the runs of a side.
+  RUN RUN...               each run with the first one; runs that differ only in their seed are averaged
+  RUN... --against RUN...  the mean of the first runs with the mean of the runs after --against: two recipes, several seeds each
+intervals: paired bootstrap over patients, lesions or images, with the same resamples for every run, and over the runs of a side.
 
 examples:  python -m keras_skin.compare runs/unet_isic2016-* runs/jrl_isic2016-* --html compared.html
            python -m keras_skin.compare runs/msfa-1 runs/msfa-2 runs/msfa-3 --against runs/plain-1 runs/plain-2 runs/plain-3
@@ -42,19 +42,17 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="folder of a finished run")
-    parser.add_argument(
-        "--against", nargs="+", metavar="RUN", type=Path, default=[], help="runs that the runs before are compared with"
-    )
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with figures (one file, nothing is loaded)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write comparison.json, comparison.html and figures/ there")
+    parser.add_argument("--against", nargs="+", metavar="RUN", type=Path, default=[], help="runs to compare the first runs with")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a self-contained page with figures")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for comparison.json, comparison.html and figures/")
     parser.add_argument(
         "--data",
         metavar="DIR",
         type=Path,
         default=os.environ.get("KERAS_SKIN_DATA"),
-        help="where the data sets lie now, for the outlines (default: $KERAS_SKIN_DATA, else where the first run found them)",
+        help="folder of the data sets, for the outlines (default: $KERAS_SKIN_DATA, else the folder of the first run)",
     )
-    parser.add_argument("--split", metavar="PART", default="test", help="test (default), validation or external/NAME")
+    parser.add_argument("--split", metavar="SPLIT", default="test", help="test (default), validation or external/NAME")
     return parser
 
 
@@ -83,8 +81,10 @@ def _compare(options: argparse.Namespace) -> None:
         sides, reference = group_by_seed(runs), 0
     comparison = compare(sides, reference)
     originals = _originals(runs[0], options.data)
-    drawn = bool(options.html or options.out)
-    notes = [f"Outlines are not drawn: {problem}" for problem in originals.problems if drawn and "dsc" in runs[0].predictions]
+    has_figures = bool(options.html or options.out)
+    notes = [
+        f"Outlines are not drawn: {problem}" for problem in originals.problems if has_figures and "dsc" in runs[0].predictions
+    ]
     comparison = comparison_report.with_notes(comparison, notes, originals.synthetic)
     print(comparison_report.format_comparison(comparison))
     load = None if originals.problems else _loader(originals)
@@ -105,14 +105,13 @@ def _compare(options: argparse.Namespace) -> None:
 def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
     from keras_skin.data.datasets.originals import find_originals
 
-    wanted = run.predictions[["dataset", "image_id"]].itertuples(index=False, name=None)
-    return find_originals(run.settings, wanted, run.folder.data_dir if run.folder.synthetic else data_dir or run.folder.data_dir)
+    images = run.predictions[["dataset", "image_id"]].itertuples(index=False, name=None)
+    return find_originals(run.settings, images, run.folder.data_dir if run.folder.synthetic else data_dir or run.folder.data_dir)
 
 
 def _loader(originals: Originals) -> LoadOriginal:
     def load(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-
-        with quiet_import():  # only here: without outlines the command needs no TensorFlow
+        with quiet_import():  # only outlines need TensorFlow
             from keras_skin.data.images.load import load_image, load_mask
         image, mask = originals.files[dataset, image_id]
         return load_image(image).numpy().astype("uint8"), load_mask(mask).numpy()[..., 0] > 0.5

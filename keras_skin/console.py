@@ -1,4 +1,4 @@
-"""What the commands share at the terminal."""
+"""Terminal helpers of the commands: exit codes, quiet imports, a progress bar."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BAR = 30
 
 
 def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
-    """Runs what a command does; tells its user's mistakes and Ctrl-C without a traceback.
+    """Runs a command and reports user errors and Ctrl-C without a traceback.
 
     Args:
         command: returns its exit code, or None for 0.
-        interrupted: what becomes of the work after Ctrl-C, in a sentence.
+        interrupted: the message after Ctrl-C.
 
     Returns:
         The command's code; 2 after a `UserError`; 130 after Ctrl-C.
@@ -37,68 +37,66 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Keeps TensorFlow's start-up lines off the terminal while the block imports it; what Python itself raises is not touched.
+    """Hides TensorFlow's start-up messages while the block imports it; Python exceptions are unaffected.
 
-    TensorFlow's libraries write to the file descriptor before any log level is read, so the descriptor is turned away meanwhile.
+    TensorFlow's libraries write to the file descriptor before they read any log level, so the descriptor itself is redirected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         descriptor = sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # a notebook, a captured test: nothing to turn away
+    except (OSError, ValueError, AttributeError):  # a notebook or a captured test: nothing to redirect
         yield
         return
     sys.stderr.flush()
-    kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    original, devnull = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, descriptor)
+        os.dup2(devnull, descriptor)
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, descriptor)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, descriptor)
+        os.close(original)
+        os.close(devnull)
 
 
 class ProgressBar:
-    """Shows on standard error how far a command is: a rewritten bar on a terminal, a line now and then elsewhere.
-
-    Call it as often as you like, with a step and its (done, all) counts.
+    """Shows the progress of a command on standard error: a bar on a terminal, an occasional line elsewhere.
 
     Args:
-        stream: where it writes; standard error if None.
-        heartbeat_seconds: time between two lines where there is no terminal.
+        stream: the output stream; standard error if None.
+        heartbeat_seconds: time between two lines when the stream is not a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, heartbeat_seconds: float = 15.0) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._is_terminal = self._stream.isatty()
         self._every = _REDRAW_SECONDS if self._is_terminal else heartbeat_seconds
-        self._step, self._began, self._said = "", 0.0, 0.0
-        self._drawn = False
+        self._step, self._started, self._last_shown = "", 0.0, 0.0
+        self._is_visible = False
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Says that `done` of `total` parts of a step are done."""
+        """Reports that `done` of `total` items of a step are done; cheap enough to call for every item."""
         now = time.monotonic()
         if step != self._step:
-            self._step, self._began = step, now
-            self._said = 0.0 if self._is_terminal else now
-        if now - self._said < self._every and not (self._drawn and done == total):
+            self._step, self._started = step, now
+            self._last_shown = 0.0 if self._is_terminal else now
+        if now - self._last_shown < self._every and not (self._is_visible and done == total):
             return
-        self._said = now
-        left = (now - self._began) / done * (total - done) if done else 0.0
-        told = f"{step}  {done:,}/{total:,}" + (f"  {left:.0f} s left" if done and done < total else "")
+        self._last_shown = now
+        remaining = (now - self._started) / done * (total - done) if done else 0.0
+        text = f"{step}  {done:,}/{total:,}" + (f"  {remaining:.0f} s left" if done and done < total else "")
         if self._is_terminal:
             filled = _BAR * done // max(total, 1)
-            self._stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (_BAR - filled)}] {told}")
-            self._drawn = True
+            self._stream.write(f"\r\x1b[K[{'#' * filled}{'.' * (_BAR - filled)}] {text}")
+            self._is_visible = True
         else:
-            self._stream.write(f"{told}\n")
+            self._stream.write(f"{text}\n")
         self._stream.flush()
 
     def clear(self) -> None:
-        """Takes the bar away."""
-        if self._drawn:
+        """Erases the bar."""
+        if self._is_visible:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
-            self._drawn = False
+            self._is_visible = False

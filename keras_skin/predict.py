@@ -1,7 +1,7 @@
-"""`python -m keras_skin.predict RUN_OR_SAVED_MODEL IMAGES...`: a table of predictions, masks and overlays for any images.
+"""`python -m keras_skin.predict RUN_OR_SAVED_MODEL IMAGES...`: writes predictions, masks and overlays for images.
 
-Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake the user can mend (message, no traceback); 130
-interrupted, with what was done kept.
+Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake the user can fix (message, no traceback); 130
+interrupted, finished images are saved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m keras_skin.predict",
         description="Predict with the exported model of a run. Research software, not a medical device.",
         epilog="writes to a new folder: predictions.csv (class, probabilities, share of the lesion, quality of the picture),\n"
-        "masks/ at the size of each upright image, overlays/, and skipped.csv with the files that could not be read.\n\n"
+        "masks/ at the size of each upright image, overlays/, and skipped.csv with the unreadable files.\n\n"
         "examples:  python -m keras_skin.predict runs/jrl_ph2-20260131-101500 photographs/\n"
         "           python -m keras_skin.predict runs/tdbn_ham10000-1/saved_model/1 a.jpg b.jpg --metadata patients.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "--metadata",
         metavar="FILE.csv",
         type=Path,
-        help="clinical fields: a column 'image' of file names, and one for each field",
+        help="clinical fields: a column 'image' of file names and one column per field",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder (default: predictions-DATE-TIME)")
     return parser
@@ -60,7 +60,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     out = options.out or Path(f"predictions-{datetime.now():%Y%m%d-%H%M%S}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: it is there already and is not empty; nothing is overwritten. Name a new folder.")
+        raise UserError(f"--out {out}: the folder exists and is not empty, and nothing is overwritten. Name a new folder.")
 
     with quiet_import():
         from keras_skin.workflow import prediction
@@ -68,12 +68,12 @@ def _predict(options: argparse.Namespace) -> int:
     model = prediction.open_exported(options.model)
     answers = None
     if options.metadata:
-        answers, more = prediction.read_answers(options.metadata, model, pictures)
-        notes += more
+        answers, metadata_notes = prediction.read_answers(options.metadata, model, pictures)
+        notes += metadata_notes
     elif model.fields:
-        notes.append(f"No --metadata: {', '.join(model.fields)} are not known of any image.")
+        notes.append(f"No --metadata: {', '.join(model.fields)} are unknown for all images.")
     if model.about.get("synthetic"):
-        notes.insert(0, "SYNTHETIC: this model was trained on drawn images; its predictions mean nothing.")
+        notes.insert(0, "SYNTHETIC: this model was trained on synthetic images; its predictions mean nothing.")
     for note in notes:
         print(note)
     try:
@@ -87,7 +87,7 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"... and {len(skipped) - _LISTED} more, see {out / 'skipped.csv'}", file=sys.stderr)
     print(f"{done} of {len(pictures)} images predicted, {len(skipped)} skipped: {out / 'predictions.csv'}")
     if not finished:
-        print("Interrupted: what was done is kept.", file=sys.stderr)
+        print("Interrupted: finished images are saved.", file=sys.stderr)
         return 130
     return 1 if skipped else 0
 
@@ -95,7 +95,11 @@ def _predict(options: argparse.Namespace) -> int:
 def _write(
     out: Path, model: ExportedModel, pictures: Sequence[Picture], answers: pd.DataFrame | None, progress: ProgressBar
 ) -> tuple[int, list[tuple[str, str]], bool]:
-    """Predicts and writes, batch by batch: how many were predicted, which were skipped and why, and whether all were asked."""
+    """Predicts and writes batch by batch.
+
+    Returns:
+        The number of predicted images, the skipped files with their reasons, and whether the last batch was reached.
+    """
     from keras_skin.workflow import prediction
 
     done, skipped, finished = 0, list[tuple[str, str]](), False
@@ -104,10 +108,10 @@ def _write(
         table.writeheader()
         try:
             for rows in prediction.predict_files(model, pictures, answers, out):
-                good = [row for row in rows if not row["problem"]]
-                table.writerows(good)
+                predictions = [row for row in rows if not row["problem"]]
+                table.writerows(predictions)
                 file.flush()
-                done += len(good)
+                done += len(predictions)
                 skipped += [(row["file"], row["problem"]) for row in rows if row["problem"]]
                 progress("Predicting", done + len(skipped), len(pictures))
             finished = True

@@ -1,7 +1,7 @@
-"""Named components, and the few conventions that every part of the package shares.
+"""Registries of named components, and helpers that the whole package shares.
 
-A registry knows the names of its components by reading the source text of its package, so that `--help`, the experiment schema
-and error messages can list them without importing TensorFlow. Only the component that is asked for is imported.
+A registry reads the names of its components from the source text of its package, so that `--help`, the experiment schema and
+error messages can list them without importing TensorFlow. Only the requested component is imported.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
 
 
 class UserError(ValueError):
-    """A mistake that its user can fix: the commands print its message without a traceback and exit with 2."""
+    """A mistake that the user can fix; commands print its message without a traceback and exit with code 2."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered component: its name, the function or class itself, and what was said of it when it was registered."""
+    """A registered component: its name, its function or class, and the keyword arguments of its registration."""
 
     name: str
     builder: Callable[..., Any]
@@ -39,16 +39,16 @@ class Entry:
 
 
 _registered: dict[str, dict[str, Entry]] = {}
-"""For each package what was registered in this process, notebooks included: registries of one package know the same."""
+"""Components registered in this process, by package; all registries of one package share them."""
 
 
 class Registry:
     """Components of one kind that live in the modules of one package.
 
     Args:
-        kind: what a component is called in messages, for example `"model"`.
-        package: dotted name of the package (or module) whose source registers them with `@register("name", ...)`, written at the
-            beginning of a line.
+        kind: name of the kind of component in messages, for example `"model"`.
+        package: dotted name of the package (or module) whose source registers them with `@register("name", ...)` at the start
+            of a line.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -59,17 +59,17 @@ class Registry:
     @cached_property
     def _modules(self) -> dict[str, str]:
         """Maps each name to the module that registers it, read from the source text."""
-        found: dict[str, str] = {}
+        modules: dict[str, str] = {}
         for module, text in self._sources.items():
             for name in _DECORATOR.findall(text):
-                if name in found:
-                    raise ValueError(f"{self.kind} '{name}' is registered twice: in {found[name]} and in {module}.")
-                found[name] = module
-        return found
+                if name in modules:
+                    raise ValueError(f"{self.kind} '{name}' is registered twice: in {modules[name]} and in {module}.")
+                modules[name] = module
+        return modules
 
     @cached_property
     def _sources(self) -> dict[str, str]:
-        """Maps each module of the package to its text."""
+        """Maps each module of the package to its source text."""
         parent, _, leaf = self.package.rpartition(".")
         root = importlib.resources.files("keras_skin").joinpath(*parent.split(".")[1:])
         single = root.joinpath(f"{leaf}.py")
@@ -87,12 +87,11 @@ class Registry:
         return sorted(set(self._modules) | set(self._entries))
 
     def parameters(self, name: str) -> dict[str, list[str]]:
-        """Arguments of the component called `name`, read from its source: `{argument: allowed texts}`, empty where any value
-        goes."""
+        """The arguments of a component, read from its source: `{argument: allowed strings}`, empty if any value is allowed."""
         for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
                 return _parameters(node)
-        if name in self._entries:  # registered from elsewhere than the package
+        if name in self._entries:  # registered outside the package
             return {key: [] for key in inspect.signature(self._entries[name].builder).parameters}
         return {}
 
@@ -101,7 +100,7 @@ class Registry:
         return {module: ast.parse(text) for module, text in self._sources.items()}
 
     def register(self, name: str, **info: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator that registers a function or class under `name`; `info` is kept beside it.
+        """Decorator that registers a function or class under `name`, with `info`.
 
         Raises:
             ValueError: if the name is taken.
@@ -116,10 +115,10 @@ class Registry:
         return decorate
 
     def get(self, name: str) -> Entry:
-        """The component called `name`; imports its module if need be.
+        """Returns the component called `name`, importing its module if necessary.
 
         Raises:
-            UserError: if there is none of that name; the message suggests the nearest.
+            UserError: if the name is unknown; the message suggests the nearest.
         """
         if name not in self._entries:
             if name not in self._modules:
@@ -155,7 +154,7 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, list[str]]:
 
 
 def _choices(annotation: ast.expr | None) -> list[str]:
-    """The texts of a `Literal[...]` annotation."""
+    """The strings of a `Literal[...]` annotation."""
     if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name) and annotation.value.id == "Literal":
         items = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         return [str(item.value) for item in items if isinstance(item, ast.Constant)]
@@ -163,13 +162,13 @@ def _choices(annotation: ast.expr | None) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """` Did you mean 'x'?` with the known word nearest to `word`, or an empty string."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose public names are imported when they are first asked for.
+    """Returns the `__getattr__` of a package that imports its public names on first use.
 
     Args:
         package: dotted name of the package.
@@ -186,8 +185,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; the file or folder written there takes the name `path` only if the block
-    succeeds."""
+    """Yields a temporary path beside `path`; what is written there is renamed to `path` only if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")

@@ -1,8 +1,7 @@
-"""`python -m keras_skin.run EXPERIMENT.json`: train, measure, explain and export one experiment.
+"""`python -m keras_skin.run EXPERIMENT.json`: trains, evaluates, explains and exports one experiment.
 
-Exit codes: 0 done; 2 a mistake the user can mend (message, no traceback); 3 training failed (not a finite loss); 130
-interrupted, with
-everything saved that is needed to go on.
+Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 3 training failed (the loss is not finite); 130
+interrupted, with everything saved that --resume needs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.run",
-        description="Train, measure, explain and export one experiment. Research software, not a medical device.",
+        description="Train, evaluate, explain and export one experiment. Research software, not a medical device.",
         epilog="examples:  python -m keras_skin.run jrl_ph2 --demo\n"
         "           python -m keras_skin.run experiments/jrl_ph2.json --data ~/skin --set train.epochs=10\n"
         "           python -m keras_skin.run --resume runs/jrl_ph2-20260131-101500",
@@ -34,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         metavar="DIR",
         default=os.environ.get("KERAS_SKIN_DATA"),
-        help="where the data sets lie, each under its usual name (default: $KERAS_SKIN_DATA)",
+        help="folder of the data sets, each under its usual name (default: $KERAS_SKIN_DATA)",
     )
     parser.add_argument(
-        "--demo", action="store_true", help="run on small rendered stand-ins of the data sets (no download, minutes)"
+        "--demo", action="store_true", help="use small synthetic stand-ins for the data sets (no download, takes minutes)"
     )
-    parser.add_argument("--out", metavar="DIR", default="runs", help="where the run's folder is made (default: runs)")
+    parser.add_argument("--out", metavar="DIR", default="runs", help="where to create the run's folder (default: runs)")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -48,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="override one field of the experiment, e.g. train.epochs=2 (may be repeated)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="two batches of everything, through export")
-    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder after a kill or Ctrl-C")
+    parser.add_argument("--dry-run", action="store_true", help="run two batches of every step, including the export")
+    parser.add_argument("--resume", metavar="RUN", help="resume the run in this folder after a kill or Ctrl-C")
     return parser
 
 
@@ -60,11 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"{problem}\nTry: python -m keras_skin.run --help", file=sys.stderr)
         return 2
-    # Ctrl-C while libraries are imported; later the workflow answers it
-    return exit_code(lambda: _begin(options), "Interrupted before anything began.")
+    # for Ctrl-C during imports; later the workflow handles it
+    return exit_code(lambda: _start(options), "Interrupted before the run started.")
 
 
-def _begin(options: argparse.Namespace) -> int:
+def _start(options: argparse.Namespace) -> int:
     from keras_skin.experiment import load_experiment
 
     if options.resume:
@@ -80,7 +79,7 @@ def _begin(options: argparse.Namespace) -> int:
 
 def _misuse(options: argparse.Namespace) -> str:
     if options.resume:
-        given = [
+        flags = [
             flag
             for flag, value in (
                 ("EXPERIMENT.json", options.experiment),
@@ -90,11 +89,11 @@ def _misuse(options: argparse.Namespace) -> str:
             )
             if value
         ]
-        return f"--resume continues a run as it was begun; it does not go together with {', '.join(given)}." if given else ""
+        return f"--resume continues a run as it was started; it cannot be combined with {', '.join(flags)}." if flags else ""
     if not options.experiment:
         return "Which experiment? Give a file or the name of a shipped one, for example: python -m keras_skin.run jrl_ph2 --demo"
     if options.demo and options.data and options.data != os.environ.get("KERAS_SKIN_DATA"):
-        return "--demo renders its own data; it does not go together with --data."
+        return "--demo renders its own data; it cannot be combined with --data."
     return ""
 
 

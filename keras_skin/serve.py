@@ -1,7 +1,6 @@
-"""`python -m keras_skin.serve RUN_OR_SAVED_MODEL`: one local page to try a model, and TensorFlow Serving's REST interface.
+"""`python -m keras_skin.serve RUN_OR_SAVED_MODEL`: a local page to try a model, and TensorFlow Serving's REST interface.
 
-Exit codes: 2 a mistake the user can mend (message, no traceback); 130 interrupted by Ctrl-C.
-SIGTERM ends it as it ends any program.
+Exit codes: 2 a mistake the user can fix (message, no traceback); 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from keras_skin.console import exit_code, quiet_import
 
 MODULES = ("fastapi", "uvicorn", "python_multipart")
-CONNECTIONS = 48  # each may hold a body that is being read
+CONNECTIONS = 48  # each may hold a body in memory
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -26,14 +25,14 @@ def parser() -> argparse.ArgumentParser:
         description="Serve the exported model of a run: a page to try it on an image, and the REST interface of TensorFlow "
         "Serving. Research software, not a medical device.",
         epilog="GET /                                  the page: outline, probabilities, heat map, clinical fields\n"
-        "POST /v1/models/NAME:predict           as TensorFlow Serving, see docs/serving.md\n"
+        "POST /v1/models/NAME:predict           like TensorFlow Serving, see docs/serving.md\n"
         "GET /v1/models/NAME[/metadata]         status, signatures\n\n"
         "examples:  python -m keras_skin.serve runs/jrl_ph2-20260131-101500\n"
         "           python -m keras_skin.serve runs/tdbn_ham10000-1/saved_model/1 --port 9000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="RUN_OR_SAVED_MODEL", type=Path, help="folder of a finished run, or of its SavedModel")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="port to listen at; 0 takes a free one (default: 8501)")
     return parser
 
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    return exit_code(lambda: _serve(options), "Interrupted; the server has ended.")
+    return exit_code(lambda: _serve(options), "Interrupted; the server has stopped.")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -49,8 +48,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f'Serving needs {", ".join(missing)}, not installed here: pip install "keras_skin[serve]"')
-    with _listening(options.host, options.port) as listener:  # before minutes of loading
+        raise UserError(f'Serving needs {", ".join(missing)}, which is not installed: pip install "keras_skin[serve]"')
+    with _listening(options.host, options.port) as listener:  # fails before minutes of loading
         with quiet_import():
             import uvicorn
 
@@ -62,23 +61,23 @@ def _serve(options: argparse.Namespace) -> int:
         extras = open_extras(options.model, model)
         served = Served(model)
         if model.about.get("synthetic"):
-            print("SYNTHETIC: this model was trained on drawn images; its predictions mean nothing.")
+            print("SYNTHETIC: this model was trained on synthetic images; its predictions mean nothing.")
         if model.fields and extras.reason:
             print(extras.reason)
         if options.host not in LOOPBACK:
             print(
-                f"WARNING: listening at {options.host}, so that other machines reach it: whoever does can use it, there is no "
+                f"WARNING: listening at {options.host}: other machines can reach and use this server; there is no "
                 "authentication and no encryption. Research software, not a medical device.",
                 file=sys.stderr,
             )
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"Page: {url}/   REST: {url}/v1/models/{served.name}:predict   Ctrl-C ends it.", flush=True)
+        print(f"Page: {url}/   REST: {url}/v1/models/{served.name}:predict   Ctrl-C stops it.", flush=True)
         config = uvicorn.Config(
             create_app(served, extras),
             log_config=None,
             log_level="warning",
-            access_log=False,  # nobody's images are written down, not even that they came
+            access_log=False,  # requests are not logged
             server_header=False,
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=5,
@@ -88,7 +87,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; nobody is let in yet."""
+    """A socket bound to the address, not yet accepting connections."""
     from keras_skin.registry import UserError
 
     if not 0 <= port < 65536:

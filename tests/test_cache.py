@@ -42,7 +42,7 @@ def test_list_and_clear(folder, capsys):
     assert "1.0 MiB" in lines["a" * 12]
     assert "just now" in lines["a" * 12]
     assert lines["a" * 12].endswith("isic2016 at 192x256")
-    assert lines["b" * 12].endswith("unfinished  not complete")
+    assert lines["b" * 12].endswith("unfinished  incomplete")
     assert lines["c" * 12].endswith("damaged")
     assert lines["d" * 12].endswith("masks predicted by a segmenter")
     assert "1 image " in lines["d" * 12]

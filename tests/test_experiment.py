@@ -110,11 +110,11 @@ def test_wrong_choice_of_a_component_names_the_choices():
     ("text", "expected"),
     [
         ('{"title": "x", }', "not valid JSON"),
-        ("[1, 2]", "holds a list"),
-        ('{"title": "a", "title": "b"}', "key given twice in one object: title"),
+        ("[1, 2]", "expected a JSON object, got a list"),
+        ('{"title": "a", "title": "b"}', "repeated key in one object: title"),
         ('{"extends": 3}', "'extends' must be a file name"),
         ('{"extends": "nowhere.json"}', "no experiment file 'nowhere.json'"),
-        ('{"extends": "me.json"}', "goes round in a circle"),
+        ('{"extends": "me.json"}', "forms a circle"),
     ],
 )
 def test_broken_files(tmp_path, text, expected):
@@ -153,7 +153,7 @@ def test_any_json_value_in_any_field_is_accepted_or_a_user_error(value, field):
 
 def test_a_backbone_of_random_weights_is_not_frozen():
     frozen = 'train.backbone={"frozen_epochs": 2}'
-    with pytest.raises(UserError, match=r"frozen_epochs' freezes a backbone of random weights: name model\.weights"):
+    with pytest.raises(UserError, match=r"frozen_epochs' freezes a backbone with random weights: set 'model\.weights'"):
         load_experiment("msfa_ham10000", ["model.weights=null", frozen])
     assert load_experiment("msfa_ham10000", [frozen]).train.backbone.frozen_epochs == 2
 
@@ -161,7 +161,7 @@ def test_a_backbone_of_random_weights_is_not_frozen():
 def test_a_schedule_takes_its_own_keys():
     plateau = 'train.schedule={"name": "plateau", "factor": 0.1, "patience": 5}'
     assert load_experiment("jrl_ph2", [plateau]).train.schedule.patience == 5
-    with pytest.raises(UserError, match=r"schedule 'plateau' takes factor and patience, given: every, factor"):
+    with pytest.raises(UserError, match=r"schedule 'plateau' takes factor and patience, got: every, factor"):
         load_experiment("jrl_ph2", ['train.schedule={"name": "plateau", "factor": 0.1, "every": 5}'])
 
 
@@ -169,4 +169,4 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("keras_skin"), "propagate", True)
     experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])
     assert experiment.train.epochs == 3
-    assert "train.cache is ignored; the image store, which every run uses, has replaced it" in caplog.text
+    assert "train.cache is ignored; every run uses the image store instead" in caplog.text

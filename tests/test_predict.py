@@ -75,7 +75,7 @@ def test_bad_files_are_listed_and_the_rest_goes_on(done, folder, tiny_run, tmp_p
     assert len(skipped) == 2
     assert predict.main([str(tiny_run / "saved_model" / "1"), str(folder / "plain.bmp"), "--out", str(tmp_path / "one")]) == 0
     told = capsys.readouterr().out
-    assert "SYNTHETIC: this model was trained on drawn images" in told
+    assert "SYNTHETIC: this model was trained on synthetic images" in told
     assert "1 of 1 images predicted, 0 skipped" in told
     assert not (tmp_path / "one" / "skipped.csv").exists()
 
@@ -92,7 +92,7 @@ def test_ctrl_c_keeps_what_is_done(tiny_run, measured, tmp_path, monkeypatch, ca
     monkeypatch.setattr(prediction, "predict_files", interrupted)
     assert predict.main([str(tiny_run), *measured["file"][:5], "--out", str(tmp_path / "out")]) == 130
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 2
-    assert "Interrupted: what was done is kept." in capsys.readouterr().err
+    assert "Interrupted: finished images are saved." in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")

@@ -35,7 +35,7 @@ def error_output(capsys) -> str:
         (["jrl_ph2", "--set", "train.epochz=3"], "train.epochz = 3: unknown key. Did you mean 'epochs'?"),
         (["jrl_ph2", "--demo", "--data", "somewhere"], "--demo renders its own data"),
         (["--resume", "nowhere"], "'nowhere' is not a run folder"),
-        (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was begun"),
+        (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was started"),
     ],
 )
 def test_misuse_is_told_without_a_traceback(given, expected, capsys, monkeypatch):

@@ -124,7 +124,7 @@ def test_addresses_that_cannot_be(tmp_path, capsys, arguments, words):
 def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(serve, "MODULES", ("fastapi", "no_such_module"))
     assert serve.main([str(tmp_path)]) == 2
-    assert 'needs no_such_module, not installed here: pip install "keras_skin[serve]"' in capsys.readouterr().err
+    assert 'needs no_such_module, which is not installed: pip install "keras_skin[serve]"' in capsys.readouterr().err
 
 
 def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypatch):
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_it(clinical_run):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert errors.endswith("\nInterrupted; the server has ended.\n")
+        assert errors.endswith("\nInterrupted; the server has stopped.\n")
 
 
 def test_the_examples_are_there():

@@ -1,1 +1,1 @@
-"""What is wrong with a data set on disk: files, masks, duplicates, labels, and shortcuts to the class."""
+"""Checks a data set on disk: files, masks, duplicates, labels, and shortcuts to the class."""

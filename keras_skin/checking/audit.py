@@ -1,4 +1,4 @@
-"""Everything a check of one data set looks at, in order."""
+"""The check of one data set: all its steps, in order."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        name: of the data set.
-        folder: where it lies.
-        info: what its reader says of it.
+        name: name of the data set.
+        folder: its folder.
+        info: the registered description of its reader.
         synthetic: whether it is a rendered stand-in.
-        records: as the reader gave them.
+        records: the reader's records.
         classes: see `counts.class_table`.
         complete: see `counts.completeness`.
-        findings: the worst first.
-        shortcuts: how well the class is told without the lesion.
+        findings: the most severe first.
+        shortcuts: how well the class can be predicted without the lesion.
         compared: names of the data sets it was compared with.
     """
 
@@ -52,12 +52,12 @@ class Check:
     compared: tuple[str, ...]
 
     def count(self, severity: str) -> int:
-        """Number of findings of that severity."""
+        """Number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong: no finding is an error."""
+        """Whether no finding is an error."""
         return not self.count("error")
 
 
@@ -66,39 +66,42 @@ def check_dataset(place: Place, others: Sequence[Place] = (), progress: Progress
 
     Args:
         place: the data set.
-        others: data sets to look for the same pictures in.
-        progress: called with (what is being done, files done, files in all).
+        others: data sets to search for the same pictures.
+        progress: called with (step, files done, files in all).
 
     Raises:
-        UserError: if its tables cannot be read, or no image is there.
+        UserError: if its tables cannot be read, or it has no image.
     """
     info = place.reader.info
     synthetic = (place.folder / "SYNTHETIC.txt").is_file()
     published = {} if synthetic else info.get("published", {})
     records = _read(place)
     table = records.table
-    scanned = scan(table["image"].tolist(), table["mask"].tolist(), _named(progress, "reading files"))
+    scanned = scan(table["image"].tolist(), table["mask"].tolist(), _step(progress, "reading files"))
     classes = counts.class_table(records, published)
     metadata, never = info.get("metadata", {}), info.get("never_inputs", ())
     complete = counts.completeness(table, [*metadata, *never])
     pairs = duplicates.pairs_within(table, scanned)
-    found = [
+    results = [
         *findings.in_tables(records, info["obtain"], published.get("without_image", ())),
         *counts.against_published(classes, records, published),
         *findings.in_files(table, scanned),
         *findings.in_masks(table, scanned),
         *findings.in_labels(table),
-        *duplicates.found_within(pairs),
+        *duplicates.findings_within(pairs),
         *counts.in_metadata(complete, len(table)),
     ]
     compared = []
     for other in others:
-        told, name = _compare(records, scanned, other, progress)
-        found += told
-        compared += [name] if name else []
+        try:
+            results += _compare(records, scanned, other, progress)
+            compared.append(other.name)
+        except UserError as error:
+            reason = str(error).splitlines()[0]
+            results.append(Finding("warning", f"Not compared with {other.name}: {reason}"))
     shortcuts = _shortcuts(records, scanned, pairs, metadata, never, progress)
-    found += [finding for each in shortcuts if (finding := _shortcut_finding(each))]
-    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    results += [finding for each in shortcuts if (finding := _shortcut_finding(each))]
+    results.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Check(
         place.reader.name,
         place.folder,
@@ -107,7 +110,7 @@ def check_dataset(place: Place, others: Sequence[Place] = (), progress: Progress
         records,
         classes,
         complete,
-        tuple(found),
+        tuple(results),
         shortcuts,
         tuple(compared),
     )
@@ -117,20 +120,15 @@ def _read(place: Place) -> Records:
     return read_dataset(place.reader.name, None, str(place.folder), check_images=False)
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return partial(progress, what) if progress is not None else None
+def _step(progress: Progress | None, step: str) -> Callable[[int, int], None] | None:
+    return partial(progress, step) if progress is not None else None
 
 
-def _compare(own: Records, scanned: pd.DataFrame, other: Place, progress: Progress | None) -> tuple[list[Finding], str]:
-    """Findings, and the name of the other data set, "" if it could not be read."""
-    try:
-        records = _read(other)
-        prints = fingerprints(records.table["image"], _named(progress, f"comparing with {other.name}"))
-    except UserError as error:
-        first = str(error).splitlines()[0]
-        return [Finding("warning", f"Not compared with {other.name}, which cannot be read: {first}")], ""
-    pairs = duplicates.pairs_between(own.table, scanned, records.table, prints)
-    return duplicates.found_between(pairs, own, records, other.name), other.name
+def _compare(records: Records, scanned: pd.DataFrame, place: Place, progress: Progress | None) -> list[Finding]:
+    other = _read(place)
+    prints = fingerprints(other.table["image"], _step(progress, f"comparing with {place.name}"))
+    pairs = duplicates.pairs_between(records.table, scanned, other.table, prints)
+    return duplicates.findings_between(pairs, records, other, place.name)
 
 
 def _shortcuts(
@@ -152,31 +150,31 @@ def _shortcuts(
         (NEVER, table, dict.fromkeys(never, "categorical")),
         (FILE, scanned, {**dict.fromkeys(PROPERTIES, "numeric"), "format": "categorical"}),
     ]
-    measured = []
-    for done, (what, source, kinds) in enumerate(sets):
+    shortcuts = []
+    for what, source, kinds in sets:
         if progress is not None:
-            progress("measuring shortcuts", done, len(sets))
+            progress("measuring shortcuts", len(shortcuts), len(sets))
         kinds = {name: kind for name, kind in kinds.items() if name in source}
-        measured.append(shortcut(what, source.loc[usable, list(kinds)], kinds, labels, records.classes, groups))
+        shortcuts.append(shortcut(what, source.loc[usable, list(kinds)], kinds, labels, records.classes, groups))
     if progress is not None:
         progress("measuring shortcuts", len(sets), len(sets))
-    return tuple(measured)
+    return tuple(shortcuts)
 
 
 _ADVICE = {
-    CLINICAL: "Some of this is medicine (age is a risk factor), some is how the images were collected. A model that sees images "
-    "and metadata must be compared with one that sees the metadata alone.",
-    NEVER: "As expected of what is known only after the diagnosis; models do not get these fields.",
-    FILE: "A classifier can learn the camera or the clinic instead of the lesion. Compare with this number, crop dark corners, "
-    "re-encode all images alike, or test on images of another source.",
+    CLINICAL: "Part of this is medical (age is a risk factor), part is how the images were collected. Compare a model of images "
+    "and metadata with a model of the metadata alone.",
+    NEVER: "Expected: these fields are filled in after the diagnosis. Models do not get them.",
+    FILE: "A classifier can learn the camera or the clinic instead of the lesion. Compare with this AUC, crop dark corners, "
+    "re-encode all images in the same way, or test on images from another source.",
 }
 
 
-def _shortcut_finding(measured: Shortcut) -> Finding | None:
-    if not measured.above_chance:
+def _shortcut_finding(result: Shortcut) -> Finding | None:
+    if not result.above_chance:
         return None
-    lead = ", ".join(name for name, _ in measured.strongest)
-    low, high = measured.auc_interval
-    what = f"Shortcut: {measured.what} alone tell the class with AUC {measured.auc:.2f} ({low:.2f} to {high:.2f}, chance 0.50)"
-    title = f"{what}{f'; strongest: {lead}' if lead else ''}."
-    return Finding("info" if measured.what == NEVER else "warning", title, _ADVICE[measured.what])
+    strongest = ", ".join(name for name, _ in result.strongest)
+    low, high = result.auc_interval
+    title = f"Shortcut: {result.what} alone predict the class with AUC {result.auc:.2f} ({low:.2f} to {high:.2f}, chance 0.50)"
+    title += f"; strongest: {strongest}." if strongest else "."
+    return Finding("info" if result.what == NEVER else "warning", title, _ADVICE[result.what])

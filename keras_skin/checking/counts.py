@@ -1,4 +1,4 @@
-"""Numbers of images and classes beside the published ones, and how complete the metadata are."""
+"""Compares the numbers of images and classes with the published ones, and measures how complete the metadata are."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ ORDER = ("", "train", "validation", "test")
 
 
 def class_table(records: Records, published: Mapping[str, Any]) -> pd.DataFrame:
-    """Images by part and class: here, named by the tables (with or without an image), and as published.
+    """Counts images by split and class: on disk, in the tables (with or without an image), and as published.
 
     Args:
-        published: `{"images": {part: count}, "classes": {part: {class: count}}}`; the part is "" where there is no official one.
+        published: `{"images": {split: count}, "classes": {split: {class: count}}}`; the split is "" without an official one.
 
     Returns:
-        Columns `part`, `class` ("all" in each part's first row), `here`, `share` (of the part's images here), `in_tables`,
-        `published` (-1 where nothing was published).
+        Columns `split`, `class` ("all" in each split's first row), `here`, `share` (of the split's images here), `in_tables`,
+        `published` (-1 for unpublished).
     """
     named = pd.concat([records.table[["image_id", "split", "label"]], _named_without_image(records)])
     rows = []
-    for part in _parts(records, published):
-        here, told = records.table[records.table["split"] == part], named[named["split"] == part]
-        official = published.get("classes", {}).get(part, {})
-        rows.append((part, "all", len(here), 1.0, told["image_id"].nunique(), published.get("images", {}).get(part, -1)))
+    for split in _splits(records, published):
+        images, table_rows = records.table[records.table["split"] == split], named[named["split"] == split]
+        official = published.get("classes", {}).get(split, {})
+        total = table_rows["image_id"].nunique()
+        rows.append((split, "all", len(images), 1.0, total, published.get("images", {}).get(split, -1)))
         for name in dict.fromkeys([*records.classes, *official]):
-            count = int((here["label"] == name).sum())
-            total = told.loc[told["label"] == name, "image_id"].nunique()
-            rows.append((part, name, count, count / max(len(here), 1), total, official.get(name, -1)))
-    return pd.DataFrame(rows, columns=["part", "class", "here", "share", "in_tables", "published"])
+            count = int((images["label"] == name).sum())
+            total = table_rows.loc[table_rows["label"] == name, "image_id"].nunique()
+            rows.append((split, name, count, count / max(len(images), 1), total, official.get(name, -1)))
+    return pd.DataFrame(rows, columns=["split", "class", "here", "share", "in_tables", "published"])
 
 
 def _named_without_image(records: Records) -> pd.DataFrame:
@@ -44,48 +45,45 @@ def _named_without_image(records: Records) -> pd.DataFrame:
     return left_out[["image_id", "split", "label"]]
 
 
-def _parts(records: Records, published: Mapping[str, Any]) -> list[str]:
+def _splits(records: Records, published: Mapping[str, Any]) -> list[str]:
     official = published.get("images", {})
-    here = {*records.table["split"], *records.excluded["split"]} - ({""} if official and "" not in official else set())
-    return [*official, *sorted(here - set(official), key=lambda part: (ORDER.index(part) if part in ORDER else 9, part))]
+    names = {*records.table["split"], *records.excluded["split"]} - ({""} if official and "" not in official else set())
+    return [*official, *sorted(names - set(official), key=lambda name: (ORDER.index(name) if name in ORDER else 9, name))]
 
 
 def against_published(classes: pd.DataFrame, records: Records, published: Mapping[str, Any]) -> list[Finding]:
-    """Where the numbers of images, of labels and of groups differ from the published ones.
+    """Findings where the numbers of images, labels or groups differ from the published ones.
 
-    Images that a table names but that are not there are told elsewhere; here it is tables and folders that are too short, too
-    long or altered.
+    Missing images of rows in the tables are not counted here (see `findings.in_tables`), only rows.
     """
-    found = []
-    for part in classes["part"].unique().tolist():
-        rows = classes[classes["part"] == part]
-        whole, of_part = rows.iloc[0], f"the {part} part" if part else "the data set"
-        if whole["published"] < 0:
+    findings = []
+    for split in classes["split"].unique().tolist():
+        rows = classes[classes["split"] == split]
+        total, name = rows.iloc[0], f"the {split} split" if split else "the data set"
+        if total["published"] < 0:
             continue
-        if whole["in_tables"] == 0:
-            title = f"{of_part[0].upper()}{of_part[1:]} is not here ({counted(int(whole['published']), 'published image')})."
-            found.append(Finding("info", title))
-            continue
-        if whole["in_tables"] != whole["published"]:
-            more = "fewer" if whole["in_tables"] < whole["published"] else "more"
-            title = f"{counted(int(whole['in_tables']), 'image')} in {of_part}, {more} than the {whole['published']:,} published."
-            found.append(Finding("warning", title, "A part of the data set, another edition, or an altered table."))
-        altered = rows[(rows["class"] != "all") & (rows["published"] >= 0) & (rows["in_tables"] != rows["published"])]
-        if len(altered) and whole["in_tables"] == whole["published"]:
-            told = ", ".join(
-                f"{row['class']} {row['published']:,} published, {row['in_tables']:,} here" for row in rows_of(altered)
-            )
-            title = f"The labels of {of_part} are not the published ones: {told}."
-            found.append(Finding("error", title, "As many rows, but other labels: an altered copy of the table."))
-    groups, wanted = records.table["group_id"].nunique(), published.get("groups", -1)
-    if wanted >= 0 and len(records.table) == sum(published["images"].values()) and groups != wanted:
-        title = f"{counted(groups, 'group')} of images (patients or lesions), {wanted:,} published."
-        found.append(Finding("warning", title, "Images of one lesion may not be kept together in a split."))
-    return found
+        if total["in_tables"] == 0:
+            title = f"{name[0].upper()}{name[1:]} is missing ({counted(int(total['published']), 'published image')})."
+            findings.append(Finding("info", title))
+        elif total["in_tables"] != total["published"]:
+            more = "fewer" if total["in_tables"] < total["published"] else "more"
+            title = f"{counted(int(total['in_tables']), 'image')} in {name}, {more} than the {total['published']:,} published."
+            findings.append(Finding("warning", title, "An incomplete download, another edition, or an altered table."))
+        else:
+            altered = rows[(rows["class"] != "all") & (rows["published"] >= 0) & (rows["in_tables"] != rows["published"])]
+            labels = [f"{row['class']} {row['published']:,} published, {row['in_tables']:,} here" for row in rows_of(altered)]
+            if labels:
+                title = f"The labels of {name} differ from the published ones: {', '.join(labels)}."
+                findings.append(Finding("error", title, "As many rows, but other labels: an altered copy of the table."))
+    groups, expected = records.table["group_id"].nunique(), published.get("groups", -1)
+    if expected >= 0 and len(records.table) == sum(published["images"].values()) and groups != expected:
+        title = f"{counted(groups, 'group')} of images (patients or lesions), {expected:,} published."
+        findings.append(Finding("warning", title, "Images of one lesion may end up in different splits."))
+    return findings
 
 
 def completeness(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """How many images have each field: `field`, `known`, `unknown` (said to be so), `blank`, `values` (different ones)."""
+    """Counts the images that have each field: `field`, `known`, `unknown` (marked as unknown), `blank`, `values` (distinct)."""
     rows = []
     for field in fields:
         if field in table:
@@ -97,14 +95,14 @@ def completeness(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
 
 
 def in_metadata(complete: pd.DataFrame, images: int) -> list[Finding]:
-    """Fields that many images lack, or that never vary."""
-    lacking = complete[complete["known"] < 0.9 * images]
-    found = []
-    if len(lacking):
-        told = ", ".join(f"{row['field']} known of {row['known'] / images:.0%}" for row in rows_of(lacking))
-        title = f"{counted(len(lacking), 'metadata field')} not known of more than one image in ten: {told}."
-        found.append(Finding("info", title, "Whether a field is blank may itself tell the class: keep it apart from its value."))
+    """Findings of fields that many images lack, or that never vary."""
+    findings = []
+    incomplete = complete[complete["known"] < 0.9 * images]
+    if len(incomplete):
+        fields = ", ".join(f"{row['field']} known for {row['known'] / images:.0%}" for row in rows_of(incomplete))
+        title = f"{counted(len(incomplete), 'metadata field')} unknown for more than one image in ten: {fields}."
+        findings.append(Finding("info", title, "Whether a field is blank may itself predict the class: encode it separately."))
     constant = complete[(complete["values"] == 1) & (complete["known"] > 0)]
     if len(constant) and images > 1:
-        found.append(Finding("info", f"The same value in all images that have one: {', '.join(constant['field'])}."))
-    return found
+        findings.append(Finding("info", f"The same value in all images that have one: {', '.join(constant['field'])}."))
+    return findings

@@ -1,4 +1,4 @@
-"""What a check finds, and what it finds in the tables, the files and the masks of one data set."""
+"""Findings of a check, and the findings in the tables, files and masks of one data set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from keras_skin.checking.masks import SPECK
 from keras_skin.data.datasets.records import Records
+from keras_skin.data.splits.fingerprints import MIN_DETAIL
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -17,7 +18,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Item:
-    """One offender: what it is called, what is wrong with it, and the files that show it (none, one, or two side by side)."""
+    """One image, lesion or pair with a problem: its name, the problem, and its files (none, one, or two side by side)."""
 
     name: str
     text: str = ""
@@ -27,14 +28,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of fault.
+    """One kind of problem in a data set.
 
     Attributes:
-        severity: `"error"`: the data contradict themselves or are not whole; `"warning"`: usable, but a result may be misread;
-            `"info"`: good to know.
-        title: what was found, with numbers.
+        severity: `"error"`: contradictory or incomplete data; `"warning"`: usable, but results may mislead; `"info"`: good
+            to know.
+        title: the problem, with numbers.
         advice: why it matters and what to do.
-        items: all offenders.
+        items: all images, lesions or pairs that have it.
     """
 
     severity: Severity
@@ -49,7 +50,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as dicts by column."""
+    """The rows of a table as dicts by column."""
     return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
@@ -111,87 +112,88 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
 
 
 def in_labels(table: pd.DataFrame) -> list[Finding]:
-    """Groups on two sides of the official split, lesions with two diagnoses, images without a label."""
-    found = []
-    parts = table[table["split"] != ""].groupby("group_id")["split"].agg(lambda splits: " and ".join(sorted(set(splits))))
-    across = parts[parts.str.contains(" and ")]
+    """Findings of groups in several official splits, lesions with several diagnoses, and images without a label."""
+    findings = []
+    across = _several(table[table["split"] != ""].groupby("group_id")["split"])
     if len(across):
-        items = tuple(Item(str(group), f"in {where}") for group, where in across.items())
-        title = f"{counted(len(across), 'lesion or patient', 'lesions or patients')} with images in two official parts."
-        advice = "The official split leaks: scores on the test part are too good. Split by group instead."
-        found.append(Finding("error", title, advice, items))
+        items = tuple(Item(str(group), f"in {splits}") for group, splits in across.items())
+        title = f"{counted(len(across), 'lesion or patient', 'lesions or patients')} with images in two official splits."
+        advice = "The official split leaks: scores on the test split are too good. Split by group instead."
+        findings.append(Finding("error", title, advice, items))
     if "lesion_id" in table:
-        lesions = table[(table["lesion_id"] != "") & (table["label"] != "")].groupby(["group_id", "lesion_id"])["label"]
-        told = lesions.agg(lambda labels: " and ".join(sorted(set(labels))))
-        conflicts = told[told.str.contains(" and ")]
+        lesions = table[(table["lesion_id"] != "") & (table["label"] != "")].groupby(["group_id", "lesion_id"])
+        conflicts = _several(lesions["label"])
         if len(conflicts):
             items = tuple(Item(row["lesion_id"], row["label"]) for row in rows_of(conflicts.reset_index()))
             title = f"{counted(len(conflicts), 'lesion')} with different labels on different images."
-            found.append(Finding("warning", title, "At least one of the labels is wrong.", items))
-    bare = table[table["label"] == ""]
-    if len(bare) and len(bare) < len(table):
-        found.append(Finding("warning", f"{counted(len(bare), 'image')} without a label.", "", _items(bare, "")))
-    return found
+            findings.append(Finding("warning", title, "At least one of the labels is wrong.", items))
+    unlabelled = table[table["label"] == ""]
+    if 0 < len(unlabelled) < len(table):
+        findings.append(Finding("warning", f"{counted(len(unlabelled), 'image')} without a label.", "", _items(unlabelled, "")))
+    return findings
+
+
+def _several(groups: Any) -> pd.Series:
+    """The groups of a grouped column that have more than one value, with their values joined by " and "."""
+    values = groups.unique().map(sorted)
+    return values[values.map(len) > 1].map(" and ".join)
 
 
 def in_files(table: pd.DataFrame, scan: pd.DataFrame) -> list[Finding]:
-    """Files that do not decode or are no 8-bit RGB images, and pictures that show nothing."""
-    found = []
-    bad = scan["image_problem"] != ""
-    if bad.any():
-        items = _items(table[bad], scan.loc[bad, "image_problem"], pictures=False)
+    """Findings of files that do not decode or are not 8-bit RGB images, and of blank pictures."""
+    findings = []
+    unusable = scan["image_problem"] != ""
+    if unusable.any():
+        items = _items(table[unusable], scan.loc[unusable, "image_problem"], pictures=False)
         advice = "Such files are left out of training and test. Download them again."
-        found.append(Finding("error", f"{counted(int(bad.sum()), 'image')} that cannot be used.", advice, items))
-    blank = ~bad & (scan["detail"] < 2)
+        findings.append(Finding("error", f"{counted(int(unusable.sum()), 'image')} that cannot be used.", advice, items))
+    blank = ~unusable & (scan["detail"] < MIN_DETAIL)
     if blank.any():
         title = f"{counted(int(blank.sum()), 'image')} of a single shade."
-        found.append(Finding("warning", title, "There is nothing to see on them.", _items(table[blank], "")))
-    return found
+        findings.append(Finding("warning", title, "They show nothing.", _items(table[blank], "")))
+    return findings
 
 
 def in_masks(table: pd.DataFrame, scan: pd.DataFrame) -> list[Finding]:
-    """Masks that do not fit their image, hold nothing or everything, are coarse, or hold more than two values."""
-    found = []
+    """Findings of masks that do not fit their image, are empty, full or coarse, or have more than two values."""
+    findings = []
 
-    def tell(severity: Severity, wrong: pd.Series, words: str, advice: str, told: str = "", worst: str = "") -> None:
-        """`told` is formatted with the fields of the row; the items stand by the field `worst`, the greatest first."""
-        if wrong.any():
-            rows = scan[wrong].sort_values(worst, ascending=False, kind="stable") if worst else scan[wrong]
+    def add(severity: Severity, faulty: pd.Series, words: str, advice: str, text: str = "", sort_by: str = "") -> None:
+        """Adds a finding; `text` is formatted with the fields of each row, rows are sorted by a field, the largest first."""
+        if faulty.any():
+            rows = scan[faulty].sort_values(sort_by, ascending=False, kind="stable") if sort_by else scan[faulty]
             title = f"{counted(len(rows), 'mask')} {words.format(be='is' if len(rows) == 1 else 'are')}."
-            texts = [told.format(**row) for row in rows_of(rows)]
-            found.append(Finding(severity, title, advice, _items(table.loc[rows.index], texts, masks=True)))
+            texts = [text.format(**row) for row in rows_of(rows)]
+            findings.append(Finding(severity, title, advice, _items(table.loc[rows.index], texts, masks=True)))
 
-    bad = scan["mask_problem"] != ""
-    size = bad & scan["mask_problem"].str.startswith("mask of")
-    tell("error", size, "of another size than the image", "Left out of training and test.", "{mask_problem}")
-    tell("error", bad & ~size, "that cannot be read", "Left out of training and test.", "{mask_problem}")
-    tell("error", scan["mask_empty"], "without a single set pixel", "A model would learn that there is no lesion.")
+    size, unusable = scan["mask_size_differs"], scan["mask_problem"] != ""
+    add("error", size, "of another size than the image", "Left out of training and test.", "{mask_problem}")
+    add("error", unusable & ~size, "that cannot be read", "Left out of training and test.", "{mask_problem}")
+    add("error", scan["mask_empty"], "without a single set pixel", "A model would learn that there is no lesion.")
     advice = "Either the lesion fills the picture or nobody drew it; such a mask teaches nothing."
-    tell("warning", scan["mask_full"], "{be} full: set all over the image", advice)
-    advice = "They tell little of where a lesion ends."
+    add("warning", scan["mask_full"], "{be} full: set all over the image", advice)
+    advice = "They show little of where a lesion ends."
     words = "{be} full-frame: drawn along all four sides of the image"
-    tell("warning", scan["mask_full_frame"], words, advice, "{mask_area:.0%} of the image", worst="mask_area")
-    advice = "Their outline is a staircase; a score on them has that much error."
-    told = "{mask_repeats:.0%} of rows or columns repeat"
-    tell("warning", scan["mask_blocky"], "{be} coarse: enlarged from a few pixels", advice, told, worst="mask_repeats")
-    advice = (
-        "A person clicked a rough outline: scores on these masks reward rough outlines. Report them apart, or leave them out."
-    )
+    add("warning", scan["mask_full_frame"], words, advice, "{mask_area:.0%} of the image", sort_by="mask_area")
+    advice = "Their outline is a staircase; scores have an error of its size."
+    text = "{mask_repeats:.0%} of rows or columns repeat"
+    add("warning", scan["mask_blocky"], "{be} coarse: enlarged from a few pixels", advice, text, sort_by="mask_repeats")
+    advice = "Their outline was clicked roughly, so that scores reward rough outlines. Report them separately, or leave them out."
     words = "{be} coarse: drawn as polygons of a few long straight sides"
-    tell("warning", scan["mask_polygon"], words, advice, "{mask_sides:.0f} sides", worst="mask_long_sides")
-    advice = "Read with a threshold (128; BMP: above 0). Ramps of grey come from JPEG or from resizing with interpolation."
-    told = "{mask_values:.0f} values, {mask_grey:.1%} of the pixels in between"
-    tell("warning", scan["mask_values"] > 2, "{be} not binary", advice, told, worst="mask_grey")
-    tell("info", scan["mask_pieces"] > 1, "of several pieces", "", "{mask_pieces:.0f} pieces", worst="mask_pieces")
+    add("warning", scan["mask_polygon"], words, advice, "{mask_sides:.0f} sides", sort_by="mask_long_sides")
+    advice = "Read with a threshold (128; BMP: above 0). Grey levels come from JPEG or from resizing with interpolation."
+    text = "{mask_values:.0f} values, {mask_grey:.1%} of the pixels in between"
+    add("warning", scan["mask_values"] > 2, "{be} not binary", advice, text, sort_by="mask_grey")
+    add("info", scan["mask_pieces"] > 1, "of several pieces", "", "{mask_pieces:.0f} pieces", sort_by="mask_pieces")
     words = f"with specks: pieces of less than {SPECK:.0%} of the largest"
-    tell("info", scan["mask_specks"] > 0, words, "", "{mask_specks:.0f}", worst="mask_specks")
-    tell("info", scan["mask_holes"] > 0, "with holes", "", "{mask_holes:.0f}", worst="mask_holes")
-    return found
+    add("info", scan["mask_specks"] > 0, words, "", "{mask_specks:.0f}", sort_by="mask_specks")
+    add("info", scan["mask_holes"] > 0, "with holes", "", "{mask_holes:.0f}", sort_by="mask_holes")
+    return findings
 
 
 def _items(rows: pd.DataFrame, text: Iterable[str] | str, masks: bool = False, pictures: bool = True) -> tuple[Item, ...]:
-    texts = [text] * len(rows) if isinstance(text, str) else list(text)
+    texts = [text] * len(rows) if isinstance(text, str) else text
     return tuple(
-        Item(row["image_id"], told, (row["image"],) if pictures else (), row["mask"] if masks else "")
-        for row, told in zip(rows_of(rows), texts, strict=True)
+        Item(row["image_id"], text, (row["image"],) if pictures else (), row["mask"] if masks else "")
+        for row, text in zip(rows_of(rows), texts, strict=True)
     )

@@ -1,9 +1,8 @@
-"""A check as one HTML page that loads nothing from anywhere, with pictures of the offenders."""
+"""Writes a check as a self-contained HTML page with pictures of the problems."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,34 +12,33 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.checking.audit import Check
 from keras_skin.checking.findings import Finding, Item, counted
-from keras_skin.checking.masks import foreground
 from keras_skin.checking.text import describe, verdict
-from keras_skin.data.images.files import BadImage, decode, read_file
+from keras_skin.data.images.files import BadImage, decode_levels, decode_rgb, read_file
 from keras_skin.registry import atomic_path
 
 PICTURED, NAMED = 12, 36
-"""Offenders shown with pictures, and named without, per finding."""
+"""Items per finding that are shown with pictures, and that are named without."""
 
 SIDE = 240
-_OUTLINE = (255, 255, 0)  # BGR: cyan, which skin never is
-_PART_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
+_OUTLINE = (0, 255, 255)  # cyan, which skin never is
+_SPLIT_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A caption and one or two small pictures as data: addresses."""
+    """A caption and one or two small pictures as data URLs."""
 
     name: str
     text: str
-    addresses: tuple[str, ...]
+    urls: tuple[str, ...]
 
 
 def write_page(path: Path, check: Check) -> None:
     """Writes the page.
 
     Args:
-        path: file to write.
-        check: what to tell; the pictures are read from the data set's files.
+        path: the file to write.
+        check: the check to show; its pictures are read from the data set's files.
     """
     environment = Environment(
         loader=PackageLoader("keras_skin.checking", ""),
@@ -54,31 +52,28 @@ def write_page(path: Path, check: Check) -> None:
         verdict=verdict(check),
         describe=describe,
         counted=counted,
-        parts=_PART_NAMES,
-        sections=[(finding, *_shown(finding)) for finding in check.findings],
+        split_names=_SPLIT_NAMES,
+        sections=[(finding, *_section(finding)) for finding in check.findings],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _shown(finding: Finding) -> tuple[list[Picture], list[Item], int]:
-    """Offenders with pictures, offenders without, and how many more there are."""
-    pictured = [item for item in finding.items if item.images][:PICTURED]
-    pictures = [Picture(item.name, item.text, tuple(_pictures(item))) for item in pictured]
-    named = [] if pictured else list(finding.items[:NAMED])
-    return pictures, named, len(finding.items) - len(pictures) - len(named)
-
-
-def _pictures(item: Item) -> Sequence[str]:
-    return [address for image in item.images if (address := thumbnail(image, item.mask))]
+def _section(finding: Finding) -> tuple[list[Picture], list[Item], int]:
+    """Items with pictures, items without pictures, and the number of remaining items."""
+    pictures = [
+        Picture(item.name, item.text, tuple(url for image in item.images if (url := thumbnail(image, item.mask))))
+        for item in [item for item in finding.items if item.images][:PICTURED]
+    ]
+    names = [] if pictures else list(finding.items[:NAMED])
+    return pictures, names, len(finding.items) - len(pictures) - len(names)
 
 
 def thumbnail(image: str, mask: str = "") -> str:
-    """A small JPEG as data: address, with the mask's outline on it; "" for a file that does not decode."""
+    """A small JPEG with the mask's outline, as a data URL; "" for a file that does not decode."""
     try:
         header, data = read_file(Path(image))
-        large = header.format == "JPEG" and min(header.height, header.width) > 4 * SIDE
-        picture = decode(data, header, cv2.IMREAD_REDUCED_COLOR_4 if large else cv2.IMREAD_COLOR)
+        picture = decode_rgb(data, header, (SIDE, SIDE))
     except BadImage:
         return ""
     height, width = picture.shape[:2]
@@ -87,14 +82,14 @@ def thumbnail(image: str, mask: str = "") -> str:
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if mask:
         _draw_outline(picture, mask)
-    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
 
 
 def _draw_outline(picture: np.ndarray, mask: str) -> None:
     try:
         header, data = read_file(Path(mask))
-        pixels = foreground(decode(data, header, cv2.IMREAD_UNCHANGED), header.format == "BMP")
+        _, pixels = decode_levels(data, header)
     except BadImage:
         return
     small = cv2.resize(pixels, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)

@@ -1,7 +1,7 @@
-"""How well the class is told without looking at the lesion: from the metadata alone, or from properties of the file alone.
+"""Measures how well the class can be predicted without the lesion: from the metadata alone, or from file properties alone.
 
-A number well above chance means that a classifier of the images can be right for a wrong reason (black corners and image sizes
-tell the clinic, and the clinic tells the class), and that part of a score that a model reaches needs no lesion.
+A score well above chance means that an image classifier can be right for the wrong reason (black corners and image sizes reveal
+the clinic, and the clinic reveals the class), and that it can reach part of its score without the lesion.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pandas as pd
 
 FOLDS = 5
 MIN_GROUPS = 10
-"""Classes with fewer groups (patients, lesions, images) are left out: two in each fold."""
+"""Classes with fewer groups (patients, lesions, images) are left out; this leaves two groups per fold."""
 
 MARGIN = 0.1
-"""A lower bound this much above chance (AUC 0.5, balanced accuracy 1/K) is called well above it."""
+"""A score is well above chance if its lower bound is this much above it (AUC 0.5, balanced accuracy 1/K)."""
 
 RESAMPLES = 300
 _LEAST_DROP = 0.005
@@ -26,15 +26,15 @@ _LEAST_DROP = 0.005
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one set of columns tells the class.
+    """How well one set of columns predicts the class.
 
     Attributes:
         what: name of the set of columns.
-        not_measured: why there are no numbers; "" where there are.
-        images, classes: what was measured on; classes with too few groups are left out.
-        auc, auc_interval: area under the ROC curve, with more than two classes the mean of one against the rest; chance is 0.5.
+        not_measured: why nothing was measured, "" if it was.
+        images, classes: the images and classes used; classes with too few groups are left out.
+        auc, auc_interval: area under the ROC curve (mean of one class against the rest for several classes); chance is 0.5.
         accuracy, accuracy_interval: balanced accuracy; chance is 1/K.
-        strongest: columns without which the AUC falls most, and by how much.
+        strongest: the columns whose shuffling lowers the AUC most, and by how much.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Shortcut:
 
     @property
     def chance(self) -> float:
-        """Balanced accuracy of one who guesses."""
+        """Balanced accuracy of guessing."""
         return 1 / max(len(self.classes), 1)
 
     @property
@@ -67,43 +67,43 @@ def shortcut(
     groups: np.ndarray,
     seed: int = 0,
 ) -> Shortcut:
-    """Measures how well some columns tell the class, cross-validated so that no group is on both sides.
+    """Measures how well a set of columns predicts the class, by cross-validation with each group in one fold.
 
-    A random forest is fitted on each training part, the encoding of the columns with it; all numbers come from images that it
-    was not fitted on. Intervals are 95 % bootstraps over groups.
+    A random forest and the encoding of the columns are fitted on the training folds; all scores come from the held-out fold.
+    Intervals are 95 % bootstraps over groups.
 
     Args:
         what: name of the set of columns.
-        features: (N, F) texts or numbers; "", `UNK` and `unknown` are not known.
+        features: (N, F) strings or numbers; "", `UNK` and `unknown` mean unknown.
         kinds: column -> `"numeric"` or `"categorical"`.
-        labels: (N,) labels, "" where there is none.
+        labels: (N,) labels, "" for unlabelled.
         classes: all classes.
         groups: (N,) group of each image.
-        seed: of folds, forests and resamples.
+        seed: seed of folds, forests and resamples.
     """
-    told = np.asarray(labels, dtype=object)
-    sizes = {name: len(np.unique(groups[told == name])) for name in classes}
-    kept = tuple(name for name, size in sizes.items() if size >= MIN_GROUPS)
+    label_array = np.asarray(labels, dtype=object)
+    sizes = {name: len(np.unique(groups[label_array == name])) for name in classes}
+    large = tuple(name for name, size in sizes.items() if size >= MIN_GROUPS)
     if not len(features.columns):
         return Shortcut(what, "the data set has no such columns")
-    if len(kept) < 2:
-        here = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "there are no labels"
-        return Shortcut(what, f"fewer than two classes with {MIN_GROUPS} lesions or patients ({here})")
-    usable = np.isin(told, kept)
+    if len(large) < 2:
+        counts = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "there are no labels"
+        return Shortcut(what, f"fewer than two classes with {MIN_GROUPS} lesions or patients ({counts})")
+    usable = np.isin(label_array, large)
     columns = _columns(features[usable].reset_index(drop=True), kinds)
     varying = [name for name in columns if len(columns[name].unique()) > 1]
     if not varying:
         return Shortcut(what, "no column varies")
-    truth = pd.Categorical(told[usable], categories=list(kept)).codes.astype(np.int64)
+    truth = pd.Categorical(label_array[usable], categories=list(large)).codes.astype(np.int64)
     folds = _folds(truth, groups[usable], seed)
     if folds is None:
-        return Shortcut(what, "the groups are too few or too large to be parted into folds that have all classes")
-    probabilities, permuted = _out_of_fold(columns[varying], kinds, truth, len(kept), folds, seed)
-    return _measured(what, truth, probabilities, permuted, kept, groups[usable], seed)
+        return Shortcut(what, "the groups are too few or too large for folds with all classes")
+    probabilities, permuted = _out_of_fold(columns[varying], kinds, truth, len(large), folds, seed)
+    return _score(what, truth, probabilities, permuted, large, groups[usable], seed)
 
 
 def _columns(features: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Numbers, NaN where not known; categories as texts, "" where blank (to be blank may tell, too)."""
+    """Numbers, NaN for unknown; categories as strings, "" for blank (blanks may be informative)."""
     columns: dict[Any, pd.Series] = {}
     for name in features:
         if kinds[str(name)] == "numeric":
@@ -116,10 +116,9 @@ def _columns(features: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
 def _folds(truth: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    parts = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth, groups)
-    folds = list(parts)
-    whole = set(truth.tolist())
-    return folds if all(set(truth[train].tolist()) == whole and len(test) for train, test in folds) else None
+    folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth, groups))
+    classes = set(truth.tolist())
+    return folds if all(set(truth[train].tolist()) == classes and len(test) for train, test in folds) else None
 
 
 def _forest(kinds: Mapping[str, str], columns: Sequence[str], seed: int) -> Any:
@@ -139,22 +138,22 @@ def _forest(kinds: Mapping[str, str], columns: Sequence[str], seed: int) -> Any:
 def _out_of_fold(
     columns: pd.DataFrame, kinds: Mapping[str, str], truth: np.ndarray, count: int, folds: list, seed: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Probabilities (N, K) of each image by the forest that was not fitted on it, and the same with one column shuffled."""
+    """Out-of-fold probabilities (N, K), and the same with each column shuffled."""
     random = np.random.default_rng(seed)
     names = [str(name) for name in columns]
-    whole = np.zeros((len(truth), count))
+    probabilities = np.zeros((len(truth), count))
     permuted = {name: np.zeros((len(truth), count)) for name in names}
     for train, test in folds:
         model = _forest(kinds, names, seed).fit(columns.iloc[train], truth[train])
-        whole[test] = model.predict_proba(columns.iloc[test])
+        probabilities[test] = model.predict_proba(columns.iloc[test])
         for name in names:
             shuffled = columns.iloc[test].copy()
             shuffled[name] = random.permutation(shuffled[name].to_numpy())
             permuted[name][test] = model.predict_proba(shuffled)
-    return whole, permuted
+    return probabilities, permuted
 
 
-def _measured(
+def _score(
     what: str,
     truth: np.ndarray,
     probabilities: np.ndarray,
@@ -166,15 +165,15 @@ def _measured(
     from keras_skin.evaluation.bootstrap import bootstrap
     from keras_skin.evaluation.classification import classification_scores, resampled_scores
 
-    wanted = ("auc", "balanced_accuracy")
+    metrics = ("auc", "balanced_accuracy")
     scores = classification_scores(truth, probabilities, classes)
     statistics = resampled_scores(truth, probabilities, classes)
     values = bootstrap(
-        statistics, {name: scores[name] for name in wanted}, dict.fromkeys(wanted, len(truth)), groups, RESAMPLES, seed
+        statistics, {name: scores[name] for name in metrics}, dict.fromkeys(metrics, len(truth)), groups, RESAMPLES, seed
     )
     drops = {name: scores["auc"] - classification_scores(truth, other, classes)["auc"] for name, other in permuted.items()}
     strongest = sorted(((name, drop) for name, drop in drops.items() if drop >= _LEAST_DROP), key=lambda pair: -pair[1])[:4]
-    intervals = {name: tuple(values[name]["ci95"] or (np.nan, np.nan)) for name in wanted}
+    intervals = {name: tuple(values[name]["ci95"] or (np.nan, np.nan)) for name in metrics}
     return Shortcut(
         what,
         "",

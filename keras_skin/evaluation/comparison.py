@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,9 @@ class Side:
         return first.assign(**{name: sum(run.predictions[name] for run in self.runs) / len(self.runs) for name in numbers})
 
 
+Verdict = Literal["better", "worse", ""]
+
+
 @dataclass(frozen=True)
 class Row:
     """One metric of all sides.
@@ -65,7 +68,7 @@ class Row:
     differences: tuple[dict[str, Any] | None, ...]
     published: tuple[float | None, ...]
 
-    def verdict(self, side: int) -> str:
+    def verdict(self, side: int) -> Verdict:
         """`better` or `worse` than the reference where the interval of the difference lies on one side of 0, else an empty
         text."""
         difference = self.differences[side]

@@ -1,9 +1,9 @@
-"""The typed experiment: everything a run is told, read from a JSON file, with every mistake named at once.
+"""The typed experiment: all settings of a run, read from a JSON file; an error lists every mistake at once.
 
     experiment = load_experiment("experiments/jrl_ph2.json", overrides=["train.epochs=2"])
 
-A file may name one parent with `extends`; the child's values are laid over the parent's. Components are objects with a `name` and
-arguments of their own (`{"name": "jrl", "variant": "mtl3"}`); a component with another name than its parent's replaces it whole.
+A file may name a parent with `extends`; its values override the parent's. Components are objects with a `name` and arguments
+(`{"name": "jrl", "variant": "mtl3"}`); a component with another name than its parent's replaces it completely.
 """
 
 from keras_skin.experiment.components import DatasetSettings

@@ -1,4 +1,4 @@
-"""The blocks of an experiment that name a registered component, with the arguments that it takes."""
+"""The blocks of an experiment that name a registered component and its arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from keras_skin.registry import Registry, did_you_mean
 
 FROM_DATA = ("metadata_width", "metadata_fields", "class_counts")
-"""Arguments of builders that the training part decides on."""
+"""Arguments of builders that come from the training split."""
 
 REGISTRIES = {
     "model": (Registry("model", "keras_skin.models"), ("image_size", "classes", *FROM_DATA)),
@@ -20,7 +20,7 @@ REGISTRIES = {
     "balancing": (Registry("balancing", "keras_skin.data.pipeline.balance"), ("labels", "seed")),
     "preprocessing": (Registry("preprocessing", "keras_skin.data.images.preprocess"), ()),
 }
-"""For each kind of component its registry, and the arguments that the program itself passes."""
+"""For each kind of component its registry and the arguments that the package passes itself."""
 
 
 class Settings(BaseModel):
@@ -30,7 +30,7 @@ class Settings(BaseModel):
 
 
 class Component(Settings):
-    """A registered component and its arguments; `kind` says in which registry it is looked up."""
+    """A registered component and its arguments; `kind` names the registry."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
@@ -39,11 +39,11 @@ class Component(Settings):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the JSON says beside the declared fields, to be passed on to the component."""
+        """The keys beside the declared fields, which are passed to the component."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _check_arguments(self) -> Self:
         """Raises one ValueError that names every unknown argument."""
         registry, reserved = REGISTRIES[self.kind]
         if self.name not in registry.names():
@@ -55,10 +55,10 @@ class Component(Settings):
         problems = []
         for key, value in self.arguments.items():
             if key not in allowed:
-                known = sorted(set(allowed) | set(type(self).model_fields))
+                valid = sorted(set(allowed) | set(type(self).model_fields))
                 problems.append(
-                    f"{self.kind} '{self.name}' takes no '{key}' (value {value!r}).{did_you_mean(key, known)} "
-                    f"Valid: {', '.join(known)}"
+                    f"{self.kind} '{self.name}' takes no '{key}' (value {value!r}).{did_you_mean(key, valid)} "
+                    f"Valid: {', '.join(valid)}"
                 )
             elif allowed[key] and isinstance(value, str) and value not in allowed[key]:
                 problems.append(f"'{key}' is {value!r}.{did_you_mean(value, allowed[key])} Valid: {', '.join(allowed[key])}")
@@ -74,7 +74,7 @@ class ModelSettings(Component):
 
 
 class LossSettings(Component):
-    """The loss of one output; `weight` is its share in the total."""
+    """The loss of one output; `weight` multiplies it in the total loss."""
 
     kind: ClassVar[str] = "loss"
 
@@ -82,20 +82,20 @@ class LossSettings(Component):
 
 
 class AugmentationSettings(Component):
-    """How training images are changed, and how often each class is seen in an epoch."""
+    """How training images are augmented."""
 
     kind: ClassVar[str] = "augmentation"
 
 
 class BatchAugmentationSettings(Component):
-    """How whole batches are changed after that, by the device that trains."""
+    """How whole batches are augmented afterwards, on the training device."""
 
     kind: ClassVar[str] = "batch augmentation"
 
 
 class BalancingSettings(Component):
-    """What an epoch draws from: the training part resampled, and nothing else. `class_weights` weighs the label loss by inverse
-    class frequency of the training part, beside that or instead. (The augmentation `jrl_16` balances by itself.)"""
+    """How the training split is resampled for an epoch. `class_weights` weights the label loss by the inverse class frequency of
+    the training split, with or without resampling. (The augmentation `jrl_16` balances by itself.)"""
 
     kind: ClassVar[str] = "balancing"
 
@@ -104,9 +104,9 @@ class BalancingSettings(Component):
 
 
 class DatasetSettings(Component):
-    """A data set on disk. `folder` (relative to --data, or absolute) where it does not lie under its usual name;
-    `labels` keeps images of these classes only, `parts` those of these official parts (`["validation"]`); `optional`: go on
-    without it where it is missing, and say so."""
+    """A data set on disk. `folder` (relative to --data, or absolute) is needed if it does not have its usual name; `labels`
+    selects images of these classes, `parts` those of these official splits (`["validation"]`); `optional`: if it is missing,
+    continue without it and report it."""
 
     kind: ClassVar[str] = "data set"
 
@@ -117,6 +117,6 @@ class DatasetSettings(Component):
 
 
 class PreprocessingSettings(Component):
-    """One operation on the resized image, in training, evaluation and the exported model alike."""
+    """One operation on the resized image, applied in training, evaluation and the exported model."""
 
     kind: ClassVar[str] = "preprocessing"

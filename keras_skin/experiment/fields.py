@@ -1,4 +1,4 @@
-"""The fields of an experiment, typed; the checks that need more than one value stand beside them."""
+"""The typed fields of an experiment, with the checks that need more than one value."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class MetadataSettings(Settings):
-    """Clinical metadata for models that take them. `inputs`: fields of the data set (null takes all but those that give the
-    label away); `missing`: what becomes of blank cells; `preset`: a published encoding."""
+    """Clinical metadata for models that take them. `inputs`: fields of the data set (null: all except those that reveal the
+    label); `missing`: how blank cells are handled; `preset`: a published encoding."""
 
     inputs: list[str] | None = None
     missing: Literal["own_column", "mask", "drop", "impute"] = "own_column"
@@ -36,25 +36,24 @@ class MetadataSettings(Settings):
 
 
 class SegmenterSettings(Settings):
-    """What cuts the lesion out of its image, for models that take it so: `run`, the folder of a finished run of a segmentation
-    model or the beginning of its name, without date and time (the newest finished one is taken), as in
-    `runs/deep_unet_isic2018`; or `masks` `dataset`, the data set's own masks. These no client can send, so that such a model
-    is not exported."""
+    """How the lesion is cut out of its image, for models that need it. `run`: the folder of a finished run of a segmentation
+    model, or its name without date and time, as in `runs/deep_unet_isic2018` (uses the newest finished one). `masks`
+    `dataset`: the data set's own masks; a client cannot send these, so that such a model is not exported."""
 
     run: str | None = None
     masks: Literal["dataset"] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> SegmenterSettings:
+    def _check_source(self) -> SegmenterSettings:
         if (self.run is None) == (self.masks is None):
-            raise ValueError('give one of "run" (of a segmentation model) and "masks" ("dataset"), and leave the other null')
+            raise ValueError('set either "run" (of a segmentation model) or "masks" ("dataset"), and leave the other null')
         return self
 
 
 class DataSettings(Settings):
-    """Which images train, which test. `test` null means the test part of `train`'s own split; `external` data sets are only
-    ever tested on. `leak_guard` says what is done about images on two sides of training (same id, patient or lesion, file, or
-    picture): `error` lists them, `exclude` leaves out the training side."""
+    """The data sets for training and testing. `test` null means the test split of `train`; `external` data sets are only used
+    for testing. `leak_guard` handles images that occur in training and in testing (same id, patient or lesion, file, or
+    picture): `error` lists them, `exclude` removes them from training."""
 
     train: DatasetSettings
     extra_train: list[DatasetSettings] = Field([])
@@ -64,22 +63,21 @@ class DataSettings(Settings):
     leak_guard: Literal["error", "exclude"] = "error"
 
     @model_validator(mode="after")
-    def _distinct(self) -> DataSettings:
-        tested = [item.name for item in ([self.test] if self.test else []) + self.external]
-        twice = sorted({name for name in tested if tested.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} named more than once among test and external")
+    def _check_repeats(self) -> DataSettings:
+        names = [item.name for item in ([self.test] if self.test else []) + self.external]
+        repeats = sorted({name for name in names if names.count(name) > 1})
+        if repeats:
+            raise ValueError(f"{', '.join(repeats)} named more than once among test and external")
         return self
 
 
 class SplitSettings(Settings):
-    """How images are parted, stratified by class: by group (patient, else lesion, else image), or, with `protocol` `paper`,
-    image by image as most papers do; groups may straddle then, and every number says so.
+    """How images are split, stratified by class: by group (patient, else lesion, else image), or, with `protocol` `paper`, image
+    by image as most papers do; groups may then be in several splits, and every result reports it.
 
-    `official` keeps the data set's own parts and carves `validation` out of its training part; `stratified` draws
-    `validation` and
-    `test` shares; `kfold` runs once per fold, each fold being the test part in turn; `file` reads a splits.csv of an earlier run.
-    `seed` decides the parts, and nothing else does: trainings with other seeds are measured on the same images.
+    `official` keeps the data set's own splits and takes `validation` from its training split; `stratified` draws `validation` and
+    `test` shares; `kfold` runs once per fold, with each fold as the test split in turn; `file` reads an earlier splits.csv.
+    Only `seed` determines the splits: trainings with other seeds are evaluated on the same images.
     """
 
     scheme: Literal["official", "stratified", "kfold", "file"] = "official"
@@ -91,7 +89,7 @@ class SplitSettings(Settings):
     file: str | None = None
 
     @model_validator(mode="after")
-    def _complete(self) -> SplitSettings:
+    def _check_scheme(self) -> SplitSettings:
         if (self.scheme == "file") != (self.file is not None):
             raise ValueError("scheme 'file' and the key 'file' belong together: set both or neither")
         if self.scheme == "stratified" and self.validation + self.test >= 1:
@@ -100,15 +98,15 @@ class SplitSettings(Settings):
 
 
 class ImageSettings(Settings):
-    """Size (height, width) in pixels that the model sees, and operations on the resized image, in their order."""
+    """Size (height, width) of the model's input in pixels, and operations on the resized image, in order."""
 
     size: tuple[PositiveInt, PositiveInt] = (192, 256)
     preprocessing: list[PreprocessingSettings] = Field([])
 
 
 class OptimizerSettings(Settings):
-    """Optimizer by name; keys left null keep Keras' default. `weight_decay` is Keras' decoupled one, `l2` that of PyTorch's
-    optimizers, added to the gradients; `gradient_accumulation_steps` adds up that many batches per update."""
+    """Optimizer by name; null keys keep Keras' defaults. `weight_decay` is Keras' decoupled one, `l2` that of PyTorch's
+    optimizers, added to the gradients; `gradient_accumulation_steps` accumulates that many batches per update."""
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
@@ -120,10 +118,9 @@ class OptimizerSettings(Settings):
 
 
 class ScheduleSettings(Settings):
-    """Learning rate over training: `exponential` falls smoothly to `factor` of itself by the last step; `step` multiplies by
-    `factor`
-    every `every` epochs; `plateau` multiplies by `factor` whenever `monitor` has not improved for `patience` epochs; `constant`
-    does not change."""
+    """Learning rate schedule: `exponential` decays to `factor` times the initial rate at the last step; `step` multiplies by
+    `factor` every `every` epochs; `plateau` multiplies by `factor` whenever `monitor` has not improved for `patience` epochs;
+    `constant` does not change."""
 
     name: Literal["constant", "exponential", "step", "plateau"] = "constant"
     factor: float | None = Field(None, gt=0, le=1)
@@ -131,18 +128,18 @@ class ScheduleSettings(Settings):
     patience: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _complete(self) -> ScheduleSettings:
-        needed = {
+    def _check_keys(self) -> ScheduleSettings:
+        required = {
             "constant": (),
             "exponential": ("factor",),
             "step": ("factor", "every"),
             "plateau": ("factor", "patience"),
         }[self.name]
-        given = {key for key in ("factor", "every", "patience") if getattr(self, key) is not None}
-        if given != set(needed):
+        keys = {key for key in ("factor", "every", "patience") if getattr(self, key) is not None}
+        if keys != set(required):
             raise ValueError(
-                f"schedule '{self.name}' takes {' and '.join(needed) or 'no further key'}, "
-                f"given: {', '.join(sorted(given)) or 'none'}"
+                f"schedule '{self.name}' takes {' and '.join(required) or 'no further key'}, "
+                f"got: {', '.join(sorted(keys)) or 'none'}"
             )
         return self
 
@@ -154,8 +151,8 @@ class EarlyStoppingSettings(Settings):
 
 
 class BackboneTrainingSettings(Settings):
-    """How a pretrained backbone is trained: at `rate` times the learning rate, frozen for the first `frozen_epochs`, then its
-    stages thaw from the deepest on, one every `stage_epochs` (0: all together)."""
+    """How a pretrained backbone is trained: at `rate` times the learning rate, frozen for the first `frozen_epochs`; then its
+    stages are unfrozen from the deepest on, one every `stage_epochs` (0: all together)."""
 
     rate: float = Field(1.0, gt=0, le=1)
     frozen_epochs: int = Field(0, ge=0)
@@ -163,8 +160,8 @@ class BackboneTrainingSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """The fit. `monitor`: the logged value (or several, averaged) by which the best epoch is chosen, on the validation part
-    only."""
+    """Training. `monitor`: the logged value, or several to average, that selects the best epoch; only the validation split is
+    used."""
 
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 10
@@ -181,9 +178,9 @@ class TrainSettings(Settings):
 
 
 class ExplainSettings(Settings):
-    """Pictures after the fit, and what they are worth: maps of `images` validation images for the predicted class and `classes`
-    (`cam`), at the named feature `layer` (or several; null takes all that the model offers), after every `every` epochs too (0:
-    only at the end), with further `methods`; the maps of `measured` images are measured."""
+    """Explanations after training, and their evaluation. Maps are made by `cam` and further `methods` for `images` validation
+    images, for the predicted class and `classes`, at the feature `layer` (one, several, or null for all of the model), also
+    after every `every` epochs (0: only at the end). The maps of `measured` images are evaluated."""
 
     images: int = Field(12, ge=0)
     measured: int = Field(48, ge=0)
@@ -195,15 +192,15 @@ class ExplainSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """Whether the trained model is exported, and as what: a SavedModel in `float32` or `bfloat16`, for `litert`, or with `images`
-    and numbers alone, for other converters. How well each agrees with the trained model stands in its model card."""
+    """Whether and how the trained model is exported: a SavedModel in `float32` or `bfloat16`, a `litert` file, or a SavedModel
+    without strings (`images`) for other converters. Each model card reports the agreement with the trained model."""
 
     enabled: bool = True
     editions: list[Literal["float32", "bfloat16", "litert", "images"]] = Field(["float32"], min_length=1)
 
 
 class PaperSettings(Settings):
-    """The published numbers, printed beside the measured ones: `results` is {split: {task: {metric: value}}}, values as
+    """The published results, shown beside the measured ones: `results` is {split: {task: {metric: value}}}, with values as
     fractions."""
 
     citation: str
@@ -214,10 +211,10 @@ class PaperSettings(Settings):
 
 
 class Experiment(Settings):
-    """One experiment, complete: what is trained on what, how it is measured, explained and exported."""
+    """A complete experiment: data, model, training, evaluation, explanations and export."""
 
-    schema_file: str = Field("schema.json", alias="$schema", description="For editors: where the JSON Schema lies.")
-    extends: str | None = Field(None, description="One parent file whose values this one is laid over.")
+    schema_file: str = Field("schema.json", alias="$schema", description="For editors: path of the JSON Schema.")
+    extends: str | None = Field(None, description="A parent file; the values of this file override its values.")
     title: str
     description: str = ""
     data: DataSettings
@@ -230,7 +227,7 @@ class Experiment(Settings):
     segmenter: SegmenterSettings | None = None
     model: ModelSettings
     losses: dict[str, LossSettings | None] = Field(
-        min_length=1, description="The loss of each output of the model; null takes away what a parent file set."
+        min_length=1, description="The loss of each output of the model; null removes a loss that a parent file set."
     )
     train: TrainSettings = TrainSettings()
     explain: ExplainSettings = ExplainSettings()
@@ -239,59 +236,63 @@ class Experiment(Settings):
     demo: dict[str, Any] = Field({}, description="Overrides (dotted key: value) that --demo applies.")
 
     @model_validator(mode="after")
-    def _metadata_fit_the_model(self) -> Experiment:
-        taken = "metadata_width" in REGISTRIES["model"][0].parameters(self.model.name)
-        if self.metadata is not None and not taken:
-            raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: leave it out")
+    def _check_metadata(self) -> Experiment:
+        takes_metadata = "metadata_width" in REGISTRIES["model"][0].parameters(self.model.name)
+        if self.metadata is not None and not takes_metadata:
+            raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: remove it")
         return self
 
     @model_validator(mode="after")
-    def _only_what_can_be_served_is_exported(self) -> Experiment:
+    def _check_export(self) -> Experiment:
         if self.segmenter is not None and self.segmenter.masks and self.export.enabled:
             raise ValueError(
-                "'segmenter.masks' takes the data set's masks, which no client can send: name a run in 'segmenter.run', or set "
+                "'segmenter.masks' uses the data set's masks, which a client cannot send: name a run in 'segmenter.run', or set "
                 "'export.enabled' to false"
             )
         return self
 
     @model_validator(mode="after")
-    def _nothing_random_is_frozen(self) -> Experiment:
-        frozen = self.train.backbone is not None and self.train.backbone.frozen_epochs > 0
-        if frozen and "weights" in REGISTRIES["model"][0].parameters(self.model.name) and not self.model.arguments.get("weights"):
+    def _check_frozen_weights(self) -> Experiment:
+        is_frozen = self.train.backbone is not None and self.train.backbone.frozen_epochs > 0
+        if (
+            is_frozen
+            and "weights" in REGISTRIES["model"][0].parameters(self.model.name)
+            and not self.model.arguments.get("weights")
+        ):
             raise ValueError(
-                "'train.backbone.frozen_epochs' freezes a backbone of random weights: name model.weights, or set it to 0"
+                "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights', or set it to 0"
             )
         return self
 
     @field_validator("demo")
     @classmethod
-    def _flat(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        bad = [key for key in value if key.split(".")[0] not in cls.model_fields]
-        if bad:
-            raise ValueError(f"keys are dotted paths of this file such as 'train.epochs'; not so: {', '.join(bad)}")
+    def _check_demo(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        unknown = [key for key in value if key.split(".")[0] not in cls.model_fields]
+        if unknown:
+            raise ValueError(f"keys must be dotted paths of this file such as 'train.epochs', got: {', '.join(unknown)}")
         return value
 
     @field_validator("losses")
     @classmethod
-    def _some(cls, value: dict[str, LossSettings | None]) -> dict[str, LossSettings | None]:
+    def _check_losses(cls, value: dict[str, LossSettings | None]) -> dict[str, LossSettings | None]:
         unknown = sorted(set(value) - set(OUTPUTS))
         if unknown:
             raise ValueError(
                 f"there is no output '{unknown[0]}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}"
             )
-        kept: dict[str, LossSettings | None] = {key: loss for key, loss in value.items() if loss is not None}
-        if not kept:
+        losses: dict[str, LossSettings | None] = {key: loss for key, loss in value.items() if loss is not None}
+        if not losses:
             raise ValueError("at least one output needs a loss")
-        return kept
+        return losses
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width that the model sees, in pixels."""
+        """Height and width of the model's input in pixels."""
         return self.image.size
 
     @property
     def loss_settings(self) -> dict[str, dict[str, Any]]:
-        """For each output `{"name", "weight", ...arguments}`."""
+        """For each output, `{"name", "weight", ...arguments}` of its loss."""
         return {
             key: {"name": loss.name, "weight": loss.weight, **loss.arguments}
             for key, loss in self.losses.items()
@@ -299,5 +300,5 @@ class Experiment(Settings):
         }
 
     def to_json(self) -> str:
-        """The experiment with everything inherited and every default written out, so that it stands alone."""
+        """The complete experiment as JSON, with inherited values and defaults written out."""
         return json.dumps({**self.model_dump(mode="json", by_alias=True), "extends": None}, indent=2) + "\n"

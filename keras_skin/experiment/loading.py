@@ -1,4 +1,4 @@
-"""Reading an experiment file: inheritance, overrides, and a message for every mistake."""
+"""Reads an experiment file: inheritance, overrides, and a message for every mistake."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def shipped_experiments() -> list[str]:
 
 
 def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (), demo: bool = False) -> Experiment:
-    """Reads, inherits, overrides and validates.
+    """Reads an experiment, applies inheritance and overrides, and validates it.
 
     Args:
         source: path of a JSON file, or the bare name of a shipped experiment.
-        overrides: `"KEY=VALUE"` texts; KEY is a dotted path, VALUE is JSON (bare words are strings).
-        demo: apply the file's own `demo` overrides, before `overrides`.
+        overrides: `"KEY=VALUE"` texts; KEY is a dotted path, VALUE is JSON (a bare word is a string).
+        demo: whether to apply the file's `demo` overrides, before `overrides`.
 
     Raises:
-        UserError: with every problem, each with its JSON path, the value found and the nearest valid key.
+        UserError: with every problem: its JSON path, the value, and the nearest valid key.
     """
     path = _locate(source)
     values = _inherit(path, ())
@@ -51,10 +51,10 @@ def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (
 
 
 def validate(values: Mapping[str, Any], source: str) -> Experiment:
-    """The experiment in `values`; a UserError lists every problem at once."""
+    """Validates the values of an experiment; a UserError lists every problem at once."""
     train = values.get("train")
     if isinstance(train, Mapping) and "cache" in train:
-        log.warning("%s: train.cache is ignored; the image store, which every run uses, has replaced it.", source)
+        log.warning("%s: train.cache is ignored; every run uses the image store instead. Remove the key.", source)
         values = {**values, "train": {key: value for key, value in train.items() if key != "cache"}}
     try:
         return Experiment.model_validate(values)
@@ -73,21 +73,20 @@ def _locate(source: str | os.PathLike[str]) -> Any:
     path = Path(source)
     if path.is_file():
         return path
-    bare = path.name == str(source)
-    if bare:
+    if path.name == str(source):
         candidate = _shipped_folder().joinpath(f"{path.name.removesuffix('.json')}.json")
         if candidate.is_file():
             return candidate
-    known = shipped_experiments()
+    names = shipped_experiments()
     raise UserError(
-        f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), known)}\n"
-        f"Shipped experiments (usable by bare name): {', '.join(known)}."
+        f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), names)}\n"
+        f"Shipped experiments (usable by name): {', '.join(names)}."
     )
 
 
-def _inherit(path: Any, seen: tuple[str, ...]) -> dict[str, Any]:
-    if str(path) in seen:
-        raise UserError(f"'extends' goes round in a circle: {' -> '.join((*seen, str(path)))}.")
+def _inherit(path: Any, children: tuple[str, ...]) -> dict[str, Any]:
+    if str(path) in children:
+        raise UserError(f"'extends' forms a circle: {' -> '.join((*children, str(path)))}. Remove one of them.")
     values = _read_json(path)
     parent = values.get("extends")
     if parent is None:
@@ -96,12 +95,12 @@ def _inherit(path: Any, seen: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: 'extends' must be a file name, got {parent!r}.")
     beside = Path(str(path)).parent / parent
     source = beside if beside.is_file() else _locate(parent)
-    return _merge(_inherit(source, (*seen, str(path))), values)
+    return _merge(_inherit(source, (*children, str(path))), values)
 
 
 def _read_json(path: Any) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.") from None
     except UnicodeDecodeError as error:
@@ -109,25 +108,25 @@ def _read_json(path: Any) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: an experiment is a JSON object, this file holds a {type(values).__name__}.")
+        raise UserError(f"{path}: expected a JSON object, got a {type(values).__name__}.")
     return values
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ValueError(f"key given twice in one object: {', '.join(twice)}.")
+    repeats = sorted({key for key in keys if keys.count(key) > 1})
+    if repeats:
+        raise ValueError(f"repeated key in one object: {', '.join(repeats)}.")
     return dict(pairs)
 
 
 def _merge(parent: Any, child: Any) -> Any:
-    """Child over parent; objects are merged key by key, unless they are components with different names."""
+    """Merges a child's values into its parent's key by key; a component with another name replaces the parent's."""
     if not (isinstance(parent, dict) and isinstance(child, dict)):
         return child
     if "name" in child and child["name"] != parent.get("name"):
         return child
-    # published results belong to one row of one table: a child's never mix with its parent's
+    # published results belong to one table row: a child's never mix with its parent's
     return {**parent, **{key: value if key == "results" else _merge(parent.get(key), value) for key, value in child.items()}}
 
 
@@ -139,7 +138,7 @@ def _parse_value(text: str) -> Any:
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the dotted path `key`; numbers in the path address list items."""
+    """Sets the value at the dotted path `key`; numbers in the path are list positions."""
     *parents, last = key.split(".")
     place: Any = values
     for i, part in enumerate(parents):
@@ -150,7 +149,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
                 place[part] = {}
             place = place[part]
         if not isinstance(place, dict | list):
-            raise UserError(f"--set {key}: '{'.'.join(parents[: i + 1])}' is {place!r}, which has no keys.")
+            raise UserError(f"--set {key}: '{'.'.join(parents[: i + 1])}' is {place!r}, expected an object or a list.")
     if isinstance(place, list):
         place[_list_index(place, last, key)] = value
     elif isinstance(value, dict) and isinstance(place.get(last), dict):
@@ -161,24 +160,24 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _list_index(items: list[Any], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
-        raise UserError(f"--set {key}: '{part}' is not a place in a list of {len(items)} (they count from 0).")
+        raise UserError(f"--set {key}: '{part}' is not a position in a list of {len(items)} items (the first is 0).")
     return int(part)
 
 
 def _explain(problem: Any) -> str:
     location = [part for part in problem["loc"] if part != "[key]"]
     where = ".".join(map(str, location)) or "(whole file)"
-    found = json.dumps(problem["input"], default=str)
-    found = found if len(found) <= 80 else found[:77] + "..."
+    value = json.dumps(problem["input"], default=str)
+    value = value if len(value) <= 80 else value[:77] + "..."
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        return f"{where} = {found}: unknown key.{did_you_mean(str(location[-1]), known)} Valid here: {', '.join(known)}."
+        valid = _keys_at(location[:-1])
+        return f"{where} = {value}: unknown key.{did_you_mean(str(location[-1]), valid)} Valid here: {', '.join(valid)}."
     if problem["type"] == "missing":
-        return f"{where}: missing; it has no default."
+        return f"{where}: missing, and it has no default."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    return (
-        f"{where} = {found}: {message[:1].lower() + message[1:]}." if problem["type"] != "value_error" else f"{where}: {message}."
-    )
+    if problem["type"] == "value_error":
+        return f"{where}: {message}."
+    return f"{where} = {value}: {message[:1].lower() + message[1:]}."
 
 
 def _keys_at(location: list[Any]) -> list[str]:
@@ -196,4 +195,4 @@ def _keys_at(location: list[Any]) -> list[str]:
 def _settings_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _settings_in(part)) is not None), None)
+    return next((block for part in getattr(annotation, "__args__", ()) if (block := _settings_in(part)) is not None), None)

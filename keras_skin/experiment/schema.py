@@ -9,10 +9,10 @@ from keras_skin.experiment.fields import Experiment
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of an experiment file, with the arguments of every registered component, for editors."""
+    """The JSON Schema of an experiment file, with the arguments of every registered component."""
     schema = Experiment.model_json_schema(by_alias=True)
     schema["title"] = "keras_skin experiment"
-    schema.pop("required", None)  # a child file may leave to its parent what is required of the whole
+    schema.pop("required", None)  # a child file may inherit the required keys
     for kind, block in (
         ("model", "ModelSettings"),
         ("loss", "LossSettings"),
@@ -30,18 +30,18 @@ def _describe_components(block: dict[str, Any], kind: str) -> None:
     registry, reserved = REGISTRIES[kind]
     block["properties"]["name"] = {"enum": registry.names(), "description": f"Name of the {kind}."}
     block.pop("required", None)
-    own = block["properties"]
+    fields = block["properties"]
     cases = []
     for name in registry.names():
         arguments = {
             key: ({"enum": choices} if choices else {})
             for key, choices in registry.parameters(name).items()
-            if key not in reserved and key not in own
+            if key not in reserved and key not in fields
         }
         cases.append(
             {
                 "if": {"properties": {"name": {"const": name}}, "required": ["name"]},
-                "then": {"properties": {**dict.fromkeys(own, True), **arguments}, "additionalProperties": False},
+                "then": {"properties": {**dict.fromkeys(fields, True), **arguments}, "additionalProperties": False},
             }
         )
     block["allOf"] = cases

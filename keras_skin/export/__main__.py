@@ -1,6 +1,6 @@
-"""`python -m keras_skin.export RUN`: a finished run's model as further editions, or as a new version of one.
+"""`python -m keras_skin.export RUN`: exports a finished run's model in further editions or as a new version.
 
-Exit codes: 0 done; 2 it cannot be exported (message, no traceback); 130 interrupted.
+Exit codes: 0 done; 2 the run cannot be exported (message, no traceback); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from keras_skin.registry import UserError, did_you_mean
 
 _EPILOG = """\
 editions:
-  float32    SavedModel for TensorFlow Serving (a run writes it by itself: saved_model/1)
-  bfloat16   the same, computing in bfloat16: less time where the processor has it
+  float32    SavedModel for TensorFlow Serving (every run writes one: saved_model/1)
+  bfloat16   the same, computing in bfloat16: faster where the processor supports it
   litert     LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers
-  images     SavedModel with numbers alone, for converters such as OpenVINO's
-Each goes into a folder of the run, as its next version; how well it agrees with the trained model is measured on validation
-images and told in its model_card.md.
+  images     SavedModel without strings, for converters such as OpenVINO's
+Each edition goes into a folder of the run, as its next version. Its agreement with the trained model is measured on validation
+images and written to its model_card.md.
 
 examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert"""
 
@@ -35,34 +35,33 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
-    parser.add_argument("--editions", nargs="+", metavar="EDITION", required=True, help="what to write")
+    parser.add_argument("--editions", nargs="+", metavar="EDITION", required=True, help="editions to write")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    return exit_code(lambda: _export(options), "Interrupted; what was not finished is not there.")
+    return exit_code(lambda: _export(options), "Interrupted; unfinished editions were not written.")
 
 
 def _export(options: argparse.Namespace) -> None:
     unknown = [name for name in options.editions if name not in EDITIONS]
     if unknown:
         problems = [
-            f"--editions {name}: there is none.{did_you_mean(name, EDITIONS)} Known: {', '.join(EDITIONS)}." for name in unknown
+            f"--editions {name}: unknown edition.{did_you_mean(name, EDITIONS)} Known: {', '.join(EDITIONS)}." for name in unknown
         ]
         raise UserError("\n".join(problems))
 
     with quiet_import():
         from keras_skin.workflow.exporting import describe_agreement, export_finished
-    for edition, folder, why in export_finished(options.run, dict.fromkeys(options.editions)):
-        about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
+    for edition, folder, not_measured in export_finished(options.run, dict.fromkeys(options.editions)):
         print(f"{edition}: {folder}")
-        print(
-            f"  agreement not measured: {why}"
-            if why
-            else f"  against the trained model: {describe_agreement(about['agreement'])}"
-        )
+        if not_measured is not None:
+            print(f"  agreement not measured: {not_measured}")
+        else:
+            about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
+            print(f"  against the trained model: {describe_agreement(about['agreement'])}")
 
 
 if __name__ == "__main__":

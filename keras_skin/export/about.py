@@ -1,4 +1,4 @@
-"""What an export says of itself: `model.json` for programs, `labels.txt`, and `model_card.md` for people."""
+"""The description of an export: `model.json` for programs, `labels.txt`, and `model_card.md` for people."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MODEL_CARD = "model_card.md"
 
 
 class Agreement(TypedDict, total=False):
-    """How an edition's answers differ from those of the trained model in float32; a key per thing that the model makes.
+    """Differences between an edition's answers and those of the trained model in float32; only the keys that the model has.
 
     Attributes:
-        images: on how many.
+        images: number of images compared.
         same_label: share of images with the same most probable class.
         probabilities: largest difference of any probability.
         mask: largest difference of any pixel's probability.
         mask_dsc: mean DSC between the two masks, cut at 0.5.
-        milliseconds: median time for one image on the machine that measured.
+        milliseconds: median time for one image on the measuring machine.
     """
 
     images: int
@@ -51,13 +51,13 @@ def describe(
 
     Args:
         endpoints: what is exported.
-        signatures: of the edition, as `specs` describes tensors: `{signature: {"inputs": ..., "outputs": ...}}`.
+        signatures: `{signature: {"inputs": ..., "outputs": ...}}`, tensors as described by `specs`.
         name: the model's name.
         edition: one of `EDITIONS`.
-        synthetic: whether the model was trained on drawn images.
-        extra: more entries, JSON values only. The card tells `title`, `citation`, `trained_on` (data set -> images), `terms`
+        synthetic: whether the model was trained on synthetic images.
+        extra: more entries, JSON values only. The card shows `title`, `citation`, `trained_on` (data set -> images), `terms`
             (data set -> licence), `segmenter` (what cuts out the lesion), `measured` (a list of `{"part", "metric", "value",
-            "ci95", "n"}`) and `warnings` (sentences) where they are there.
+            "ci95", "n"}`) and `warnings` (sentences) if present.
     """
     fields = endpoints.metadata.fields if endpoints.metadata is not None else ()
     return {
@@ -88,16 +88,16 @@ def specs(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_about(folder: Path, about: Mapping[str, Any], *, warm_up: bool = False) -> None:
-    """Writes `assets/labels.txt`, `assets/model.json` and `model_card.md`, or writes them anew.
+    """Writes `assets/labels.txt`, `assets/model.json` and `model_card.md`, replacing earlier ones.
 
     Args:
-        folder: of the version.
-        about: the content of `model.json`; with the key `agreement` once that was measured, see `Agreement`.
-        warm_up: whether warm-up requests lie there.
+        folder: the version's folder.
+        about: the content of `model.json`, with the key `agreement` (see `Agreement`) once it was measured.
+        warm_up: whether the folder has warm-up requests.
     """
     environment = Environment(
         loader=PackageLoader("keras_skin.export", ""),
-        autoescape=False,  # it is Markdown
+        autoescape=False,  # Markdown
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""What there is to export, and what clients may rely on from one version to the next; nothing heavy is imported."""
+"""The editions of an export and the serving contract that clients rely on; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from typing import Any
 
 CONTRACT = 2
 """Number of the serving contract (see `export_model`), in every `model.json`. It is raised whenever the signatures of an
-unchanged model change. 1 called `mask_png_bytes` `mask_png`."""
+unchanged model change. Contract 1 called `mask_png_bytes` `mask_png`."""
 
+SERVING_DEFAULT, PREDICT_IMAGES, EXPLAIN = "serving_default", "predict_images", "explain"
+"""The signatures of an export: from whole files, from decoded images, and the explanation of whole files."""
+
+IMAGE_BYTES = "image_bytes"
+"""The input that takes whole files."""
 
 EDITIONS = {
     "float32": "SavedModel that computes in float32",
-    "bfloat16": "SavedModel that computes in bfloat16: less time where the processor has it",
+    "bfloat16": "SavedModel that computes in bfloat16: faster where the processor supports it",
     "litert": "LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers; one image at a time",
-    "images": "SavedModel with numbers alone (no bytes, no texts), for converters such as OpenVINO's",
+    "images": "SavedModel without strings (no image files, no class names), for converters such as OpenVINO's",
 }
-"""What a trained model can be exported as."""
+"""The editions that a trained model can be exported in."""
 
 
 def breaking_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What would stop or mislead a client that was written for an earlier export, one sentence each.
+    """Changes that would stop or mislead a client of an earlier export, one sentence each.
 
-    New signatures and new outputs do not; another order of the classes does, since probabilities come in that order.
+    New signatures and new outputs are compatible; another order of the classes is not, since probabilities come in that order.
 
     Args:
         before: content of the earlier export's `model.json`.
-        now: that of the later one.
+        now: content of the later one.
     """
     return [*_changed_signatures(before["signatures"], now["signatures"]), *_changed_classes(before, now)]
 
@@ -34,19 +39,19 @@ def breaking_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _changed_signatures(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name, earlier in before.items():
         if name not in now:
-            yield f"signature '{name}' is gone"
+            yield f"signature '{name}' is missing"
             continue
         for kind in ("inputs", "outputs"):
-            was, becomes = earlier[kind], now[name][kind]
+            old, new = earlier[kind], now[name][kind]
             what = f"{name}: {kind[:-1]}"
-            yield from (f"{what} '{key}' is gone" for key in was if key not in becomes)
+            yield from (f"{what} '{key}' is missing" for key in old if key not in new)
             yield from (
-                f"{what} '{key}' is {_shown(becomes[key])}, was {_shown(was[key])}"
-                for key in was
-                if key in becomes and becomes[key] != was[key]
+                f"{what} '{key}' is {_format_spec(new[key])}, was {_format_spec(old[key])}"
+                for key in old
+                if key in new and new[key] != old[key]
             )
             if kind == "inputs":
-                yield from (f"{what} '{key}' is new, and every input must be sent" for key in becomes if key not in was)
+                yield from (f"{what} '{key}' is new, and every input must be sent" for key in new if key not in old)
 
 
 def _changed_classes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -54,5 +59,5 @@ def _changed_classes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
         yield f"the classes are {', '.join(now['classes'])}, were {', '.join(before['classes'])}"
 
 
-def _shown(spec: Mapping[str, Any]) -> str:
+def _format_spec(spec: Mapping[str, Any]) -> str:
     return f"{spec['dtype']} [{', '.join('batch' if size is None else str(size) for size in spec['shape'])}]"

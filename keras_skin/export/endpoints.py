@@ -1,4 +1,4 @@
-"""What an exported model computes: from whole files, from images, and its explanation; each a function for one signature."""
+"""The functions behind an export's signatures: predictions from files, predictions from images, explanations."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ import tensorflow as tf
 from keras_skin.data.images.decode import image_shape
 from keras_skin.data.images.load import decode_or_blank, preprocess_image, resize_image, segmented_image
 from keras_skin.explain.grad_cam import FEATURES, GradCAM, feature_layers
+from keras_skin.export.contract import EXPLAIN, IMAGE_BYTES, PREDICT_IMAGES, SERVING_DEFAULT
 
 SERVED = ("label", "mask", "embedding")
-_PARALLEL_UPLOADS = 4  # an upload of 100 million pixels needs 1.5 GB while it is decoded and resized
+_PARALLEL_UPLOADS = 4  # decoding and resizing an upload of 100 million pixels needs 1.5 GB
 
-Tensors = dict[str, Any]  # of tensors, or of their specifications
+Tensors = dict[str, Any]  # tensors or their specifications, by name
 Preprocessing = Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
 
 class Metadata(Protocol):
-    """What the export needs of a fitted metadata encoder."""
+    """The interface of a fitted metadata encoder that the export uses."""
 
     @property
     def fields(self) -> Sequence[Any]:
-        """Each has a `name` and a `kind`: `"numeric"`, with the `low` and `high` seen in training, or `"categorical"`, with its
-        known `values`."""
+        """The clinical fields. Each has a `name` and a `kind`: `"numeric"` with the training range `low` to `high`, or
+        `"categorical"` with its known `values`."""
 
     @property
     def width(self) -> int:
-        """Number of columns."""
+        """Number of encoded columns."""
 
     def graph(self, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """(B, width) float32 from one (B,) tensor per field: strings ("" is missing) or float32 (-1 is missing)."""
+        """Encodes one (B,) tensor per field, strings ("" is missing) or float32 (-1 is missing), as (B, width) float32."""
 
 
 class Segmenter(NamedTuple):
-    """What cuts the lesion out for a model with the input `segmented_image`: `model` makes a `mask` (logits) of images of
-    `image_size` to which `preprocessing` was applied."""
+    """The model that cuts the lesion out for the input `segmented_image`: it predicts a `mask` (logits) from images of
+    `image_size` after `preprocessing`."""
 
     model: keras.Model
     image_size: tuple[int, int]
@@ -47,7 +48,7 @@ class Segmenter(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The signatures of one model; see `export_model` for what they take and return."""
+    """The signatures of one model; `export_model` documents their inputs and outputs."""
 
     model: keras.Model
     classes: tuple[str, ...]
@@ -66,31 +67,31 @@ class Endpoints:
         metadata: Metadata | None,
         segmenter: Segmenter | None,
     ) -> Endpoints:
-        """Without the outputs that only training needs, and without the weights that make them."""
+        """Builds the endpoints; outputs that only training uses are dropped together with their weights."""
         if segmenter is not None:
             segmenter = segmenter._replace(model=_served(segmenter.model))
         return cls(_served(model), tuple(classes), image_size, preprocessing, metadata, segmenter)
 
     def all(self) -> list[tuple[str, Tensors, Callable[[Tensors], Tensors]]]:
-        """Name, inputs and function of each signature."""
-        upload = {"image_bytes": tf.TensorSpec((None,), tf.string, name="image_bytes")}
+        """The name, inputs and function of each signature."""
+        upload = {IMAGE_BYTES: tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)}
         image = {"image": tf.TensorSpec((None, *self.image_size, 3), tf.float32, name="image")}
         if self.metadata is not None:
             kinds = {"numeric": tf.float32, "categorical": tf.string}
             upload |= {field.name: tf.TensorSpec((None,), kinds[field.kind], name=field.name) for field in self.metadata.fields}
             image["metadata"] = tf.TensorSpec((None, self.metadata.width), tf.float32, name="metadata")
         endpoints: list[tuple[str, Tensors, Callable[[Tensors], Tensors]]] = [
-            ("serving_default", upload, self.serve),
-            ("predict_images", image, self.predict_images),
+            (SERVING_DEFAULT, upload, self.serve),
+            (PREDICT_IMAGES, image, self.predict_images),
         ]
         if self._features:
-            endpoints.append(("explain", upload, self.explain))
+            endpoints.append((EXPLAIN, upload, self.explain))
         return endpoints
 
     def serve(self, inputs: Tensors) -> Tensors:
         """Predictions for whole files."""
-        seen, mask, sizes, valid = self._read(inputs)
-        outputs = self._predict(seen, mask)
+        model_inputs, mask, sizes, valid = self._read(inputs)
+        outputs = self._predict(model_inputs, mask)
         outputs = {key: _blank_where_invalid(value, valid) for key, value in outputs.items()}
         if "mask" in outputs:
             outputs["mask_png_bytes"] = tf.map_fn(
@@ -110,45 +111,46 @@ class Endpoints:
 
     def explain(self, inputs: Tensors) -> Tensors:
         """Features and Grad-CAM for whole files."""
-        seen, mask, _, valid = self._read(inputs)
-        predicted = self._predict(seen, mask)
-        outputs: Tensors = {key: value for key, value in predicted.items() if key in ("label", "probabilities")}
-        outputs |= keras.Model(self.model.input, {name: self.model.get_layer(name).output for name in self._features})(seen)
+        model_inputs, mask, _, valid = self._read(inputs)
+        predictions = self._predict(model_inputs, mask)
+        outputs: Tensors = {key: value for key, value in predictions.items() if key in ("label", "probabilities")}
+        features = keras.Model(self.model.input, {name: self.model.get_layer(name).output for name in self._features})
+        outputs |= features(model_inputs)
         unspecified = tf.fill(tf.shape(valid), -1)
         for name in self._features:
             cam = GradCAM(self.model, name, "label" if "label" in self.model.output else "mask")
-            outputs[name.replace(FEATURES, "grad_cam")] = cam.compute(seen, unspecified)
+            outputs[name.replace(FEATURES, "grad_cam")] = cam.compute(model_inputs, unspecified)
         outputs = {key: value if value.dtype == tf.string else tf.cast(value, tf.float32) for key, value in outputs.items()}
         return {**{key: _blank_where_invalid(value, valid) for key, value in outputs.items()}, "valid": valid}
 
     @property
     def _features(self) -> list[str]:
-        """Feature layers that Grad-CAM is taken of."""
-        here = {layer.name for layer in self.model.layers}
-        return [name for name in feature_layers(self.model) if name in here and set(self.model.output) & {"label", "mask"}]
+        """The feature layers that Grad-CAM explains."""
+        layers = {layer.name for layer in self.model.layers}
+        return [name for name in feature_layers(self.model) if name in layers and set(self.model.output) & {"label", "mask"}]
 
     def _read(self, inputs: Tensors) -> tuple[Tensors, tf.Tensor | None, tf.Tensor, tf.Tensor]:
-        """What the model takes, the segmenter's logits, the uploads' sizes (B, 2) and whether they are valid (B,)."""
-        other = self.segmenter.image_size if self.segmenter else self.image_size
+        """The model's inputs, the segmenter's logits, the uploads' sizes (B, 2) and whether they are valid (B,)."""
+        segmenter_size = self.segmenter.image_size if self.segmenter else self.image_size
 
         def read(contents: tf.Tensor) -> tuple[tf.Tensor, ...]:
             image, valid = decode_or_blank(contents, self.image_size)
-            for_segmenter = image if other == self.image_size else decode_or_blank(contents, other)[0]
+            for_segmenter = image if segmenter_size == self.image_size else decode_or_blank(contents, segmenter_size)[0]
             size = tf.cond(valid, lambda: tf.cast(image_shape(contents), tf.int32), lambda: tf.zeros(2, tf.int32))
             return (
                 tf.ensure_shape(image, (*self.image_size, 3)),
-                tf.ensure_shape(for_segmenter, (*other, 3)),
+                tf.ensure_shape(for_segmenter, (*segmenter_size, 3)),
                 size,
                 valid,
             )
 
         specs = (
-            *(tf.TensorSpec((*size, 3), tf.float32) for size in (self.image_size, other)),
+            *(tf.TensorSpec((*size, 3), tf.float32) for size in (self.image_size, segmenter_size)),
             tf.TensorSpec((2,), tf.int32),
             tf.TensorSpec((), tf.bool),
         )
         images, for_segmenter, sizes, valid = tf.map_fn(
-            read, inputs["image_bytes"], fn_output_signature=specs, parallel_iterations=_PARALLEL_UPLOADS
+            read, inputs[IMAGE_BYTES], fn_output_signature=specs, parallel_iterations=_PARALLEL_UPLOADS
         )
         encoded = None
         if self.metadata is not None:
@@ -158,19 +160,19 @@ class Endpoints:
     def _prepare(
         self, images: tf.Tensor, for_segmenter: tf.Tensor, metadata: tf.Tensor | None
     ) -> tuple[Tensors, tf.Tensor | None]:
-        """What the model takes of images that were only resized, and the segmenter's logits."""
-        seen, mask = {"image": _preprocessed(images, self.preprocessing)}, None
+        """The model's inputs from resized images, and the segmenter's logits."""
+        inputs, mask = {"image": _preprocessed(images, self.preprocessing)}, None
         if self.segmenter is not None:
-            given = {"image": _preprocessed(for_segmenter, self.segmenter.preprocessing)}
-            mask = tf.cast(self.segmenter.model(given, training=False)["mask"], tf.float32)
-            seen["segmented_image"] = segmented_image(seen["image"], tf.cast(mask > 0.0, tf.float32))
+            segmenter_inputs = {"image": _preprocessed(for_segmenter, self.segmenter.preprocessing)}
+            mask = tf.cast(self.segmenter.model(segmenter_inputs, training=False)["mask"], tf.float32)
+            inputs["segmented_image"] = segmented_image(inputs["image"], tf.cast(mask > 0.0, tf.float32))
         if metadata is not None:
-            seen["metadata"] = metadata
-        return {key: seen[key] for key in self.model.input}, mask
+            inputs["metadata"] = metadata
+        return {key: inputs[key] for key in self.model.input}, mask
 
-    def _predict(self, seen: Tensors, mask: tf.Tensor | None) -> Tensors:
-        """Probabilities and class names from the model's logits, in float32; of a chain also the segmenter's mask."""
-        logits = {key: tf.cast(value, tf.float32) for key, value in self.model(seen, training=False).items()}
+    def _predict(self, inputs: Tensors, mask: tf.Tensor | None) -> Tensors:
+        """Predictions from the model's logits, in float32; a segmenter's logits become the mask."""
+        logits = {key: tf.cast(value, tf.float32) for key, value in self.model(inputs, training=False).items()}
         logits |= {} if mask is None else {"mask": mask}
         outputs = {}
         if "label" in logits:
@@ -188,18 +190,18 @@ def _served(model: keras.Model) -> keras.Model:
 
 
 def _preprocessed(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    if not preprocessing:  # a loop over images would only slow the rounding down
+    if not preprocessing:  # rounding alone needs no loop over images
         return preprocess_image(images)
     return tf.map_fn(lambda image: preprocess_image(image, preprocessing), images)
 
 
 def _blank_where_invalid(value: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Zeros (or empty strings) in the rows that are not valid."""
+    """Replaces invalid rows by zeros or empty strings."""
     return tf.where(tf.reshape(valid, [-1] + [1] * (value.shape.rank - 1)), value, tf.zeros_like(value))
 
 
 def _mask_png(mask: tf.Tensor, size: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """PNG of the mask at the upload's size: probabilities are enlarged, then cut at 0.5."""
+    """PNG of the mask at the upload's size; probabilities are resized, then thresholded at 0.5."""
 
     def encoded() -> tf.Tensor:
         lesion = resize_image(mask, size) > 0.5

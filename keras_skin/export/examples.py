@@ -1,4 +1,4 @@
-"""What lies ready beside an export, in its `assets.extra`: warm-up requests, and requests to copy for REST, curl and gRPC."""
+"""The files in an export's `assets.extra`: warm-up requests, and example requests for REST, curl and gRPC."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_skin.export.contract import IMAGE_BYTES, SERVING_DEFAULT
+
 WARM_UP = "tf_serving_warmup_requests"
 _SHAPE = (450, 600)
 _SKIN, _LESION = (214, 168, 144), (104, 66, 52)
 
 _CURL = """\
 #!/bin/sh
-# Asks a server for a prediction. Another one: SERVER=http://host:port sh request.sh
-# Inputs that are not known: "" for a text, -1 for a number; every input must be sent.
+# Sends an image to a server for a prediction. To use another server: SERVER=http://host:port sh request.sh
+# Send every input; an unknown value is "" for a text and -1 for a number.
 cd "$(dirname "$0")" && exec curl --silent --show-error --header "Content-Type: application/json" --data @request.json \\
   "${{SERVER:-http://localhost:8501}}/v1/models/{name}:predict"
 """
 
 _GRPC = '''\
-"""Asks TensorFlow Serving for a prediction over gRPC:   python request_grpc.py [IMAGE] [HOST:PORT]
+"""Sends an image to TensorFlow Serving over gRPC:   python request_grpc.py [IMAGE] [HOST:PORT]
 
 Needs: pip install tensorflow-serving-api
 """
@@ -47,7 +49,7 @@ request = predict_pb2.PredictRequest()
 request.model_spec.name = "{name}"
 request.model_spec.signature_name = "serving_default"
 request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image], tf.string))
-for field, value in instance.items():  # "" and -1 are not known
+for field, value in instance.items():  # "" and -1 mean unknown
     dtype = tf.string if isinstance(value, str) else tf.float32
     request.inputs[field].CopyFrom(tf.make_tensor_proto([value], dtype))
 
@@ -64,11 +66,11 @@ if "mask_png_bytes" in outputs:
 
 
 def write_examples(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Writes `request.json` (REST), `request.sh` (curl) and `request_grpc.py`, and warm-up requests for every signature, which
-    TensorFlow Serving answers by itself before it lets anybody in.
+    """Writes `request.json` (REST), `request.sh` (curl), `request_grpc.py`, and a warm-up request for every signature, which
+    TensorFlow Serving runs before it accepts requests.
 
     Args:
-        folder: of the version.
+        folder: the version's folder.
         about: the content of its `model.json`.
 
     Returns:
@@ -84,10 +86,10 @@ def write_examples(folder: Path, about: Mapping[str, Any]) -> bool:
 
 
 def rest_request(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a REST request for the signature `serving_default`: a drawn image, and an answer for every clinical field."""
-    picture = base64.b64encode(_drawn_lesion().numpy()).decode()
-    instance = {"image_bytes": {"b64": picture}, **_answers(about)}
-    return {"signature_name": "serving_default", "instances": [instance]}
+    """The body of a REST request for `serving_default`, with a synthetic image and a value for every clinical field."""
+    picture = base64.b64encode(_synthetic_lesion().numpy()).decode()
+    instance = {IMAGE_BYTES: {"b64": picture}, **_field_values(about)}
+    return {"signature_name": SERVING_DEFAULT, "instances": [instance]}
 
 
 def _write_warm_up(path: Path, about: Mapping[str, Any]) -> bool:
@@ -95,12 +97,12 @@ def _write_warm_up(path: Path, about: Mapping[str, Any]) -> bool:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         return False
-    upload = {"image_bytes": [_drawn_lesion().numpy()], **{name: [value] for name, value in _answers(about).items()}}
+    upload = {IMAGE_BYTES: [_synthetic_lesion().numpy()], **{name: [value] for name, value in _field_values(about).items()}}
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, told in about["signatures"].items():
+        for signature, tensors in about["signatures"].items():
             request = predict_pb2.PredictRequest()
             request.model_spec.name, request.model_spec.signature_name = about["name"], signature
-            for name, spec in told["inputs"].items():
+            for name, spec in tensors["inputs"].items():
                 value = upload[name] if name in upload else np.zeros([1, *spec["shape"][1:]])
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(value, spec["dtype"]))
             entry = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
@@ -108,16 +110,16 @@ def _write_warm_up(path: Path, about: Mapping[str, Any]) -> bool:
     return True
 
 
-def _answers(about: Mapping[str, Any]) -> dict[str, Any]:
-    """One answer for each field: the middle of what was seen of a number, the first text that is known."""
+def _field_values(about: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each field: the middle of a number's training range, or the first known text."""
     return {
-        name: float(round((told["low"] + told["high"]) / 2)) if told["kind"] == "numeric" else next(iter(told["values"]), "")
-        for name, told in about["metadata"].items()
+        name: float(round((field["low"] + field["high"]) / 2)) if field["kind"] == "numeric" else next(iter(field["values"]), "")
+        for name, field in about["metadata"].items()
     }
 
 
-def _drawn_lesion() -> tf.Tensor:
-    """JPEG of a dark ellipse on skin; nobody's."""
+def _synthetic_lesion() -> tf.Tensor:
+    """JPEG of a dark ellipse on a skin-coloured background."""
     rows, columns = np.indices(_SHAPE)
     distance = np.hypot((rows - _SHAPE[0] / 2) / 110, (columns - _SHAPE[1] / 2) / 150)
     share = 1 / (1 + np.exp(12 * (distance - 1)))[..., np.newaxis]

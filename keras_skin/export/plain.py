@@ -1,4 +1,4 @@
-"""Editions for other runtimes: images and numbers in, numbers out; no bytes, no texts, one endpoint."""
+"""Editions for other runtimes: one signature that takes images and returns numbers, without strings."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ import keras
 import tensorflow as tf
 
 from keras_skin.export.about import specs
+from keras_skin.export.contract import PREDICT_IMAGES
 from keras_skin.export.endpoints import Endpoints, Tensors
 from keras_skin.registry import UserError
 
 MODEL = "model.tflite"
-PREDICT_IMAGES = "predict_images"
 
 
 def write_images(endpoints: Endpoints, folder: Path, batch: int | None = None) -> dict[str, Any]:
-    """Writes a SavedModel with the signature `predict_images` alone and without its class names, which converters such as
-    OpenVINO's read; they fail at the bytes and texts of the other signatures.
+    """Writes a SavedModel with the signature `predict_images` alone and without class names.
+
+    Converters such as OpenVINO's read it; the strings of the full export stop them.
 
     Args:
-        endpoints: of the model.
-        folder: to write.
-        batch: fixed number of images; any if None.
+        endpoints: those of the model.
+        folder: the folder to write.
+        batch: fixed batch size; None for any size.
 
     Returns:
         The signatures, described as in `model.json`.
     """
     inputs: Tensors = {
         key: tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, name=key)
-        for name, given, _ in endpoints.all()
+        for name, image, _ in endpoints.all()
         if name == PREDICT_IMAGES
-        for key, spec in given.items()
+        for key, spec in image.items()
     }
 
-    def numbers(given: Tensors) -> Tensors:
-        return {key: value for key, value in endpoints.predict_images(given).items() if value.dtype != tf.string}
+    def numbers(inputs: Tensors) -> Tensors:
+        return {key: value for key, value in endpoints.predict_images(inputs).items() if value.dtype != tf.string}
 
     archive = keras.export.ExportArchive()
     graph = archive.add_endpoint(PREDICT_IMAGES, numbers, input_signature=[inputs])
@@ -47,13 +48,13 @@ def write_images(endpoints: Endpoints, folder: Path, batch: int | None = None) -
 
 
 def write_litert(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
-    """Writes `model.tflite`: one image at a time, weights in float16, half the size.
+    """Writes `model.tflite`, which takes one image at a time and stores its weights in float16.
 
     Returns:
         The signatures, described as in `model.json`.
 
     Raises:
-        UserError: naming the operations that LiteRT does not have.
+        UserError: if LiteRT lacks an operation of the model; names it.
     """
     with tempfile.TemporaryDirectory() as temporary:
         plain = Path(temporary) / "plain"
@@ -64,9 +65,9 @@ def write_litert(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
         try:
             converted = converter.convert()
         except Exception as error:  # ConverterError is not public
-            lacking = re.search(r"TF Select ops: (.+)", str(error))
-            told = f"it does not have {lacking[1].strip()}" if lacking else str(error)[:500]
-            raise UserError(f"LiteRT cannot run this model: {told}. The other editions can.") from error
+            missing = re.search(r"TF Select ops: (.+)", str(error))
+            reason = f"it does not have {missing[1].strip()}" if missing else str(error)[:500]
+            raise UserError(f"LiteRT cannot run this model: {reason}. Export another edition.") from error
     folder.mkdir(parents=True)
     (folder / MODEL).write_bytes(converted)
     return signatures

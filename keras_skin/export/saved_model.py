@@ -1,4 +1,4 @@
-"""Export to TensorFlow Serving: one SavedModel, from the bytes of an upload to class names and a mask of the upload's size."""
+"""Export to TensorFlow Serving: one SavedModel that takes uploaded files and returns class names and masks of their size."""
 
 from __future__ import annotations
 
@@ -33,68 +33,68 @@ def export_model(
     version: int | None = None,
     edition: str = "float32",
 ) -> Path:
-    """Writes `folder/<version>/` with the serving contract that all models share.
+    """Exports a model to `folder/<version>/`, with the serving contract that all models share.
 
     `serving_default` takes `image_bytes` (B,) string: whole JPEG, PNG or BMP files. `predict_images` takes `image` (B, H, W, 3)
-    float32 RGB in 0..255 at the model's size. A model with metadata takes one more input per field, (B,): strings with "" for
-    what is not known, numbers with -1; `predict_images` takes them encoded, `metadata` (B, M) float32.
+    float32 RGB in 0..255 at the model's size. A model with metadata takes one more input per field, (B,): strings and
+    numbers, with "" and -1 for unknown; `predict_images` takes them encoded, `metadata` (B, M) float32.
 
     Both return, as far as the model has them, `label` (B,) string (class name), `probabilities` (B, K) float32, `mask`
     (B, H, W, 1) float32 probabilities at the model's size and `embedding` (B, D) float32; `serving_default` adds
-    `mask_png_bytes` (B,) string, a PNG of the mask (0 and 255) at the upright upload's size (the ending `_bytes` has TensorFlow
-    Serving's REST interface send it as base64), and `valid` (B,) bool. An upload that cannot be decoded has `valid` false, zeros
-    and empty strings, and leaves the rest of its batch alone. Damage that no decoder notices is not noticed here either: bytes
-    changed inside the compressed pixels of a JPEG, or the pixels of a BMP, give a valid but spoilt image.
+    `mask_png_bytes` (B,) string, a PNG of the mask (0 and 255) at the upright upload's size (TensorFlow Serving's REST interface
+    sends names ending in `_bytes` as base64), and `valid` (B,) bool. An upload that cannot be decoded gets `valid` false, zeros
+    and empty strings; the rest of its batch is unaffected. Damage that decoders do not detect is not detected here either:
+    changed bytes in the compressed pixels of a JPEG or the pixels of a BMP give a valid but damaged image.
 
-    `explain` takes what `serving_default` takes. It returns `label`, `probabilities`, `valid`, and for every feature layer of the
-    model (`cam_features`, and of a second branch `cam_features_segmented`) its features (B, h, w, C) float32 and, as
-    `grad_cam` and `grad_cam_segmented`, (B, h, w) float32, the Grad-CAM of the predicted class (of the predicted lesion where the
-    model makes masks only), not normalised: all zero is no positive evidence.
+    `explain` takes the inputs of `serving_default`. It returns `label`, `probabilities`, `valid`, and for every feature layer
+    (`cam_features`, in a second branch `cam_features_segmented`) its features (B, h, w, C) float32 and, as `grad_cam` and
+    `grad_cam_segmented`, (B, h, w) float32, the Grad-CAM of the predicted class (of the predicted lesion if the model only
+    predicts masks). The maps are not normalised; all zero means no positive evidence.
 
-    A model with the input `segmented_image` is exported with the segmenter that makes it; `mask` is then the segmenter's, at the
-    segmenter's size. `predict_images` gives the segmenter the same image, resized; where the sizes differ, this is not quite
-    what `serving_default` does, which resizes the upload itself to both sizes.
+    A model with the input `segmented_image` is exported together with its segmenter; `mask` is then the segmenter's, at the
+    segmenter's size. `predict_images` resizes the given image for the segmenter, while `serving_default` resizes the upload to
+    both sizes, so that the two differ slightly where the sizes differ.
 
-    What training only needs (`mask_aux_1`, `super_resolution`, ...) is left out. Class names, clinical vocabulary, input size and
-    signatures lie in `assets/labels.txt` and `assets/model.json`, and for people in `model_card.md`; requests to copy, and where
-    tensorflow-serving-api is installed warm-up requests, in `assets.extra/`. The folder gets its name when it is complete.
+    Outputs that only training uses (`mask_aux_1`, `super_resolution`, ...) are left out. `assets/labels.txt` and
+    `assets/model.json` hold the class names, clinical vocabulary, input size and signatures, `model_card.md` describes them for
+    people. `assets.extra/` holds example requests and, if tensorflow-serving-api is installed, warm-up requests. The folder gets
+    its name when it is complete.
 
-    A later version must understand what clients of the version before it send, and say no less: signatures may be added, not
-    changed. `CONTRACT` numbers what this text says.
+    A later version must accept the requests of the earlier version's clients and return all of its outputs: signatures may be
+    added, not changed. `CONTRACT` numbers the contract that this text describes.
 
     Args:
-        model: functional model with the contract's input `image` and outputs of float32 logits. A model trained in mixed
-            precision keeps it; give a float32 model with the same weights for exact agreement.
-        folder: where versions are kept; created if need be.
+        model: functional model with the input `image` and float32 logits as outputs. A mixed-precision model stays one; for exact
+            agreement, pass a float32 model with the same weights.
+        folder: the folder of all versions; created if missing.
         classes: class names in the order of the label output.
         image_size: (height, width) of the model's input.
         name: the model's name, kept in `model.json`.
-        preprocessing: functions of one image (H, W, 3) float32 in 0..255 at the model's size, applied in this order in both
+        preprocessing: functions of one image (H, W, 3) float32 in 0..255 at the model's size, applied in this order in all
             signatures.
         metadata: the fitted encoder of a model with the input `metadata`.
-        segmenter: what cuts the lesion out for a model with the input `segmented_image`.
-        synthetic: whether the model was trained on drawn images; `model.json` then says SYNTHETIC.
+        segmenter: the model that cuts the lesion out, for a model with the input `segmented_image`.
+        synthetic: whether the model was trained on synthetic images, which `model.json` records.
         extra: more entries for `model.json` and the model card, see `describe`; JSON values only.
-        version: number of the version; by default the next that is free, from 1.
-        edition: one of `EDITIONS`. `"bfloat16"` differs by the model given, one under a mixed policy; `"images"` and `"litert"`
-            have `predict_images` alone, without class names.
+        version: version number; the next free one by default, starting at 1.
+        edition: one of `EDITIONS`. For `"bfloat16"`, pass a model with a mixed policy. `"images"` and `"litert"` only have
+            `predict_images`, without class names.
 
     Returns:
         The version's folder.
 
     Raises:
-        UserError: if the model has other inputs than `image` and, with an encoder of that width, `metadata`, and with a segmenter
-            `segmented_image`, nothing to serve, or another number of classes, if the version exists, if clients of the version
-            before would not understand this one, or if LiteRT cannot do what the model does.
+        UserError: if the model's inputs or classes do not fit the arguments, if it has no output to serve, if the version exists,
+            if this version would break clients of the earlier one, or if LiteRT lacks an operation of the model.
     """
     _check(model, classes, image_size, metadata, segmenter)
-    json.dumps(extra)  # found now rather than after minutes of tracing
+    json.dumps(extra)  # fails now rather than after minutes of tracing
     endpoints = Endpoints.of(model, classes, image_size, preprocessing, metadata, segmenter)
     folder = Path(folder)
     earlier = _versions(folder)
     target = folder / str(max(earlier, default=0) + 1 if version is None else version)
     if target.exists():
-        raise UserError(f"{target} exists already; exports are never overwritten.")
+        raise UserError(f"{target} already exists, and exports are never overwritten. Choose another version or folder.")
     with atomic_path(target) as temporary:
         signatures = WRITERS[edition](endpoints, temporary)
         about = describe(endpoints, signatures, name=name, edition=edition, synthetic=synthetic, extra=extra)
@@ -110,7 +110,7 @@ def write_served(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
     Returns:
         The signatures, described as in `model.json`.
     """
-    archive = keras.export.ExportArchive()  # finds the variables its endpoints use; track(model) would write them a second time
+    archive = keras.export.ExportArchive()  # tracks its endpoints' variables; track(model) would write them twice
     signatures = {}
     for name, inputs, function in endpoints.all():
         graph = archive.add_endpoint(name, function, input_signature=[inputs])
@@ -125,16 +125,16 @@ WRITERS = {"float32": write_served, "bfloat16": write_served, "litert": write_li
 
 
 def _refuse_breaking(folder: Path, earlier: Sequence[int], about: Mapping[str, Any]) -> None:
-    """A server puts a later version in the place of the earlier one; only another contract may surprise its clients."""
-    told = folder / str(max(earlier, default=0)) / "assets" / "model.json"
-    before = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    """Refuses a version that breaks clients of the earlier one, which a server replaces by it, unless the contract differs."""
+    about_file = folder / str(max(earlier, default=0)) / "assets" / "model.json"
+    before = json.loads(about_file.read_text(encoding="utf-8")) if about_file.is_file() else {}
     if before.get("contract") != CONTRACT:
         return
     changes = breaking_changes(before, about)
     if changes:
         raise UserError(
-            f"'{folder}' holds version {max(earlier)}. A server would put this export in its place, and clients would not "
-            f"understand it: {'; '.join(changes)}. Export it into another folder, to be served under another name."
+            f"'{folder}' holds version {max(earlier)}. A server would replace it by this export, which would break its "
+            f"clients: {'; '.join(changes)}. Export it into another folder, to be served under another name."
         )
 
 
@@ -151,17 +151,17 @@ def _check(
     expected = {"image"} | ({"metadata"} if metadata is not None else set())
     expected |= {"segmented_image"} if segmenter else set()
     pictures = [name for name in ("image", "segmented_image") if name in inputs]
-    optional = {"image"} if segmenter else set()  # the lesion alone is enough
+    optional = {"image"} if segmenter else set()  # some models see the cut-out lesion alone
     if set(inputs) not in (expected, expected - optional):
-        wanted = ("just " if len(expected) == 1 else "") + " and ".join(f"'{name}'" for name in sorted(expected))
-        mistakes.append(f"its inputs must be a dict with {wanted}, got {sorted(inputs) or model.input}")
+        names = ("just " if len(expected) == 1 else "") + " and ".join(f"'{name}'" for name in sorted(expected))
+        mistakes.append(f"its inputs must be a dict with {names}, got {sorted(inputs) or model.input}")
     elif metadata is not None and inputs["metadata"].shape[1] != metadata.width:
-        mistakes.append(f"its input 'metadata' is {inputs['metadata'].shape[1]} wide, but the encoder {metadata.width}")
+        mistakes.append(f"its input 'metadata' has {inputs['metadata'].shape[1]} columns, but the encoder makes {metadata.width}")
     for name in pictures:
         if tuple(inputs[name].shape[1:]) not in {(*image_size, 3), (None, None, 3)}:
             mistakes.append(f"its input '{name}' has shape {inputs[name].shape}, expected {(None, *image_size, 3)}")
     if segmenter is not None and (set(segmenter.model.input) != {"image"} or "mask" not in segmenter.model.output):
-        mistakes.append("its segmenter must make a 'mask' of an 'image' alone")
+        mistakes.append("its segmenter must predict a 'mask' from an 'image' alone")
     if not set(outputs) & set(SERVED):
         mistakes.append(f"it has none of the outputs {', '.join(SERVED)}")
     if "label" in outputs and outputs["label"].shape[-1] != len(classes):

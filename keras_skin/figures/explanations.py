@@ -209,13 +209,13 @@ def waterfall(
     steps = [(names[index], float(values[index])) for index in order[:most]]
     if len(order) > most:
         steps.append((f"{len(order) - most} other fields", float(values[order[most:]].sum())))
+    rest = len(steps)  # the row of what the values do not explain
     steps.append(("not attributed (gap)", logit - base - float(values.sum())))
     edges = base + np.concatenate([[0.0], np.cumsum([value for _, value in steps])])
     with new_figure(path, (7.6, 1.5 + 0.34 * (len(steps) + 2)), synthetic) as figure:
         axes = figure.subplots()
-        for row, ((name, value), left) in enumerate(zip(steps, edges, strict=False)):
-            plain = name.startswith("not attributed")
-            axes.barh(row, value, left=left, height=0.62, color=_GREY if plain else BLUE if value >= 0 else ORANGE)
+        for row, ((_, value), left) in enumerate(zip(steps, edges, strict=False)):
+            axes.barh(row, value, left=left, height=0.62, color=_GREY if row == rest else BLUE if value >= 0 else ORANGE)
             axes.plot([left + value] * 2, [row - 0.31, row + 1.31], color=_GREY, linewidth=0.8)
             axes.annotate(
                 f"{value:+.2f}",

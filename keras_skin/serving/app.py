@@ -1,4 +1,4 @@
-"""The web application: the page, and TensorFlow Serving's REST interface."""
+"""The web application: the page and TensorFlow Serving's REST interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from keras_skin.serving import limits
 from keras_skin.serving.attributions import RunExtras
 from keras_skin.serving.limits import Refused
-from keras_skin.serving.page import check_answers, form_fields, look
+from keras_skin.serving.page import check_answers, form_fields, predict_upload
 from keras_skin.serving.served import Served
 
 log = logging.getLogger("keras_skin")
@@ -40,25 +40,25 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_NO_JSON = ("multipart/", "image/", "audio/", "video/")
+_NOT_JSON = ("multipart/", "image/", "audio/", "video/")
 FRAGMENT = "x-fragment"
-"""The header with which the page's script asks for the answer alone."""
+"""The page's script sends this header to get the answer without the page around it."""
 
 T = TypeVar("T")
 
 
 def create_app(served: Served, extras: RunExtras) -> FastAPI:
-    """The application that serves one model.
+    """Builds the application that serves one model.
 
     Args:
         served: the model.
-        extras: what its run adds to the page.
+        extras: what the model's run adds to the page.
     """
     app = FastAPI(title="keras_skin", docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(_guarded)
     app.exception_handler(Refused)(_refused)
-    app.exception_handler(HTTPException)(_not_there)
-    model_slots = anyio.CapacityLimiter(limits.AT_ONCE)
+    app.exception_handler(HTTPException)(_http_error)
+    model_slots = anyio.CapacityLimiter(limits.CONCURRENT_CALLS)
 
     async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=model_slots)
@@ -74,29 +74,29 @@ InThread = Callable[..., Awaitable[Any]]
 def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
     @app.post("/v1/{path:path}")
     async def predict(request: Request) -> Response:
-        asked = _PREDICTION.fullmatch(request.url.path)
-        if asked is None:
+        match = _PREDICTION.fullmatch(request.url.path)
+        if match is None:
             raise _malformed(request)
-        _check_name(served, asked.groupdict(), "Servable not found for request: {}")
-        if asked["verb"].lower() != "predict":
-            raise Refused(400, f"This model has no signature to {asked['verb']}; expected :predict.")
+        _check_name(served, match.groupdict(), "Servable not found for request: {}")
+        if match["verb"].lower() != "predict":
+            raise Refused(400, f"This model does not support :{match['verb']}; expected :predict.")
         kind = request.headers.get("content-type", "")
-        if kind.lower().startswith(_NO_JSON):
+        if kind.lower().startswith(_NOT_JSON):
             raise Refused(415, f"The content type is {kind.split(';')[0]}, expected application/json.")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "A compressed body is not taken; send the JSON as it is.")
+            raise Refused(415, "Compressed bodies are not supported; send plain JSON.")
         body = await limits.bounded(request, limits.MAX_JSON, "The body").body()
         return Response(await in_thread(served.predict, body), media_type="application/json")
 
     @app.get("/v1/{path:path}")
     async def status(request: Request) -> Response:
-        asked = _STATUS.fullmatch(request.url.path)
-        if asked is None:
+        match = _STATUS.fullmatch(request.url.path)
+        if match is None:
             raise _malformed(request)
-        if asked["name"] is None:
-            raise Refused(400, f"Missing model name in request. Served here: {served.name}.")
-        _check_name(served, asked.groupdict(), "Could not find any versions of model {}")
-        return JSONResponse(served.metadata if asked["metadata"] else served.status())
+        if match["name"] is None:
+            raise Refused(400, f"Missing model name in request. This server has: {served.name}.")
+        _check_name(served, match.groupdict(), "Could not find any versions of model {}")
+        return JSONResponse(served.metadata if match["metadata"] else served.status())
 
 
 def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThread) -> None:
@@ -109,34 +109,35 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
     )
     fields = form_fields(served.model, extras.complete)
     style, script = (templates.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
-    known = {
+    context = {
         "served": served,
         "about": served.model.about,
         "fields": fields,
         "extras": extras,
         "megabytes": limits.MAX_UPLOAD // 2**20,
         "max_bytes": limits.MAX_UPLOAD,
+        "result": None,
+        "error": "",
+        "answers": {},
     }
 
-    def rendered(request: Request, status: int = 200, **told: Any) -> HTMLResponse:
+    def render(request: Request, status: int = 200, **values: Any) -> HTMLResponse:
         template = "result.html.j2" if FRAGMENT in request.headers else "page.html.j2"
-        empty: dict[str, Any] = {"shown": None, "error": "", "answers": {}}
-        return HTMLResponse(templates.get_template(template).render(known | empty | told), status)
+        return HTMLResponse(templates.get_template(template).render(context | values), status)
 
     @app.get("/", response_class=HTMLResponse)
     async def page(request: Request) -> Response:
-        return rendered(request)
+        return render(request)
 
     @app.post("/", response_class=HTMLResponse)
-    async def answer(request: Request) -> Response:
+    async def upload(request: Request) -> Response:
         answers: dict[str, str] = {}
         try:
-            name, contents = await _form(request, len(fields), answers)
-            checked = check_answers(fields, answers)
-            shown = await in_thread(look, served, extras, name, contents, checked)
+            name, contents = await _read_form(request, len(fields), answers)
+            result = await in_thread(predict_upload, served, extras, name, contents, check_answers(fields, answers))
         except Refused as refusal:
-            return rendered(request, refusal.status, error=str(refusal), answers=answers)
-        return rendered(request, shown=shown, answers=answers)
+            return render(request, refusal.status, error=str(refusal), answers=answers)
+        return render(request, result=result, answers=answers)
 
     @app.get("/page.css")
     async def css() -> Response:
@@ -151,14 +152,14 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
         return Response(status_code=204)
 
 
-async def _form(request: Request, fields: int, answers: dict[str, str]) -> tuple[str, bytes]:
-    """Name and contents of the image in a form; its other fields are put into `answers`."""
+async def _read_form(request: Request, fields: int, answers: dict[str, str]) -> tuple[str, bytes]:
+    """The name and contents of a form's image; puts its other fields into `answers`."""
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
-        raise Refused(415, f"The content type is {kind.split(';')[0] or 'not given'}, expected multipart/form-data.")
-    whole = limits.bounded(request, limits.MAX_UPLOAD + limits.MAX_FIELDS, "The image")
+        raise Refused(415, f"The content type is {kind.split(';')[0] or 'missing'}, expected multipart/form-data.")
+    bounded = limits.bounded(request, limits.MAX_UPLOAD + limits.MAX_FIELDS, "The image")
     try:
-        async with whole.form(max_files=1, max_fields=fields + 8, max_part_size=limits.MAX_FIELDS) as form:
+        async with bounded.form(max_files=1, max_fields=fields + 8, max_part_size=limits.MAX_FIELDS) as form:
             upload = form.get("image")
             answers |= {key: value for key, value in form.items() if isinstance(value, str) and key != "image"}
             if not isinstance(upload, UploadFile) or not upload.filename:
@@ -168,14 +169,14 @@ async def _form(request: Request, fields: int, answers: dict[str, str]) -> tuple
         raise Refused(400, f"The form cannot be read: {error.detail}. Expected one file and the model's fields.") from None
 
 
-def _check_name(served: Served, asked: Mapping[str, str | None], message: str) -> None:
-    name, version, label = asked["name"], asked["version"], asked["label"]
-    here = f"Served here: {served.name}, version {served.version}."
+def _check_name(served: Served, groups: Mapping[str, str | None], message: str) -> None:
+    name, version, label = groups["name"], groups["version"], groups["label"]
+    available = f"This server has: {served.name}, version {served.version}."
     if label is not None:
-        raise Refused(400, f"Unrecognized servable version label: {label}. {here}")
+        raise Refused(400, f"Unrecognized servable version label: {label}. {available}")
     if name != served.name or (version is not None and int(version) != served.version):
         which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        raise Refused(404, f"{message.format(which)}. {here}")
+        raise Refused(404, f"{message.format(which)}. {available}")
 
 
 def _malformed(request: Request) -> Refused:
@@ -187,12 +188,12 @@ def _malformed(request: Request) -> Refused:
 
 
 async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Adds the security headers, and keeps errors of ours from what is logged of a request: places in the code, no values."""
+    """Adds the security headers, and logs our own errors as places in the code, without values from the request."""
     try:
         response = await call_next(request)
     except Exception as error:
         log.error("%s while answering a request:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        response = JSONResponse({"error": "The server made a mistake with this request; it goes on."}, 500)
+        response = JSONResponse({"error": "The server failed on this request and keeps running."}, 500)
     response.headers.update(_HEADERS)
     return response
 
@@ -202,6 +203,6 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, error.status)
 
 
-async def _not_there(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": f"{error.detail}: {request.method} {request.url.path}"}, error.status_code, error.headers)

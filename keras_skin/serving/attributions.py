@@ -1,4 +1,4 @@
-"""What each clinical field adds, for one upload after the other: a finished run explains what its export predicts."""
+"""SHAP values of the clinical fields for one upload at a time, computed by the run behind an export."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from keras_skin.workflow.opened_run import Run, load_run
 from keras_skin.workflow.patient import NO_BACKGROUND, metadata_explainer, model_inputs
 from keras_skin.workflow.prediction import ExportedModel
 
-BARE = "A SavedModel alone keeps no training images to compare with; serve its run's folder to see what each field adds."
+NO_RUN = "A SavedModel has no training images to compare with; serve the folder of its run to see what each field adds."
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """How a logit comes about; `start`, the fields and `rest` add up to `logit`.
+    """The contributions to a logit: `start`, the fields and `rest` add up to `logit`.
 
     Attributes:
         of_class: the predicted class.
-        start: its mean logit of the training images that are compared with.
-        fields: what the image as a whole (`image`) and each field add.
-        rest: what is not attributed.
-        logit: the patient's.
+        start: the mean logit of the background, a sample of training images.
+        fields: contribution of the whole image (`image`) and of each field.
+        rest: the unattributed rest.
+        logit: the logit of this upload.
     """
 
     of_class: str
@@ -38,18 +38,18 @@ class Contributions:
 
     @property
     def widest(self) -> float:
-        """The largest of them, without its sign."""
+        """The largest absolute contribution."""
         return max(map(abs, self.fields.values()), default=0.0)
 
 
 class Attributions:
-    """SHAP values of clinical fields, as `python -m keras_skin.explain` computes them, one upload at a time.
+    """SHAP values of clinical fields, as `python -m keras_skin.explain` computes them.
 
     Args:
         run: a finished run whose model takes clinical fields.
 
     Raises:
-        UserError: if the run kept no training images to compare with.
+        UserError: if the run folder has no background images.
     """
 
     def __init__(self, run: Run) -> None:
@@ -57,25 +57,25 @@ class Attributions:
         if explainer is None:
             raise UserError(NO_BACKGROUND)
         self._run, self._explainer = run, explainer
-        self._one_at_a_time = threading.Lock()  # shap draws from NumPy's global generator
+        self._lock = threading.Lock()  # shap draws from NumPy's global generator
 
     def __call__(self, contents: bytes, answers: Mapping[str, str]) -> Contributions:
         """Attributes the logit of the predicted class.
 
         Args:
-            contents: of an image file.
-            answers: every clinical field, "" where it is not known.
+            contents: the bytes of an image file.
+            answers: a text for every clinical field, "" for unknown.
         """
         inputs, _ = model_inputs(self._run, contents, answers)
-        with self._one_at_a_time:
-            found = self._explainer.explain({name: value[None] for name, value in inputs.items()})
-        index = int(np.argmax(found.logits[0]))
+        with self._lock:
+            shap_values = self._explainer.explain({name: value[None] for name, value in inputs.items()})
+        index = int(np.argmax(shap_values.logits[0]))
         return Contributions(
             self._run.classes[index],
-            float(found.base[index]),
-            {group: float(value) for group, value in zip(found.groups, found.values[0, :, index], strict=True)},
-            float(found.gap[0, index]),
-            float(found.logits[0, index]),
+            float(shap_values.base[index]),
+            {group: float(value) for group, value in zip(shap_values.groups, shap_values.values[0, :, index], strict=True)},
+            float(shap_values.gap[0, index]),
+            float(shap_values.logits[0, index]),
         )
 
 
@@ -84,10 +84,10 @@ class RunExtras:
     """What a run's folder adds to its export.
 
     Attributes:
-        attributions: of the clinical fields; None if there are none.
-        reason: why there are none, "" for a model without clinical fields.
-        doubts: what the run measured against its explanations.
-        complete: whether the model was trained on complete clinical fields, and needs them all.
+        attributions: of the clinical fields, None if unavailable.
+        reason: why they are unavailable, "" for a model without clinical fields.
+        doubts: sentences about explanations that failed the run's own measurements.
+        complete: whether the model was trained on complete clinical fields and needs all of them.
     """
 
     attributions: Attributions | None = None
@@ -97,19 +97,19 @@ class RunExtras:
 
 
 def open_extras(path: Path, model: ExportedModel) -> RunExtras:
-    """What can be told besides the export's own answers.
+    """Opens the run behind an export, if there is one.
 
     Args:
-        path: what is served: a run's folder, or a SavedModel alone.
-        model: its export.
+        path: the served folder, a run's or a SavedModel's.
+        model: the export in it.
     """
     if not (path / "experiment.json").is_file():
-        return RunExtras(reason=BARE if model.fields else "")
+        return RunExtras(reason=NO_RUN if model.fields else "")
     try:
         run = load_run(path)
-        against = tuple(doubts(run.metrics))
+        warnings = tuple(doubts(run.metrics))
         if run.metadata is None:
-            return RunExtras(doubts=against)
-        return RunExtras(Attributions(run), "", against, run.metadata.missing == "drop")
-    except (OSError, ValueError) as error:  # of a run that is not whole; its export may be used all the same
-        return RunExtras(reason=f"The run does not tell what each field adds: {error}" if model.fields else "")
+            return RunExtras(doubts=warnings)
+        return RunExtras(Attributions(run), "", warnings, run.metadata.missing == "drop")
+    except (OSError, ValueError) as error:  # the run is incomplete; its export still works
+        return RunExtras(reason=f"What each field adds is not available from this run: {error}" if model.fields else "")

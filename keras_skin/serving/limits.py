@@ -1,4 +1,4 @@
-"""What a request may cost: bytes while it is read, pixels before they are decoded, images, and calls of the model at once."""
+"""Limits of a request: bytes while it is read, pixels before they are decoded, images, and concurrent calls of the model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from keras_skin.data.images.decode import image_shape
 MAX_UPLOAD = 20 * 2**20
 """Bytes of an image file on the page; a dermoscopic original has 1 to 8 million."""
 MAX_JSON = 32 * 2**20
-"""Bytes of a JSON body, in which base64 makes files a third longer."""
+"""Bytes of a JSON body; base64 makes files a third longer."""
 MAX_FIELDS = 2**16
 """Bytes of everything else in a form."""
 MAX_PIXELS = 60_000_000
-"""Of all images of one request together: decoding and resizing 60 million needs about 1 GB."""
+"""Pixels of all images in one request: decoding and resizing 60 million needs about 1 GB."""
 MAX_INSTANCES = 16
 """Images in one request."""
 MAX_SEGMENTS = 2000
-"""In the header of a JPEG; cameras write a few dozen. The graph takes 35 microseconds for each and gives up only after 10,000."""
-AT_ONCE = 2
+"""Segments in a JPEG's header; cameras write a few dozen. The graph takes 35 microseconds for each and gives up after 10,000."""
+CONCURRENT_CALLS = 2
 """Calls of the model at the same time; further requests wait."""
 
-_DISCARDED = 8  # how many times its limit of a body that is too long is read and thrown away
+_DISCARDED = 8  # times the limit: so much of a body that is too long is read and thrown away
 
 _ENDS = tuple(bytes([code]) for code in (*range(0xC0, 0xD0), 0xD9, 0xDA) if code not in (0xC4, 0xC8, 0xCC))
 
@@ -33,7 +33,7 @@ _shape = tf.function(image_shape, input_signature=[tf.TensorSpec((), tf.string)]
 
 
 class Refused(Exception):
-    """A request that cannot be answered; the message says what was wrong and what was expected.
+    """A refused request; the message says what was wrong and what was expected.
 
     Attributes:
         status: the HTTP status code.
@@ -45,54 +45,57 @@ class Refused(Exception):
 
 
 def bounded(request: Request, limit: int, what: str) -> Request:
-    """The same request, whose body is counted while it is read.
+    """Limits the size of a request's body.
 
-    What comes after the limit is thrown away as it comes: a client that is still sending would not read the answer.
+    The bytes after the limit are read and thrown away, because a client that is still sending would not read the answer.
 
     Args:
-        request: of which nothing was read yet.
-        limit: most bytes of its body.
-        what: how the body is called in the message, for example `"The image"`.
+        request: an unread request.
+        limit: largest size of its body in bytes.
+        what: name of the body in the message, for example `"The image"`.
 
     Returns:
-        A request whose reading raises `Refused` (413) if the body is longer.
+        The request; reading its body raises `Refused` (413) if it is larger.
     """
-    taken = 0
+    size = 0
 
     async def receive() -> Message:
-        nonlocal taken
+        nonlocal size
         message = await request.receive()
-        taken += len(message.get("body", b""))
-        if taken <= limit:
+        size += len(message.get("body", b""))
+        if size <= limit:
             return message
-        while message.get("more_body") and taken <= _DISCARDED * limit:
+        while message.get("more_body") and size <= _DISCARDED * limit:
             message = await request.receive()
-            taken += len(message.get("body", b""))
-        raise Refused(413, f"{what} is larger than {limit / 2**20:.0f} MiB, the most that is taken.")
+            size += len(message.get("body", b""))
+        raise Refused(413, f"{what} is larger than {limit / 2**20:.0f} MiB, the largest size accepted.")
 
     return Request(request.scope, receive)
 
 
 def check_pixels(contents: Sequence[bytes]) -> None:
-    """Reads the headers of image files, before anything is decoded; what is no image is left to the model.
+    """Counts the pixels of image files from their headers, before anything is decoded; skips files that are no images.
 
     Raises:
-        Refused: 413 if the images hold more than `MAX_PIXELS` together, 400 if a JPEG has more than `MAX_SEGMENTS`.
+        Refused: 413 if the images have more than `MAX_PIXELS` together, 400 if a JPEG has more than `MAX_SEGMENTS`.
     """
     total = 0
     for content in contents:
         if content.startswith(b"\xff\xd8\xff") and _has_endless_header(content):
-            raise Refused(400, f"A JPEG with over {MAX_SEGMENTS} segments in its header is refused. Save it anew and send that.")
+            raise Refused(
+                400,
+                f"A JPEG with over {MAX_SEGMENTS} segments in its header is refused. Save it again and send the new file.",
+            )
         try:
             height, width = map(int, _shape(tf.constant(content)).numpy())
         except tf.errors.InvalidArgumentError:
             continue
         total += height * width
         if total > MAX_PIXELS:
-            most = f"at most {MAX_PIXELS // 10**6} million pixels are taken"
+            limit = f"the limit is {MAX_PIXELS // 10**6} million pixels"
             if len(contents) == 1:
-                raise Refused(413, f"An image of {width} x {height} pixels is refused: {most}. Send a smaller one.")
-            raise Refused(413, f"{len(contents)} images of {total} pixels and more are refused: {most} at once. Send fewer.")
+                raise Refused(413, f"An image of {width} x {height} pixels is refused: {limit}. Send a smaller one.")
+            raise Refused(413, f"{len(contents)} images of {total} pixels and more are refused: {limit} per request. Send fewer.")
 
 
 def _has_endless_header(jpeg: bytes) -> bool:

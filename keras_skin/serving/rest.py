@@ -1,6 +1,6 @@
-"""TensorFlow Serving's REST dialect: a predict request's JSON to arrays, and the model's answers to JSON.
+"""TensorFlow Serving's REST format: converts a predict request's JSON to arrays, and outputs to JSON.
 
-Source: tensorflow.org/tfx/serving/api_rest, and what its model server does (`json_tensor.cc`): row format (`instances`) and
+Source: tensorflow.org/tfx/serving/api_rest and the behaviour of its model server (`json_tensor.cc`): row format (`instances`) and
 column format (`inputs`), `{"b64": ...}` for bytes, and outputs whose names end in `_bytes` as base64.
 """
 
@@ -15,21 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_skin.export.contract import SERVING_DEFAULT
 from keras_skin.registry import did_you_mean
 from keras_skin.serving.limits import MAX_INSTANCES, Refused
-
-DEFAULT = "serving_default"
 
 Specs = Mapping[str, tf.TensorSpec]
 
 
 class PredictRequest(NamedTuple):
-    """A request to predict.
+    """A predict request.
 
     Attributes:
-        signature: name of the signature that is asked.
+        signature: name of the requested signature.
         inputs: an array for each of its inputs, (B, ...).
-        rows: whether it came in row format, and so is to be answered.
+        rows: whether request and answer are in row format.
     """
 
     signature: str
@@ -41,11 +40,11 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
     """Reads the body of `:predict`.
 
     Args:
-        body: JSON text, `{"instances": [...]}` or `{"inputs": ...}`, and perhaps `signature_name`.
+        body: JSON text, `{"instances": [...]}` or `{"inputs": ...}`, optionally with `signature_name`.
         signatures: the inputs of each signature.
 
     Raises:
-        Refused: 400 with what is wrong and what was expected.
+        Refused: 400 with the problem and the expected form.
     """
     try:
         document = json.loads(body)
@@ -53,8 +52,8 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _wrong(f"JSON Parse error: {reason}. Expected an object with 'instances' or 'inputs'.") from None
     if not isinstance(document, dict):
-        raise _wrong("The body is no JSON object. Expected an object with 'instances' or 'inputs'.")
-    signature = document.get("signature_name", DEFAULT) or DEFAULT
+        raise _wrong("The body is not a JSON object. Expected an object with 'instances' or 'inputs'.")
+    signature = document.get("signature_name", SERVING_DEFAULT) or SERVING_DEFAULT
     if not isinstance(signature, str):
         raise _wrong("'signature_name' key must be a string value.")
     if signature not in signatures:
@@ -64,17 +63,16 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
         )
     specs = signatures[signature]
     if ("instances" in document) == ("inputs" in document):
-        found = "Both were given" if "inputs" in document else "Missing 'inputs' or 'instances' key"
-        raise _wrong(f"{found}: expected either 'instances' (row format) or 'inputs' (column format).")
+        problem = "Both keys are present" if "inputs" in document else "Missing 'inputs' or 'instances' key"
+        raise _wrong(f"{problem}: expected either 'instances' (row format) or 'inputs' (column format).")
     rows = "instances" in document
     columns = _from_rows(document["instances"], specs) if rows else _from_columns(document["inputs"], specs)
     inputs = {name: _array(columns[name], specs[name], name) for name in specs}
     sizes = {name: len(array) for name, array in inputs.items()}
     if len(set(sizes.values())) > 1:
-        raise _wrong(f"Inputs of one request must have as many entries each, got {_listed(sizes)}.")
+        raise _wrong(f"All inputs of a request must have the same number of entries, got {_format_sizes(sizes)}.")
     count = next(iter(sizes.values()))
-    if not 0 < count <= MAX_INSTANCES:
-        raise _wrong(f"{count} instances in one request; expected 1 to {MAX_INSTANCES}. Send them in parts.")
+    _check_count(count)
     return PredictRequest(signature, inputs, rows)
 
 
@@ -95,31 +93,37 @@ def write_answer(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
 
 
 def _from_rows(instances: Any, specs: Specs) -> dict[str, list[Any]]:
-    """The values of each input, from a list of objects, or of plain values where there is one input."""
+    """The values of each input from a list of objects, or of plain values if there is one input."""
     if not isinstance(instances, list) or not instances:
         raise _wrong("'instances' must be a list with at least one entry.")
-    if len(instances) > MAX_INSTANCES:
-        raise _wrong(f"{len(instances)} instances in one request; expected 1 to {MAX_INSTANCES}. Send them in parts.")
-    named = isinstance(instances[0], dict) and not _is_b64(instances[0])
-    if not named and len(specs) > 1:
+    _check_count(len(instances))
+    is_named = isinstance(instances[0], dict) and not _is_b64(instances[0])
+    if not is_named and len(specs) > 1:
         raise _wrong(f"'instances' is a plain list, but several inputs are expected: objects with {', '.join(specs)}.")
     columns: dict[str, list[Any]] = {name: [] for name in specs}
     for number, instance in enumerate(instances):
-        if (isinstance(instance, dict) and not _is_b64(instance)) != named:
-            raise _wrong(f"Element {number} of 'instances' is of another kind than the first: expected objects or values alone.")
-        values = instance if named else {next(iter(specs)): instance}
+        if (isinstance(instance, dict) and not _is_b64(instance)) != is_named:
+            raise _wrong(
+                f"Element {number} of 'instances' differs in kind from the first: expected either objects or plain values."
+            )
+        values = instance if is_named else {next(iter(specs)): instance}
         if set(values) != set(specs):
             raise _wrong(
                 f"Failed to process element: {number} of 'instances' list. Its keys are {', '.join(values) or 'none'}; they must "
-                f'be equal to: {", ".join(specs)}. What is not known is sent as "" (text) or -1 (number).'
+                f'be equal to: {", ".join(specs)}. Send unknown values as "" (text) or -1 (number).'
             )
         for name, value in values.items():
             columns[name].append(value)
     return columns
 
 
+def _check_count(count: int) -> None:
+    if not 0 < count <= MAX_INSTANCES:
+        raise _wrong(f"{count} instances in one request; expected 1 to {MAX_INSTANCES}. Send several requests.")
+
+
 def _from_columns(inputs: Any, specs: Specs) -> dict[str, Any]:
-    """The values of each input, from an object of lists, or from one list where there is one input."""
+    """The values of each input from an object of lists, or from one list if there is one input."""
     if not isinstance(inputs, dict) or _is_b64(inputs):
         if len(specs) > 1:
             raise _wrong(f"'inputs' is a plain value, but an object is expected, with {', '.join(specs)}.")
@@ -131,7 +135,7 @@ def _from_columns(inputs: Any, specs: Specs) -> dict[str, Any]:
 
 
 def _array(value: Any, spec: tf.TensorSpec, name: str) -> np.ndarray:
-    """An array of the input's type and shape."""
+    """Converts a value to the type of an input and checks its shape."""
     array = _texts(value, name) if spec.dtype == tf.string else _numbers(value, spec, name)
     if not spec.shape.is_compatible_with(array.shape):
         expected = ", ".join("batch" if size is None else str(size) for size in spec.shape)
@@ -145,7 +149,7 @@ def _texts(value: Any, name: str) -> np.ndarray:
     cells = np.empty(len(value), dtype=object)
     for row, item in enumerate(value):
         if isinstance(item, str):
-            cells[row] = item.encode(errors="replace")  # half of a surrogate pair is legal JSON
+            cells[row] = item.encode(errors="replace")  # JSON allows half of a surrogate pair
         elif _is_b64(item):
             cells[row] = _decoded(item["b64"], name)
         else:
@@ -154,9 +158,9 @@ def _texts(value: Any, name: str) -> np.ndarray:
 
 
 def _decoded(text: str, name: str) -> bytes:
-    packed = "".join(text.split())
+    digits = "".join(text.split())
     try:
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise _wrong(f"Unable to base64 decode input '{name}'.") from None
 
@@ -167,7 +171,7 @@ def _numbers(value: Any, spec: tf.TensorSpec, name: str) -> np.ndarray:
     except ValueError:
         raise _wrong(f"Input '{name}' has lists of unequal length.") from None
     if array.dtype.kind not in "iuf" and array.size:
-        raise _wrong(f"Input '{name}' must hold numbers ({spec.dtype.name}), got {_kind(_first_that_is_no_number(value))}.")
+        raise _wrong(f"Input '{name}' must hold numbers ({spec.dtype.name}), got {_kind(_first_non_number(value))}.")
     with np.errstate(over="ignore"):
         converted = array.astype(spec.dtype.as_numpy_dtype)
     if not np.isfinite(converted[np.isfinite(array)]).all():
@@ -175,12 +179,12 @@ def _numbers(value: Any, spec: tf.TensorSpec, name: str) -> np.ndarray:
     return converted
 
 
-def _first_that_is_no_number(value: Any) -> Any:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
+def _first_non_number(value: Any) -> Any:
+    stack = [value]
+    while stack:
+        item = stack.pop()
         if isinstance(item, list):
-            waiting += reversed(item)
+            stack += reversed(item)
         elif isinstance(item, bool) or not isinstance(item, int | float):
             return item
     return value
@@ -199,7 +203,7 @@ def _plain(array: np.ndarray, as_base64: bool) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is, for messages; a long one is cut."""
+    """Describes a JSON value for messages; long ones are cut."""
     kinds = {bool: "the truth value", str: "the text", int: "the number", float: "the number"}
     if type(value) in kinds:
         text = json.dumps(value)
@@ -207,7 +211,7 @@ def _kind(value: Any) -> str:
     return "null" if value is None else "a list" if isinstance(value, list) else "an object"
 
 
-def _listed(sizes: Mapping[str, int]) -> str:
+def _format_sizes(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {size}" for name, size in sizes.items())
 
 

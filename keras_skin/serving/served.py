@@ -1,4 +1,4 @@
-"""The exported model as a server has it: its name and version, and its signatures as functions from arrays to arrays."""
+"""The served model: its name and version, and its signatures as functions from arrays to arrays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from keras_skin.export.contract import IMAGE_BYTES
 from keras_skin.serving.limits import Refused, check_pixels
 from keras_skin.serving.rest import read_request, write_answer
 from keras_skin.workflow.prediction import ExportedModel
-
-UPLOADS = "image_bytes"
 
 
 class Served:
@@ -35,22 +34,22 @@ class Served:
         }
 
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The answers of a signature.
+        """Runs a signature.
 
         Args:
             signature: its name.
-            inputs: arrays, or lists that make some; `image_bytes` are whole files.
+            inputs: arrays or lists; `image_bytes` are whole files.
 
         Raises:
-            Refused: 413 if the images hold too many pixels, 400 if the graph cannot take them.
+            Refused: 413 if the images have too many pixels, 400 if the graph refuses the inputs.
         """
-        check_pixels(inputs.get(UPLOADS, ()))
+        check_pixels(inputs.get(IMAGE_BYTES, ()))
         specs = self.inputs[signature]
-        given = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
+        tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
         try:
-            return {name: value.numpy() for name, value in self._signatures[signature](**given).items()}
+            return {name: value.numpy() for name, value in self._signatures[signature](**tensors).items()}
         except tf.errors.InvalidArgumentError:
-            raise Refused(400, f"The model cannot take these inputs of '{signature}': {', '.join(specs)}.") from None
+            raise Refused(400, f"The model refuses these inputs of '{signature}': {', '.join(specs)}.") from None
 
     def predict(self, body: bytes) -> bytes:
         """Answers the body of a REST request."""

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -73,26 +73,34 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
     return version
 
 
-def export_finished(path: Path, editions: Iterable[str]) -> Iterator[tuple[str, Path, str]]:
-    """Exports a finished run.
+class Exported(NamedTuple):
+    """An edition that was written: its version's folder, and why agreement was not measured, None if it was."""
+
+    edition: str
+    folder: Path
+    not_measured: str | None
+
+
+def export_finished(path: Path, editions: Iterable[str]) -> Iterator[Exported]:
+    """Exports the model of a finished run.
 
     Yields:
-        Each edition when it is written, its version's folder, and why agreement was not measured, "" if it was.
+        Each edition when it is written.
 
     Raises:
         UserError: if the folder is no finished run, or its model cannot be exported.
     """
     run = load_run(path)
-    table = run.splits
-    validation, why = None, ""
+    data, table = run.data_dir, run.splits
+    validation, not_measured = None, None
     try:
-        validation = read_rows(run.experiment, run.data_dir, _compared(table[table["split"] == "validation"]))
+        validation = read_rows(run.experiment, data, _compared(table[table["split"] == "validation"]))
     except UserError as error:
-        why = str(error)
+        not_measured = str(error)
     if validation is not None and validation.empty:
-        validation, why = None, f"no validation image of the run exists in {run.data_dir}"
+        validation, not_measured = None, f"no validation image of the run exists in {data}"
     for edition in editions:
-        yield edition, export_run(run, edition, validation), why
+        yield Exported(edition, export_run(run, edition, validation), not_measured)
 
 
 def _extra(run: Run) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from keras_skin.data.images.decode import decode_image, image_shape
 from keras_skin.data.images.files import BadImage, check_image
 from keras_skin.data.images.load import resize_image
 from keras_skin.data.images.quality import quality_problems
+from keras_skin.data.metadata.encoder import LARGEST, is_number
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
-from keras_skin.export.contract import CONTRACT, EDITIONS
+from keras_skin.export.contract import CONTRACT, EDITIONS, IMAGE_BYTES, SERVING_DEFAULT
 from keras_skin.registry import UserError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -44,7 +45,7 @@ class ExportedModel:
 
     def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Calls the signature `serving_default`."""
-        outputs: dict[str, tf.Tensor] = self.loaded.signatures["serving_default"](**inputs)
+        outputs: dict[str, tf.Tensor] = self.loaded.signatures[SERVING_DEFAULT](**inputs)
         return outputs
 
     @property
@@ -55,9 +56,9 @@ class ExportedModel:
     @property
     def fields(self) -> dict[str, str]:
         """Its clinical fields and their kinds, `numeric` or `categorical`."""
-        inputs = self.about["signatures"]["serving_default"]["inputs"]
+        inputs = self.about["signatures"][SERVING_DEFAULT]["inputs"]
         kinds = {"string": "categorical"}
-        return {name: kinds.get(spec["dtype"], "numeric") for name, spec in inputs.items() if name != "image_bytes"}
+        return {name: kinds.get(spec["dtype"], "numeric") for name, spec in inputs.items() if name != IMAGE_BYTES}
 
 
 class Picture(NamedTuple):
@@ -92,7 +93,7 @@ def open_exported(path: Path) -> ExportedModel:
             f"'{folder}' was exported with serving contract {content.get('contract', 1)}; this version of keras_skin uses "
             f"{CONTRACT}. Export the run again: python -m keras_skin.export RUN --editions float32"
         )
-    if "serving_default" not in content["signatures"]:
+    if SERVING_DEFAULT not in content["signatures"]:
         raise UserError(
             f"'{folder}' holds the edition '{content['edition']}', which takes no image files: {EDITIONS[content['edition']]}. "
             "Name the run, or its saved_model."
@@ -165,8 +166,10 @@ def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) 
     for name, kind in model.fields.items():
         if kind != "numeric" or name not in table:
             continue
-        wrong = [(image, text) for image, text in table[name].items() if text and not _is_number(text)]
-        problems += [f"  {image}: {name} is '{text}', expected a number of 0 or more, or nothing." for image, text in wrong]
+        wrong = [(image, text) for image, text in table[name].items() if text and not is_number(text)]
+        problems += [
+            f"  {image}: {name} is '{text}', expected a number from 0 to {LARGEST:,.0f}, or nothing." for image, text in wrong
+        ]
     if problems:
         raise UserError("\n".join([f"--metadata {file}:", *problems[:20]]))
     notes = []
@@ -220,7 +223,7 @@ def predict_files(
 
 def columns(model: ExportedModel) -> list[str]:
     """The columns of predictions.csv."""
-    outputs = model.about["signatures"]["serving_default"]["outputs"]
+    outputs = model.about["signatures"][SERVING_DEFAULT]["outputs"]
     names = ["file", "quality"]
     if "probabilities" in outputs:
         names += ["label", *(f"probability_{name}" for name in model.classes)]
@@ -280,13 +283,6 @@ def _reason(file: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "it cannot be decoded"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return 0 <= float(text) < float("inf")
-    except ValueError:
-        return False
 
 
 def _unknown_values(answers: pd.DataFrame, model: ExportedModel) -> list[str]:

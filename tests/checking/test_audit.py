@@ -88,7 +88,7 @@ def test_every_stand_in_can_be_checked_and_passes(name, tmp_path):
     info["render"](tmp_path / name, 0, None, (48, 64))
     check = check_dataset(resolve(name, str(tmp_path)))
     assert check.passed, [finding.title for finding in check.findings]
-    assert len(check.classes) == len(check.classes["part"].unique()) * (1 + len(info["classes"]))
+    assert len(check.classes) == len(check.classes["split"].unique()) * (1 + len(info["classes"]))
     assert all(shortcut.not_measured or np.isfinite(shortcut.auc) for shortcut in check.shortcuts)
 
 

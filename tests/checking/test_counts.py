@@ -30,17 +30,17 @@ def test_the_class_table_counts_what_is_here_what_is_named_and_what_was_publishe
         ["train", "benign", 1, 0.5, 3, 3],
         ["train", "malignant", 1, 0.5, 1, 1],
     ]
-    assert table["part"].unique().tolist() == ["train", "test"]
+    assert table["split"].unique().tolist() == ["train", "test"]
 
 
 def test_a_whole_table_is_no_fault_even_where_images_lack():
     assert titles(records(["benign", "malignant"], ["benign", "benign"])) == [
-        ("info", "The test part is not here (2 published images).")
+        ("info", "The test split is missing (2 published images).")
     ]
 
 
 def test_short_and_altered_tables_are_told():
-    assert titles(records(["benign"] * 2))[0] == ("warning", "2 images in the train part, fewer than the 4 published.")
+    assert titles(records(["benign"] * 2))[0] == ("warning", "2 images in the train split, fewer than the 4 published.")
     severity, title = titles(records(["benign"] * 2 + ["malignant"] * 2))[0]
     assert severity == "error"
     assert "benign 3 published, 2 here, malignant 1 published, 2 here" in title
@@ -66,5 +66,5 @@ def test_completeness_parts_known_unknown_and_blank():
     complete = counts.completeness(table, ["age", "itch", "sex", "absent"])
     assert complete.to_numpy().tolist() == [["age", 2, 0, 2, 2], ["itch", 2, 2, 0, 1], ["sex", 4, 0, 0, 1]]
     found = [finding.title for finding in counts.in_metadata(complete, 4)]
-    assert found[0].endswith("age known of 50%, itch known of 50%.")
+    assert found[0].endswith("age known for 50%, itch known for 50%.")
     assert found[1].endswith("itch, sex.")

@@ -58,10 +58,10 @@ def test_each_pair_is_told_once_at_its_worst():
         ("f", "NV", "", "e", "3"),
     ]
     table = frame(rows)
-    found = duplicates.found_within(duplicates.pairs_within(table, blank_prints(table)))
+    found = duplicates.findings_within(duplicates.pairs_within(table, blank_prints(table)))
     assert [(finding.severity, finding.title, finding.items[0].name) for finding in found] == [
         ("error", "1 pair of identical files with different labels.", "a = b"),
-        ("error", "1 pair of equal pictures in two official parts.", "c = d"),
+        ("error", "1 pair of equal pictures in two official splits.", "c = d"),
         ("warning", "1 pair of identical files.", "e = f"),
     ]
 
@@ -85,7 +85,7 @@ def test_pictures_shared_with_another_data_set_are_found_with_their_labels(betwe
     shared = sorted(set(own.table["image_id"]) & set(other.table["image_id"]))
     assert sorted(pairs["a_image_id"]) == sorted(pairs["b_image_id"]) == shared
     assert pairs[["same_id", "same_file"]].all(axis=None)
-    found = duplicates.found_between(pairs, own, other, "isic2017")
+    found = duplicates.findings_between(pairs, own, other, "isic2017")
     assert [(finding.severity, finding.title) for finding in found] == [
         ("warning", f"{len(shared)} images also in isic2017 (5 by id, 5 by their bytes, 5 by sight)."),
         ("warning", "1 image with another label in isic2017."),
@@ -105,6 +105,6 @@ def test_the_eighty_real_images_that_two_sets_share(real_data):
     pairs = duplicates.pairs_between(tables[0], prints[0], tables[1], prints[1])
     assert len(pairs) == 80
     assert pairs["same_file"].all()
-    found = duplicates.found_between(pairs, own, other, "isic2017")
+    found = duplicates.findings_between(pairs, own, other, "isic2017")
     assert found[0].title.startswith("80 images also in isic2017")
     assert found[-1].title.startswith("971 more ids shared with isic2017")  # 746 + 305 ids in both years' tables

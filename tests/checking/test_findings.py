@@ -108,7 +108,7 @@ def test_labels_and_groups_that_contradict_each_other():
         columns=["image_id", "group_id", "lesion_id", "label", "split"],
     ).assign(image="", mask="")
     assert told(findings.in_labels(table)) == {
-        ("error", "1 lesion or patient with images in two official parts."): ["g1"],
+        ("error", "1 lesion or patient with images in two official splits."): ["g1"],
         ("warning", "1 lesion with different labels on different images."): ["l1"],
         ("warning", "1 image without a label."): ["e"],
     }

@@ -3,11 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from keras_skin.checking.masks import brightest, foreground, measure
+from keras_skin.checking.masks import measure
+from keras_skin.data.images.decode import decode_mask
+from keras_skin.data.images.files import decode_levels, read_header
 
 SHAPE = (450, 600)
 
@@ -24,8 +27,14 @@ def polygon(corners=10, radius=150, shape=SHAPE):
     return cv2.fillPoly(np.zeros(shape, np.uint8), [points.round().astype(np.int32)], 255)
 
 
-def judged(mask, **given):
-    facts = measure(mask, **given)
+def measured(levels):
+    """A mask whose file stores these levels, read as training does."""
+    _, contents = cv2.imencode(".png", levels)
+    return measure(*decode_levels(contents.tobytes(), read_header(contents.tobytes()))[::-1])
+
+
+def judged(mask):
+    facts = measured(mask)
     return {name for name in ("empty", "full", "full_frame", "blocky", "polygon") if getattr(facts, name)}
 
 
@@ -45,7 +54,7 @@ def test_a_ragged_outline_has_no_fault():
 @pytest.mark.parametrize("corners", [5, 8, 10, 12])
 def test_polygons_of_few_sides_are_coarse(corners):
     assert judged(polygon(corners)) == {"polygon"}
-    assert measure(polygon(corners)).sides == pytest.approx(corners, abs=2)
+    assert measured(polygon(corners)).sides == pytest.approx(corners, abs=2)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8])
@@ -82,7 +91,7 @@ def test_pieces_specks_and_holes_are_those_of_scipy():
     cv2.circle(mask, (40, 40), 30, 255, -1)
     cv2.circle(mask, (560, 400), 3, 255, -1)
     mask[0:2, 300:303] = 255
-    facts = measure(mask)
+    facts = measured(mask)
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     sizes = ndimage.sum_labels(mask > 0, labels, range(1, count + 1))
     assert facts.specks == (sizes < 0.02 * sizes.max()).sum() == 2
@@ -92,9 +101,9 @@ def test_pieces_specks_and_holes_are_those_of_scipy():
 
 def test_grey_levels_between_are_counted():
     mask = ellipse()
-    assert (measure(mask).values, measure(mask).grey) == (2, 0)
+    assert (measured(mask).values, measured(mask).grey) == (2, 0)
     mask[:3] = 77
-    facts = measure(mask)
+    facts = measured(mask)
     assert facts.values == 3
     assert facts.grey == pytest.approx(3 / 450)
 
@@ -110,8 +119,10 @@ def test_grey_levels_between_are_counted():
     ],
 )
 def test_the_threshold_is_that_of_training(pixels, from_bmp, expected):
-    assert foreground(pixels, from_bmp)[0].tolist() == expected
-    assert brightest(pixels).dtype == np.uint8
+    contents = cv2.imencode(".bmp" if from_bmp else ".png", pixels)[1].tobytes()
+    levels, mask = decode_levels(contents, read_header(contents))
+    assert mask[0].tolist() == decode_mask(tf.constant(contents)).numpy()[0, :, 0].tolist() == expected
+    assert levels.dtype == np.uint8
 
 
 def test_real_masks_are_sorted_as_a_person_sorts_them(real_data):

@@ -20,7 +20,7 @@ def test_a_reader_or_a_folder(drawn, tmp_path):
 def test_what_is_unknown_gets_a_suggestion(drawn):
     with pytest.raises(UserError, match=r"no data set 'isic2061'\. Did you mean 'isic201[679]'"):
         resolve("isic2061", str(drawn))
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         resolve("isic20166", str(drawn / "nowhere"))
     with pytest.raises(UserError, match="--as NAME"):
         resolve("ISBI2016_ISIC_Part1_Training_Data", str(drawn / "isic2016"))

@@ -29,12 +29,12 @@ def test_a_summary_fits_a_screen_and_says_what_matters(check):
     assert "SYNTHETIC" in lines[0]
     assert text.index("ERROR     finding 0") < text.index("WARNING   finding 3")
     assert "id0: why; id1: why; id2: why; id3: why; and 46 more" in text
-    assert lines[-1] == "Something is wrong: 3 errors, 6 warnings. Research software, not a medical device."
+    assert lines[-1] == "Failed: 3 errors, 6 warnings. Research software, not a medical device."
 
 
 def test_nothing_found(check):
-    assert "Nothing was found." in summary(check)
-    assert verdict(check).startswith("Nothing is wrong: 0 errors, 0 warnings.")
+    assert "No findings." in summary(check)
+    assert verdict(check).startswith("Passed: 0 errors, 0 warnings.")
 
 
 def test_shortcuts_in_plain_words():

@@ -51,12 +51,12 @@ def test_whatever_a_client_relies_on_is_missed(export, data):
     (gone,) = breaking_changes(export, less)
     assert signature in gone
     assert f"'{name}'" in gone
-    assert "is gone" in gone
+    assert "is missing" in gone
     if kind == "inputs":
         (new,) = breaking_changes(less, export)
         assert "every input must be sent" in new
     del less["signatures"][signature]
-    assert breaking_changes(export, less) == [f"signature '{signature}' is gone"]
+    assert breaking_changes(export, less) == [f"signature '{signature}' is missing"]
     assert breaking_changes(export, {**export, "classes": export["classes"][1:]})
 
 
@@ -79,7 +79,7 @@ def test_a_later_version_that_clients_do_not_understand_is_refused(tmp_path):
     told = {"classes": CLASSES, "image_size": SIZE, "name": "joint"}
     first = export_model(joint_model(), tmp_path, **told)
     about = first / "assets" / "model.json"
-    with pytest.raises(UserError, match=r"holds version 1\. .*output 'mask_png_bytes' is gone.*Export it into another folder"):
+    with pytest.raises(UserError, match=r"holds version 1\. .*output 'mask_png_bytes' is missing.*Export it into another folder"):
         export_model(joint_model(keys=("label",)), tmp_path, **told)
     with pytest.raises(UserError, match="the classes are malignant, benign, were benign, malignant"):
         export_model(joint_model(), tmp_path, **{**told, "classes": CLASSES[::-1]})

@@ -132,4 +132,4 @@ def test_metadata_are_an_input_of_numbers(tmp_path):
     assert inputs["metadata"] == {"shape": [1, 3], "dtype": "float32"}
     card = (version / "model_card.md").read_text()
     assert "| `sex` | f, m |" in card
-    assert "| `age` | number, seen from 5 to 85 |" in card
+    assert "| `age` | number, 5 to 85 in training |" in card

@@ -268,7 +268,7 @@ def test_weights_are_written_once_and_only_those_that_serve(exported, model):
 
 def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, exported):
     model, arguments = seeded_model(keys=("label",)), {"classes": CLASSES, "image_size": SIZE, "name": "labels"}
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         export_model(model, exported.parent, **arguments, version=1)
     with pytest.raises(TypeError):
         export_model(model, tmp_path, **arguments, extra={"not": object()})
@@ -390,7 +390,7 @@ def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
     assert np.any(explained["grad_cam"])
     with pytest.raises(UserError, match=r"inputs must be a dict with 'image' and 'metadata', got .*segmented_image"):
         export_model(classifier, tmp_path, classes=CLASSES, image_size=SIZE, name="chained", metadata=AgeAndSex())
-    with pytest.raises(UserError, match="its segmenter must make a 'mask' of an 'image' alone"):
+    with pytest.raises(UserError, match="its segmenter must predict a 'mask' from an 'image' alone"):
         export_model(
             classifier,
             tmp_path,

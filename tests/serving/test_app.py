@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from keras_skin.serving import app as application
 from keras_skin.serving import limits
 from keras_skin.serving.app import create_app
-from keras_skin.serving.attributions import BARE, RunExtras
+from keras_skin.serving.attributions import NO_RUN, RunExtras
 from tests.serving.bombs import png
 
 REST = "/v1/models/tdbn:predict"
@@ -75,7 +75,7 @@ def test_an_upload_is_answered_with_a_fragment_or_without_script_a_page(clinical
     fragment = send(clinical_client, lesion, age="54", sex="male")
     assert fragment.status_code == 200
     assert "<html" not in fragment.text
-    for part in ("Predicted: ", "mole.png", "SYNTHETIC", "SHAP values", "<td>54</td>", "<td>not known</td>", 'alt="Heat map'):
+    for part in ("Predicted: ", "mole.png", "SYNTHETIC", "SHAP values", "<td>54</td>", "<td>unknown</td>", 'alt="Heat map'):
         assert part in fragment.text
     assert fragment.text.count("<img") == 2
     whole = send(clinical_client, lesion, headers={"Accept": "text/html"}, age="54", sex="male")
@@ -86,9 +86,9 @@ def test_an_upload_is_answered_with_a_fragment_or_without_script_a_page(clinical
 
 
 def test_a_saved_model_alone_says_that_it_has_no_attributions(clinical, lesion):
-    with TestClient(create_app(clinical, RunExtras(reason=BARE, doubts=("the maps are no better than chance",)))) as client:
+    with TestClient(create_app(clinical, RunExtras(reason=NO_RUN, doubts=("the maps are no better than chance",)))) as client:
         text = send(client, lesion).text
-    assert BARE in text.replace("&#39;", "'")
+    assert NO_RUN in text.replace("&#39;", "'")
     assert "SHAP values" not in text
     assert "the maps are no better than chance" in text
 
@@ -118,7 +118,7 @@ BAD = [
     (noise(".jpg")[:900], 400, "truncated JPEG"),
     (noise(".bmp")[:900], 400, "truncated BMP"),
     (png(64, 64), 400, "cannot be decoded"),
-    (png(10000, 10000), 413, "10000 x 10000 pixels is refused: at most 60 million pixels"),
+    (png(10000, 10000), 413, "10000 x 10000 pixels is refused: the limit is 60 million pixels"),
     (png(2**31 - 1, 2**31 - 1), 413, "at most 60 million pixels"),
 ]
 
@@ -168,7 +168,7 @@ def test_a_body_that_is_too_long_is_not_kept(clinical_client, monkeypatch):
     assert "The image is larger than 1 MiB" in page.text
     rest = clinical_client.post(REST, content=b" " * (3 * 2**20))
     assert rest.status_code == 413
-    assert rest.json() == {"error": "The body is larger than 1 MiB, the most that is taken."}
+    assert rest.json() == {"error": "The body is larger than 1 MiB, the largest size accepted."}
     alive(clinical_client)
 
 
@@ -192,10 +192,10 @@ def test_rest_status_and_metadata(clinical_client):
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/v1/models/jrl:predict", 404, "Servable not found for request: Latest(jrl). Served here: tdbn, version 1."),
+        ("POST", "/v1/models/jrl:predict", 404, "Servable not found for request: Latest(jrl). This server has: tdbn, version 1."),
         ("POST", "/v1/models/tdbn/versions/7:predict", 404, "Specific(tdbn, 7)"),
         ("POST", "/v1/models/tdbn/labels/stable:predict", 400, "Unrecognized servable version label: stable"),
-        ("POST", "/v1/models/tdbn:classify", 400, "no signature to classify"),
+        ("POST", "/v1/models/tdbn:classify", 400, "does not support :classify"),
         ("POST", "/v1/models/tdbn:forecast", 400, "Malformed request: POST /v1/models/tdbn:forecast"),
         ("GET", REST, 400, "Malformed request: GET"),
         ("GET", "/v1/models", 400, "Missing model name"),
@@ -234,7 +234,7 @@ def test_nothing_of_a_request_is_logged(clinical_client, lesion, monkeypatch, ca
     caplog.set_level(logging.DEBUG)
     answer = send(clinical_client, lesion, name="jane_doe.png", age="54")
     assert answer.status_code == 500
-    assert "it goes on" in answer.json()["error"]
+    assert "keeps running" in answer.json()["error"]
     logged = [record.getMessage() for record in caplog.records if record.name not in ("httpx", "asyncio")]
     assert any("RuntimeError" in text and "fail" in text for text in logged)
     assert not any(word in text for text in logged for word in ("Jane", "jane", "54"))
@@ -257,4 +257,4 @@ def test_no_more_calls_at_once_than_allowed(clinical, lesion, monkeypatch):
     with TestClient(create_app(clinical, RunExtras())) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.post(REST, json=body(lesion)).status_code, range(16)))
     assert answers == [200] * 16
-    assert 1 <= most <= limits.AT_ONCE
+    assert 1 <= most <= limits.CONCURRENT_CALLS

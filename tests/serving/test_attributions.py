@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_skin.serving.attributions import BARE, open_extras
+from keras_skin.serving.attributions import NO_RUN, open_extras
 from keras_skin.workflow.prediction import open_exported
 
 ANSWERS = {"age": "54", "sex": "male", "localization": "back"}
@@ -45,7 +45,7 @@ def test_another_answer_changes_its_own_field(clinical_extras, lesion):
 
 def test_what_a_folder_can_tell(clinical_run, clinical, tiny_run, plain, tmp_path):
     alone = open_extras(clinical_run / "saved_model" / "1", clinical.model)
-    assert (alone.attributions, alone.reason) == (None, BARE)
+    assert (alone.attributions, alone.reason) == (None, NO_RUN)
     assert open_extras(tiny_run / "saved_model", plain.model).reason == ""
     extras = open_extras(tiny_run, plain.model)
     assert (extras.attributions, extras.reason) == (None, "")

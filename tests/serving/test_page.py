@@ -9,7 +9,7 @@ import pytest
 from keras_skin.serving import page
 from keras_skin.serving.attributions import RunExtras
 from keras_skin.serving.limits import Refused
-from keras_skin.serving.page import FormField, check_answers, form_fields, look
+from keras_skin.serving.page import FormField, check_answers, form_fields, predict_upload
 
 UNKNOWN = {"age": "", "sex": "", "localization": ""}
 
@@ -48,36 +48,36 @@ def test_what_is_no_age(answer):
 
 
 def test_a_model_of_complete_answers_wants_them_all(clinical):
-    with pytest.raises(Refused, match="Sex is needed") as refusal:
+    with pytest.raises(Refused, match="Sex is required") as refusal:
         check_answers(form_fields(clinical.model, complete=True), {"age": "3", "localization": "back"})
     assert "Age" not in str(refusal.value)
 
 
 def test_an_upload_is_told_about(plain, lesion):
-    shown = look(plain, RunExtras(), "mole.png", lesion, {})
-    assert shown.label in plain.model.classes
-    assert sum(shown.probabilities.values()) == pytest.approx(1, abs=1e-4)
-    assert shown.probabilities[shown.label] == max(shown.probabilities.values())
-    outlined, heat = shown.pictures
+    result = predict_upload(plain, RunExtras(), "mole.png", lesion, {})
+    assert result.label in plain.model.classes
+    assert sum(result.probabilities.values()) == pytest.approx(1, abs=1e-4)
+    assert result.probabilities[result.label] == max(result.probabilities.values())
+    outlined, heat = result.pictures
     assert pixels(outlined).shape[1] / pixels(outlined).shape[0] == pytest.approx(90 / 60, rel=0.02)
     assert "outline" in outlined.alternative or "no lesion" in outlined.alternative
-    assert f"for {shown.label}" in heat.caption
-    assert shown.contributions is None
+    assert f"for {result.label}" in heat.caption
+    assert result.contributions is None
 
 
 def test_a_model_without_masks_and_with_fields(clinical, clinical_extras, lesion):
-    shown = look(clinical, clinical_extras, "mole.png", lesion, {**UNKNOWN, "age": "54"})
-    assert shown.lesion_share is None
-    assert shown.pictures[0].caption == "The image."
-    assert shown.contributions.of_class == shown.label
-    other = look(clinical, RunExtras(), "mole.png", lesion, UNKNOWN)
+    result = predict_upload(clinical, clinical_extras, "mole.png", lesion, {**UNKNOWN, "age": "54"})
+    assert result.lesion_share is None
+    assert result.pictures[0].caption == "The image."
+    assert result.contributions.of_class == result.label
+    other = predict_upload(clinical, RunExtras(), "mole.png", lesion, UNKNOWN)
     assert other.contributions is None
-    assert other.probabilities != shown.probabilities
+    assert other.probabilities != result.probabilities
 
 
 def test_the_quality_of_a_picture_is_remarked(plain):
     dark = cv2.imencode(".png", np.full((50, 50, 3), 9, np.uint8))[1].tobytes()
-    assert set(look(plain, RunExtras(), "dark.png", dark, {}).remarks) >= {"blurred", "too dark"}
+    assert set(predict_upload(plain, RunExtras(), "dark.png", dark, {}).remarks) >= {"blurred", "too dark"}
 
 
 def test_a_map_without_evidence_says_so():

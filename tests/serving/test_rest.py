@@ -55,15 +55,15 @@ def test_numbers_keep_their_shape():
 
 ONE = {"image_bytes": B64, "age": 1, "sex": ""}
 MISTAKES = [
-    ([1], "no JSON object"),
+    ([1], "not a JSON object"),
     ({}, "Missing 'inputs' or 'instances' key"),
-    ({"instances": [ONE], "inputs": {}}, "Both were given"),
+    ({"instances": [ONE], "inputs": {}}, "Both keys are present"),
     ({"instances": {}}, "'instances' must be a list"),
     ({"instances": []}, "at least one entry"),
     ({"instances": [ONE], "signature_name": 3}, "must be a string"),
     ({"instances": [ONE], "signature_name": "explian"}, "Did you mean 'explain'?"),
     ({"instances": [B64]}, "several inputs are expected: objects with image_bytes, age, sex"),
-    ({"instances": [ONE, B64]}, "Element 1 of 'instances' is of another kind"),
+    ({"instances": [ONE, B64]}, "Element 1 of 'instances' differs in kind"),
     ({"instances": [{"image_bytes": B64, "sex": ""}]}, "must be equal to: image_bytes, age, sex"),
     ({"instances": [{**ONE, "site": ""}]}, "must be equal to: image_bytes, age, sex"),
     ({"instances": [{**ONE, "age": "abc"}]}, "'age' must hold numbers (float32), got the text \"abc\""),

@@ -102,7 +102,7 @@ def test_what_the_graph_refuses_is_refused(clinical, lesion, monkeypatch):
         raise tf.errors.InvalidArgumentError(None, None, "of a patient")
 
     monkeypatch.setitem(clinical._signatures, "explain", broken)
-    with pytest.raises(Refused, match="cannot take these inputs of 'explain'") as refusal:
+    with pytest.raises(Refused, match="refuses these inputs of 'explain'") as refusal:
         clinical.predict(json.dumps({"signature_name": "explain", "instances": [patient(lesion)]}).encode())
     assert refusal.value.status == 400
     assert "patient" not in str(refusal.value)

@@ -58,7 +58,7 @@ def test_further_editions_are_written_and_measured(run, capsys):
 
 
 def test_a_new_version_stands_beside_the_old_one(run):
-    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", "")]
+    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", None)]
     assert open_exported(run).folder == run / "saved_model" / "2"
 
 
@@ -83,8 +83,8 @@ def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
     assert main([str(run), "--editions", "float16", "lite"]) == 2
     told = capsys.readouterr().err
-    assert "--editions float16: there is none. Did you mean 'bfloat16'?" in told
-    assert "--editions lite: there is none." in told
+    assert "--editions float16: unknown edition. Did you mean 'bfloat16'?" in told
+    assert "--editions lite: unknown edition." in told
     assert main([str(tmp_path / "nothing"), "--editions", "litert"]) == 2
     assert "is not a run folder" in capsys.readouterr().err
 

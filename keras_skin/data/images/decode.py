@@ -33,7 +33,7 @@ _FORMATS = (
     ("PDF", 0, b"%PDF"),
     ("This file", 0, b""),
 )
-_OTHER = 3  # the first format that is refused
+_BMP, _OTHER = 2, 3  # rows of `_FORMATS`; from `_OTHER` on they are refused
 _MAGIC = np.full((len(_FORMATS), 132), -1, np.int64)  # the bytes that tell a format, -1 where any byte will do
 for _row, (_, _start, _magic) in enumerate(_FORMATS):
     _MAGIC[_row, _start : _start + len(_magic)] = list(_magic)
@@ -82,19 +82,22 @@ def decode_mask(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         (H, W, 1) uint8, values 0 and 1 only.
     """
+    return decode_mask_levels(contents)[1]
 
-    def bright(image: tf.Tensor) -> tf.Tensor:
-        values = tf.reduce_max(image, axis=-1, keepdims=True)
-        return values >= tf.where(tf.reduce_max(values) > 1, tf.constant(128, tf.uint8), tf.constant(1, tf.uint8))
 
-    mask = _by_format(
+@tf.autograph.experimental.do_not_convert
+def decode_mask_levels(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The brightest channel of a mask as stored, and the mask that `decode_mask` makes of it; (H, W, 1) uint8 both."""
+    levels = _by_format(
         contents,
-        jpeg=lambda: bright(_decode_jpeg(contents, None)),
-        png=lambda: bright(_decode_png(contents, channels=0)),
-        bmp=lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)) > 0,
-        other=lambda: tf.zeros((1, 1, 1), tf.bool),
+        jpeg=lambda: tf.reduce_max(_decode_jpeg(contents, None), axis=-1, keepdims=True),
+        png=lambda: tf.reduce_max(_decode_png(contents, channels=0), axis=-1, keepdims=True),
+        bmp=lambda: tf.ensure_shape(numpy_call(_opencv_brightest, [contents], tf.uint8), (None, None, 1)),
+        other=lambda: tf.zeros((1, 1, 1), tf.uint8),
     )
-    return tf.cast(tf.ensure_shape(mask, (None, None, 1)), tf.uint8)
+    any_level = (_format(contents) == _BMP) | (tf.reduce_max(levels) <= 1)
+    mask = tf.cast(levels >= tf.where(any_level, tf.constant(1, tf.uint8), tf.constant(128, tf.uint8)), tf.uint8)
+    return tf.ensure_shape(levels, (None, None, 1)), tf.ensure_shape(mask, (None, None, 1))
 
 
 @tf.autograph.experimental.do_not_convert

@@ -9,12 +9,12 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
-from keras_skin.data.images.decode import MAX_PIXELS, decode_image, decode_mask
+from keras_skin.data.images.decode import MAX_PIXELS, decode_image, decode_mask_levels
 
 _GREY, _RGB, _CMYK = "grey", "RGB", "CMYK"
 _OTHER_FORMATS = (
@@ -35,6 +35,10 @@ _FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0
 
 class BadImage(Exception):
     """An image file that cannot be used; the message is the reason."""
+
+
+class SizeMismatch(BadImage):
+    """A mask of another size than its image."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def check_image(path: Path) -> ImageHeader:
     """
     header, data = read_file(path)
     require_rgb(header)
-    require_decodable(data, header)
+    decode_rgb(data, header)
     return header
 
 
@@ -78,10 +82,11 @@ def check_mask(path: Path, image: ImageHeader | None) -> ImageHeader:
     """Reads and decodes a whole mask file of any depth and compares its size with its image's, both after their EXIF turn.
 
     Raises:
-        BadImage: if the mask cannot be decoded or has another size than `image`.
+        SizeMismatch: if the mask has another size than `image`.
+        BadImage: if it cannot be decoded.
     """
     header, data = read_file(path)
-    require_decodable(data, header, mask=True)
+    decode_levels(data, header)
     if image is not None:
         require_size_of(header, image)
     return header
@@ -104,11 +109,11 @@ def require_size_of(mask: ImageHeader, image: ImageHeader) -> None:
     """Refuses a mask of another size than its image's, both after their EXIF turn.
 
     Raises:
-        BadImage: with both sizes.
+        SizeMismatch: with both sizes.
     """
     if mask.size != image.size:
         turned = " after its EXIF rotation" if image.orientation >= 5 else ""
-        raise BadImage(f"mask of {_size(mask)}, but its image has {_size(image)}{turned}")
+        raise SizeMismatch(f"mask of {_size(mask)}, but its image has {_size(image)}{turned}")
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -147,49 +152,45 @@ def read_file(path: Path) -> tuple[ImageHeader, bytes]:
     return read_header(data), data
 
 
-def require_decodable(data: bytes, header: ImageHeader, mask: bool = False) -> None:
-    """Decodes a whole file as training and serving do, and refuses what they refuse.
+def decode_rgb(data: bytes, header: ImageHeader, minimum_size: tuple[int, int] = (1, 1)) -> np.ndarray:
+    """Decodes a whole image file as training and serving do, and refuses what they refuse.
 
     Args:
         data: bytes of the file.
         header: its header.
-        mask: whether the file is a mask.
+        minimum_size: (height, width) that is wanted in the end. A JPEG is decoded at a reduced size where that suffices; every
+            coefficient of the file is read all the same.
+
+    Returns:
+        (H, W, 3) uint8, upright.
 
     Raises:
         BadImage: if TensorFlow cannot decode it.
     """
+    pixels: np.ndarray = _decoded(header, _decode_image, tf.constant(data), tf.constant(minimum_size)).numpy()
+    return pixels
+
+
+def decode_levels(data: bytes, header: ImageHeader) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a whole mask file as training does: its brightest channel as stored, and the mask of 0 and 1; (H, W) uint8 both.
+
+    Raises:
+        BadImage: if TensorFlow cannot decode it.
+    """
+    levels, mask = _decoded(header, _decode_mask_levels, tf.constant(data))
+    return levels.numpy()[..., 0], mask.numpy()[..., 0]
+
+
+def _decoded(header: ImageHeader, decoder: tf.types.experimental.PolymorphicFunction, *arguments: tf.Tensor) -> Any:
     try:
-        (_decode_mask if mask else _decode_image)(tf.constant(data))
+        return decoder(*arguments)
     except tf.errors.OpError as error:
         raise BadImage(f"damaged {header.format}: it cannot be decoded") from error
 
 
-# A JPEG is decoded at 1/8 of its size: every coefficient of the file is read all the same.
-_CONTENTS = (tf.TensorSpec((), tf.string),)
-_decode_image = tf.function(lambda contents: decode_image(contents, (1, 1)), input_signature=_CONTENTS, autograph=False)
-_decode_mask = tf.function(lambda contents: decode_mask(contents), input_signature=_CONTENTS, autograph=False)
-
-
-def decode(data: bytes, header: ImageHeader, mode: int) -> np.ndarray:
-    """Decodes a file with OpenCV, for measures and pictures of it.
-
-    OpenCV accepts damage that TensorFlow refuses: call `require_decodable` to check a file.
-
-    Args:
-        data: bytes of the file.
-        header: its header.
-        mode: OpenCV's reading mode, for example `cv2.IMREAD_UNCHANGED`.
-
-    Raises:
-        BadImage: if OpenCV cannot decode it.
-    """
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error as error:
-        raise BadImage(f"damaged {header.format}: it cannot be decoded") from error
-    if pixels is None:
-        raise BadImage(f"damaged {header.format}: it cannot be decoded")
-    return pixels
+_CONTENTS = tf.TensorSpec((), tf.string)
+_decode_image = tf.function(decode_image, input_signature=(_CONTENTS, tf.TensorSpec((2,), tf.int32)), autograph=False)
+_decode_mask_levels = tf.function(decode_mask_levels, input_signature=(_CONTENTS,), autograph=False)
 
 
 def _size(header: ImageHeader) -> str:

@@ -269,6 +269,11 @@ def _texts(table: pd.DataFrame, name: str) -> pd.Series:
     return column.where(column.notna(), "").astype(str)
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number from 0 to `LARGEST`."""
+    return text != "" and not math.isnan(_number(text))
+
+
 def _number(text: str) -> float:
     """-1 for nothing, NaN for what is no number."""
     if text == "":
