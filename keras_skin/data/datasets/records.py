@@ -94,9 +94,15 @@ def excluded_rows(
     label: str | Iterable[str] = "",
 ) -> pd.DataFrame:
     """Rows for `Records.excluded`, of columns or of one text for all rows; `kind` is an `ExclusionKind`."""
-    cells = {"image_id": ids, "file": file, "reason": reason, "split": split, "label": label, "kind": kind}
-    columns = {name: str(values) if isinstance(values, str) else list(values) for name, values in cells.items()}
-    return pd.DataFrame(columns, index=range(len(columns["image_id"])), columns=list(EXCLUDED_COLUMNS), dtype=str)
+
+    def cells(values: str | Iterable[str]) -> str | pd.Series:
+        if isinstance(values, pd.Series):
+            return values.reset_index(drop=True)
+        return str(values) if isinstance(values, str) else pd.Series(list(values), dtype=str)
+
+    columns = {"image_id": ids, "file": file, "reason": reason, "split": split, "label": label, "kind": kind}
+    columns = {name: cells(values) for name, values in columns.items()}
+    return pd.DataFrame(columns, index=range(len(columns["image_id"])), dtype=str)
 
 
 def _sorted(excluded: pd.DataFrame) -> pd.DataFrame:

@@ -135,12 +135,12 @@ def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -
     header, positions = [column.name for column in columns], {column.name: index for index, column in enumerate(columns)}
     mistakes: list[tuple[int, str]] = []
     lines: list[int] = []
-    rows: list[list[str]] = []
+    texts: list[str] = []  # of all rows one after another: a list for each row would keep the garbage collector busy
     line, is_first, last = 1, True, 0
     try:
         for cells in reader:
             start, line = line, reader.line_num + 1
-            if not any(map(str.strip, cells)):
+            if not "".join(cells).strip():
                 continue
             last = start
             if is_first:
@@ -153,17 +153,18 @@ def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -
                     continue
             if len(cells) == len(header):
                 lines.append(start)
-                rows.append([cells[index].strip() for index in positions.values()])
+                texts += [cells[index] for index in positions.values()]
             else:
                 mistakes.append((start, f"found {len(cells)} cells, expected {len(header)}: {delimiter.join(header)[:200]}"))
     except csv.Error as error:
         raise UserError(f"{path}, line {line}: found {error}, expected cells whose quotation marks are closed.") from error
     if is_first:
         raise UserError(f"{path}, line 1: the file is empty, expected a table with the columns {required}.")
-    if not rows and not mistakes:
+    if not lines and not mistakes:
         raise UserError(f"{path}, line {last + 1}: found no rows below the header, expected one for each image.")
-    frame = pd.DataFrame(rows, index=pd.Index(lines, name="line"), columns=list(positions), dtype=str)
-    return frame.reindex(columns=[column.name for column in columns], fill_value=""), mistakes
+    cells_of = {name: pd.Series(texts[place :: len(positions)], dtype=str).str.strip() for place, name in enumerate(positions)}
+    frame = pd.DataFrame({column.name: cells_of.get(column.name, "") for column in columns}, dtype=str)
+    return frame.set_index(pd.Index(lines, name="line")), mistakes
 
 
 def _positions(path: Path, line: int, header: Sequence[str], columns: Sequence[Column]) -> dict[str, int]:
