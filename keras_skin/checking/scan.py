@@ -14,7 +14,16 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.checking.masks import MaskFacts, measure
-from keras_skin.data.images.files import BadImage, ImageHeader, decode, read_file, require_decodable, require_rgb, require_size_of
+from keras_skin.data.images.files import (
+    BadImage,
+    ImageHeader,
+    WrongSize,
+    decode,
+    read_file,
+    require_decodable,
+    require_rgb,
+    require_size_of,
+)
 from keras_skin.data.splits.fingerprints import perceptual_hash
 
 DARK = 40
@@ -111,8 +120,7 @@ def _read(image: str, mask: str) -> FileFacts:
         try:
             facts["mask"] = _mask_facts(Path(mask), None if "image_problem" in facts else header)
         except BadImage as error:
-            reason = str(error)
-            facts["mask_problem"] = reason if reason.startswith("mask") else f"mask: {reason}"
+            facts["mask_problem"] = str(error) if isinstance(error, WrongSize) else f"mask: {error}"
     return FileFacts(**facts)  # type: ignore[arg-type]
 
 

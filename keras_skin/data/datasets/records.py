@@ -186,8 +186,7 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
             try:
                 check_mask(Path(mask), header)
             except BadImage as error:
-                reason = str(error)
-                file_problems.append((mask, reason if reason.startswith("mask") else f"mask: {reason}"))
+                file_problems.append((mask, str(error)))
         return file_problems
 
     table, is_bad, files, reasons = records.table, [], [], []

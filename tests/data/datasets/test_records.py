@@ -56,7 +56,7 @@ REASONS = {
     "ISIC_0000003": "grey image with 1 channel, expected 8-bit RGB; mask of 64 x 48 pixels",
     "ISIC_0000004": "a row without an image",
     "ISIC_0000005": "mask of 30 x 20 pixels, but its image has 72 x 48 pixels",
-    "ISIC_0000006": "mask: truncated PNG",
+    "ISIC_0000006": "mask: truncated or damaged PNG",
     "ISIC_0000007": "no mask: ISIC_0000007_Segmentation.png",
 }
 
