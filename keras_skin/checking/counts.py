@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from keras_skin.checking.findings import Finding, counted, rows_of
-from keras_skin.data.datasets.records import Records
+from keras_skin.data.datasets.records import ExclusionKind, Records
 
 UNKNOWN = ("unk", "unknown")
 ORDER = ("", "train", "validation", "test")
@@ -40,7 +40,7 @@ def class_table(records: Records, published: Mapping[str, Any]) -> pd.DataFrame:
 
 def _named_without_image(records: Records) -> pd.DataFrame:
     """Rows of the tables that are left out of the records, each image once."""
-    excluded = records.excluded[~records.excluded["reason"].str.startswith(("an image without a row", "a mask without"))]
+    excluded = records.excluded[~records.excluded["kind"].isin([ExclusionKind.MISSING_ROW, ExclusionKind.STRAY_MASK])]
     left_out = excluded[~excluded["image_id"].isin(records.table["image_id"])]
     return left_out[["image_id", "split", "label"]]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from keras_skin.checking.masks import SPECK
-from keras_skin.data.datasets.records import Records
+from keras_skin.data.datasets.records import ExclusionKind, Records
 from keras_skin.data.splits.fingerprints import MIN_DETAIL
 
 Severity = Literal["error", "warning", "info"]
@@ -62,7 +62,7 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
         without_image: ids that were published without an image.
     """
     excluded, found = records.excluded, []
-    missing = excluded[excluded["reason"] == "a row without an image"]
+    missing = excluded[excluded["kind"] == ExclusionKind.MISSING_IMAGE]
     known = missing["image_id"].isin(without_image)
     if known.any():
         found.append(Finding("info", f"{', '.join(missing.loc[known, 'image_id'])}: published without an image."))
@@ -77,33 +77,42 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
         title = f"{counted(len(rows), 'row')} without an image{of_part}: {here:,} of {here + len(rows):,} images are here."
         advice = f"The files that the table names are not there (a partial download?). To get them: {obtain}"
         found.append(Finding("error", title, advice, items))
-    kinds: list[tuple[str, Severity, str, str]] = [
+    kinds: list[tuple[ExclusionKind, Severity, str, str]] = [
         (
-            "duplicate id with different labels",
+            ExclusionKind.LABEL_CONFLICT,
             "error",
             "{} with different labels",
-            "The table contradicts itself; none of these images is used. Mend the table.",
+            "The table contradicts itself; none of these images is used. Fix the table.",
         ),
-        ("duplicate id", "warning", "{} a second time", "Only the first is used."),
+        (ExclusionKind.DUPLICATE_ID, "warning", "{} a second time", "Only the first is used."),
         (
-            "an image without a row",
+            ExclusionKind.MISSING_ROW,
             "warning",
             "{} that the table does not name",
             "They have no label and are not used. A file too many, or a row too few?",
         ),
-        ("no mask", "warning", "{} without a mask, though others have one", "They are not used where masks are asked for."),
-        ("a mask without an image", "warning", "{} that have a mask, but no image", "The mask is not used."),
+        (
+            ExclusionKind.MISSING_MASK,
+            "warning",
+            "{} without a mask, though others have one",
+            "Runs that need masks do not use them.",
+        ),
+        (ExclusionKind.STRAY_MASK, "warning", "{} that have a mask, but no image", "The mask is not used."),
     ]
-    rest = excluded[excluded["reason"] != "a row without an image"]
-    for start, severity, words, advice in kinds:
-        chosen = rest[rest["reason"].str.startswith(start)]
+    rest = excluded[excluded["kind"] != ExclusionKind.MISSING_IMAGE]
+    for kind, severity, words, advice in kinds:
+        chosen = rest[rest["kind"] == kind]
         rest = rest.drop(index=chosen.index)
         if len(chosen):
             items = tuple(
-                Item(row["image_id"], row["reason"], (row["file"],) if start in ("an image without a row", "no mask") else ())
+                Item(
+                    row["image_id"],
+                    row["reason"],
+                    (row["file"],) if kind in (ExclusionKind.MISSING_ROW, ExclusionKind.MISSING_MASK) else (),
+                )
                 for row in rows_of(chosen)
             )
-            noun = "id" if start.startswith("duplicate") else "image"
+            noun = "id" if kind in (ExclusionKind.LABEL_CONFLICT, ExclusionKind.DUPLICATE_ID) else "image"
             found.append(Finding(severity, words.format(counted(len(chosen), noun)) + ".", advice, items))
     if len(rest):
         items = tuple(Item(row["image_id"], row["reason"]) for row in rows_of(rest))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from keras_skin.data.datasets import readers
-from keras_skin.data.datasets.records import Records
+from keras_skin.data.datasets.records import ExclusionKind, Records, excluded_rows
 from keras_skin.data.metadata import MetadataEncoder, fit_metadata
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
@@ -26,11 +26,18 @@ def complete_cases(experiment: Experiment, records: Records) -> Records:
     if settings.missing != "drop":
         return records
     blank = (records.table[fields] == "").any(axis=1)
-    lacking = records.table.loc[blank, ["image_id", "split", "label"]].assign(file="", reason="metadata are not complete")
+    lacking = records.table[blank]
+    excluded = excluded_rows(
+        lacking["image_id"],
+        ExclusionKind.INCOMPLETE_METADATA,
+        "metadata are not complete",
+        split=lacking["split"],
+        label=lacking["label"],
+    )
     return replace(
         records,
         table=records.table[~blank].reset_index(drop=True),
-        excluded=pd.concat([records.excluded, lacking[records.excluded.columns]], ignore_index=True),
+        excluded=pd.concat([records.excluded, excluded], ignore_index=True),
         notes=(*records.notes, f"{int(blank.sum())} of {len(blank)} images lack one of {', '.join(fields)} and are not used."),
     )
 

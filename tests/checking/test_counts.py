@@ -5,17 +5,15 @@ import pytest
 
 from keras_skin.checking import counts
 from keras_skin.data.datasets import readers
-from keras_skin.data.datasets.records import make_records
+from keras_skin.data.datasets.records import ExclusionKind, excluded_rows, make_records
 
 PUBLISHED = {"images": {"train": 4, "test": 2}, "classes": {"train": {"benign": 3, "malignant": 1}}}
 
 
 def records(labels, missing=(), split="train"):
     rows = [{"image_id": f"i{n}", "image": "x", "label": label, "split": split} for n, label in enumerate(labels)]
-    excluded = [
-        {"image_id": f"m{n}", "reason": "a row without an image", "split": split, "label": label}
-        for n, label in enumerate(missing)
-    ]
+    ids = [f"m{n}" for n in range(len(missing))]
+    excluded = excluded_rows(ids, ExclusionKind.MISSING_IMAGE, "a row without an image", split=split, label=missing)
     return make_records("isic2016", rows, ("benign", "malignant"), excluded)
 
 

@@ -114,7 +114,7 @@ BAD = [
     (b"", 400, "empty file"),
     (b"just words", 400, "text file, expected JPEG, PNG or BMP"),
     (b"GIF89a" + bytes(50), 400, "GIF file"),
-    (noise(".png")[:900], 400, "truncated PNG"),
+    (noise(".png")[:900], 400, "truncated or damaged PNG"),
     (noise(".jpg")[:900], 400, "truncated JPEG"),
     (noise(".bmp")[:900], 400, "truncated BMP"),
     (png(64, 64), 400, "cannot be decoded"),

@@ -37,7 +37,7 @@ def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
     assert set(added["label"]) == {"malignant"}
     reasons = prepared.excluded[prepared.excluded["dataset"] == "isic2017"]["reason"]
     assert reasons.str.contains("held out").any()
-    assert reasons.str.contains("already in the training part").any()
+    assert reasons.str.contains("already in the training split").any()
     assert any("left out" in note for note in prepared.notes)
 
 

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from keras_skin.data.datasets import readers
-from keras_skin.registry import Entry, UserError
+from keras_skin.registry import Entry, UserError, shorten
 
 COLUMNS = ("image_id", "group_id", "image", "mask", "label", "split", "dataset")
-EXCLUDED_COLUMNS = ("image_id", "file", "reason", "split", "label")
-PRINTED = 20
+EXCLUDED_COLUMNS = ("image_id", "file", "reason", "split", "label", "kind")
+
+
+class ExclusionKind(StrEnum):
+    """Why an image of a data set is not used; the sentence for people is in the column `reason`."""
+
+    MISSING_IMAGE = "missing image"
+    MISSING_MASK = "missing mask"
+    MISSING_ROW = "missing row"
+    STRAY_MASK = "stray mask"
+    DUPLICATE_ID = "duplicate id"
+    LABEL_CONFLICT = "label conflict"
+    BAD_FILE = "bad file"
+    INCOMPLETE_METADATA = "incomplete metadata"
 
 
 class MissingData(UserError):
@@ -46,25 +59,54 @@ class Records:
 
 def make_records(
     name: str,
-    rows: Sequence[dict[str, str]],
+    rows: pd.DataFrame | Sequence[dict[str, str]],
     classes: Sequence[str],
-    excluded: Sequence[dict[str, str]] = (),
+    excluded: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
 ) -> Records:
     """Builds Records from a reader's rows: fills in defaults, puts rows and columns in order.
 
     Args:
-        rows: one dict per image with at least `image_id` and `image`; `group_id` defaults to the bare image id, `dataset` to
-            `name`, the others to "".
-        excluded: dicts with at least `image_id` and `reason`.
+        name: name of the data set.
+        rows: one per image, with at least `image_id` and `image`. An empty `group_id` becomes the bare image id; other missing
+            cells become "".
+        classes: the labels, in the order of the model's outputs.
+        excluded: rows as from `excluded_rows`.
+        notes: sentences for the log and the report.
     """
-    columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
-    rows = [{**dict.fromkeys(columns, ""), "group_id": bare_id(row["image_id"]), "dataset": name, **row} for row in rows]
-    table = pd.DataFrame(rows, columns=columns, dtype=str)
+    table = pd.DataFrame(rows)
+    table = table.reindex(columns=list(dict.fromkeys([*COLUMNS, *table.columns]))).astype(object).fillna("").astype(str)
+    table["group_id"] = table["group_id"].where(table["group_id"] != "", table["image_id"].map(bare_id))
+    table["dataset"] = name
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise ValueError(f"the reader '{name}' returned an id twice: {repeated.iloc[0]}")
     table = table.sort_values("image_id", kind="stable", ignore_index=True)
-    if table["image_id"].duplicated().any():
-        raise ValueError(f"the reader '{name}' returned an id twice: {table['image_id'][table['image_id'].duplicated()].iloc[0]}")
-    return Records(name, table, tuple(classes), _excluded_table(excluded), tuple(notes))
+    return Records(name, table, tuple(classes), _sorted(excluded_rows([], "") if excluded is None else excluded), tuple(notes))
+
+
+def excluded_rows(
+    ids: Iterable[str],
+    kind: str | Iterable[str],
+    reason: str | Iterable[str] = "",
+    file: str | Iterable[str] = "",
+    split: str | Iterable[str] = "",
+    label: str | Iterable[str] = "",
+) -> pd.DataFrame:
+    """Rows for `Records.excluded`, of columns or of one text for all rows; `kind` is an `ExclusionKind`."""
+
+    def cells(values: str | Iterable[str]) -> str | pd.Series:
+        if isinstance(values, pd.Series):
+            return values.reset_index(drop=True)
+        return str(values) if isinstance(values, str) else pd.Series(list(values), dtype=str)
+
+    columns = {"image_id": ids, "file": file, "reason": reason, "split": split, "label": label, "kind": kind}
+    columns = {name: cells(values) for name, values in columns.items()}
+    return pd.DataFrame(columns, index=range(len(columns["image_id"])), dtype=str)
+
+
+def _sorted(excluded: pd.DataFrame) -> pd.DataFrame:
+    return excluded.sort_values(["image_id", "file"], kind="stable", ignore_index=True)
 
 
 def bare_id(image_id: str) -> str:
@@ -110,7 +152,7 @@ def read_dataset(
     if on_bad_image == "error" and len(records.excluded):
         raise UserError(
             f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
-            "Mend the files, or set on_bad_image to 'exclude' to go on without them."
+            "Fix the files, or set on_bad_image to 'exclude' to go on without them."
         )
     if records.table.empty:
         raise UserError(
@@ -121,16 +163,13 @@ def read_dataset(
     return records
 
 
-def describe_excluded(excluded: pd.DataFrame, limit: int = PRINTED) -> str:
-    """`N images that cannot be used:` and the first `limit` of them, a line each; files that are only absent come last."""
-    absent_last = excluded["reason"].str.startswith("a row without an image")
-    excluded = excluded.iloc[absent_last.argsort(kind="stable")]
-    lines = [f"{len(excluded)} image{'s' if len(excluded) != 1 else ''} that cannot be used:"]
-    for image_id, file, reason in excluded[["image_id", "file", "reason"]].head(limit).itertuples(index=False):
-        lines.append(f"  {image_id}: {reason}" + (f" ({file})" if file else ""))
-    if len(excluded) > limit:
-        lines.append(f"  ... and {len(excluded) - limit} more")
-    return "\n".join(lines)
+def describe_excluded(excluded: pd.DataFrame, limit: int = 20) -> str:
+    """`N images that cannot be used:` and the first `limit` of them, a line each; files that are only missing come last."""
+    missing_last = (excluded["kind"] == ExclusionKind.MISSING_IMAGE).argsort(kind="stable")
+    rows = excluded.iloc[missing_last][["image_id", "file", "reason"]].itertuples(index=False)
+    lines = [f"  {image_id}: {reason}" + (f" ({file})" if file else "") for image_id, file, reason in rows]
+    title = f"{len(lines)} image{'s' if len(lines) != 1 else ''} that cannot be used:"
+    return "\n".join([title, *shorten(lines, limit)])
 
 
 def check_files(records: Records, progress: Callable[[int, int], None] | None = None) -> Records:
@@ -138,43 +177,31 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
     from keras_skin.data.images.files import BadImage, check_image, check_mask
 
     def problems(image: str, mask: str) -> list[tuple[str, str]]:
-        found, header = [], None
+        file_problems, header = [], None
         try:
             header = check_image(Path(image))
         except BadImage as error:
-            found.append((image, str(error)))
+            file_problems.append((image, str(error)))
         if mask:
             try:
                 check_mask(Path(mask), header)
             except BadImage as error:
-                reason = str(error)
-                found.append((mask, reason if reason.startswith("mask") else f"mask: {reason}"))
-        return found
+                file_problems.append((mask, str(error)))
+        return file_problems
 
-    table, bad = records.table, []
+    table, is_bad, files, reasons = records.table, [], [], []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for index, found in enumerate(pool.map(problems, table["image"], table["mask"])):
-            if found:
-                row = table.iloc[index]
-                bad.append(
-                    {
-                        "image_id": row["image_id"],
-                        "file": "; ".join(file for file, _ in found),
-                        "reason": "; ".join(reason for _, reason in found),
-                        "split": row["split"],
-                        "label": row["label"],
-                    }
-                )
+        for done, file_problems in enumerate(pool.map(problems, table["image"], table["mask"]), 1):
+            is_bad.append(bool(file_problems))
+            if file_problems:
+                files.append("; ".join(file for file, _ in file_problems))
+                reasons.append("; ".join(reason for _, reason in file_problems))
             if progress is not None:
-                progress(index + 1, len(table))
-    if not bad:
-        return records
-    left_out = {row["image_id"] for row in bad}
-    return replace(
-        records,
-        table=table[~table["image_id"].isin(left_out)].reset_index(drop=True),
-        excluded=_excluded_table([*records.excluded.to_dict("records"), *bad]),
-    )
+                progress(done, len(table))
+    bad = table.loc[is_bad]
+    bad_rows = excluded_rows(bad["image_id"], ExclusionKind.BAD_FILE, reasons, files, bad["split"], bad["label"])
+    excluded = _sorted(pd.concat([records.excluded, bad_rows]))
+    return replace(records, table=table.drop(index=bad.index).reset_index(drop=True), excluded=excluded)
 
 
 def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | None = None) -> tuple[Path, list[str]]:
@@ -237,9 +264,3 @@ def _contents(folder: Path, limit: int = 12) -> str:
 def indent(text: str) -> str:
     """Text with each line set in by two spaces."""
     return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())
-
-
-def _excluded_table(rows: Sequence[dict[Any, str]]) -> pd.DataFrame:
-    rows = [{**dict.fromkeys(EXCLUDED_COLUMNS, ""), **row} for row in rows]
-    table = pd.DataFrame(rows, columns=list(EXCLUDED_COLUMNS), dtype=str)
-    return table.sort_values(["image_id", "file"], kind="stable", ignore_index=True)

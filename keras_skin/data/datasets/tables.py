@@ -1,147 +1,271 @@
-"""What readers share: tables with checked ids, folders of images by id, and the join of the two."""
+"""CSV tables by the names of their columns, image files by id, and the join of the two.
+
+All work is done a whole column at a time and folders are listed once, so a table of a million rows takes seconds.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keras_skin.registry import UserError
+import pandas as pd
 
-PRINTED = 20
+from keras_skin.data.datasets.records import ExclusionKind, excluded_rows
+from keras_skin.registry import UserError, shorten
+
+_DELIMITERS = (",", "\t", ";")
+_ID = re.compile(r"(?!\.)(?!.*\.\.)[^/\\:]+")
+_FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
 _DECODED = (".jpg", ".jpeg", ".png", ".bmp")
-_REFUSED = (".tif", ".tiff", ".gif", ".webp")  # found, so that the check of the file can refuse them by name
+_REFUSED = (".tif", ".tiff", ".gif", ".webp")  # listed, so that the check of the files can refuse them by name
 _RANK = {suffix: rank for rank, suffix in enumerate(_DECODED + _REFUSED)}
 
 
-@dataclass
-class Labels:
-    """A table of labels: one entry per image id, and the rows that had to be left out."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
 
-    file: Path
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
-    excluded: list[dict[str, str]] = field(default_factory=list)
-
-
-@dataclass
-class Files:
-    """Image files by id, and the files that are a second one for an id."""
-
-    paths: dict[str, Path] = field(default_factory=dict)
-    excluded: list[dict[str, str]] = field(default_factory=list)
-
-
-@dataclass
-class Part:
-    """One part of a challenge: where its images and masks lie and what its table says. `masks` is None without a mask folder."""
-
-    split: str
-    images: Files | None
-    image_folder: str
-    masks: Files | None
-    mask_folder: str
-    labels: Labels | None
-    labels_name: str
-    mask_suffix: str = "_segmentation"
-
-
-def check_id(image_id: str) -> str | None:
-    """Why an id from a table cannot be the name of a file, or None if it can (ids become paths: none may leave its folder)."""
-    if not image_id:
-        return "an empty image id"
-    if ".." in image_id or any(character in image_id for character in "/\\:\0") or image_id.startswith("."):
-        return f"image id {image_id!r} with '..' or a path separator"
-    return None
-
-
-def read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """Rows of a CSV as (line number, stripped cells), without blank lines.
-
-    Raises:
-        UserError: if it is not text, or empty.
+    Attributes:
+        name: its heading, in any case.
+        expected: what its cells hold, for messages.
+        accepts: whether a cell is valid; called once for each different text. `None` accepts all.
+        required: whether a table without the column is an error; otherwise the column is filled with "".
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except UnicodeDecodeError as error:
-        lines = enumerate(path.read_bytes().splitlines(), 1)
-        line = next(number for number, text in lines if text.decode("utf-8", errors="ignore").encode() != text)
-        raise UserError(f"{path} is not a CSV in UTF-8, line {line}: found {error}, expected text in UTF-8.") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: found {error}, expected a CSV.") from error
-    rows = [(line, cells) for line, cells in rows if any(cells)]
-    if not rows:
-        raise UserError(f"{path}, line 1: the file is empty, expected a CSV.")
-    return rows
+
+    name: str
+    expected: str = "text"
+    accepts: Callable[[str], object] | None = None
+    required: bool = True
 
 
-def read_labels(
-    path: Path,
-    rows: Sequence[tuple[int, list[str]]],
-    columns: int,
-    parse: Callable[[list[str]], dict[str, str] | str],
-    expected: str,
-) -> Labels:
-    """Turns the rows of a table into labels.
+def text(name: str, required: bool = True) -> Column:
+    """A column of any text."""
+    return Column(name, required=required)
+
+
+def image_ids(name: str) -> Column:
+    """A column of image ids. Ids become paths, so none may lead out of its folder."""
+    return Column(name, "an image id without '..' or a path separator", is_image_id)
+
+
+def is_image_id(image_id: str) -> bool:
+    """Whether an id can be the name of a file in a folder."""
+    return _ID.fullmatch(image_id) is not None
+
+
+def number(name: str, low: float, high: float, required: bool = True) -> Column:
+    """A column of numbers from `low` to `high`; empty cells are unknown values."""
+
+    def accepts(cell: str) -> bool:
+        try:
+            return cell == "" or low <= float(cell) <= high
+        except ValueError:
+            return False
+
+    return Column(name, f"a number from {low:g} to {high:g}, or nothing", accepts, required)
+
+
+def one_of(name: str, texts: Sequence[str], required: bool = True) -> Column:
+    """A column of certain words."""
+    expected = f"one of {', '.join(word or 'nothing' for word in texts)}"
+    return Column(name, expected, frozenset(texts).__contains__, required)
+
+
+def read_table(
+    path: Path, columns: Sequence[Column], one_hot: Sequence[str] = (), otherwise: str = "", headings: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Reads columns of a table by their headings, which may be in any order and any case. Other columns are ignored.
 
     Args:
-        rows: (line number, cells) without the header; the first cell is the image id.
-        columns: number of cells in a row.
-        parse: gives a row's fields, among them `label`, or a text that says what is wrong.
-        expected: what a row should look like, for messages.
+        path: a table in UTF-8, with or without byte order mark, separated by commas, tabs or semicolons, with any line ends.
+        columns: the columns to read.
+        one_hot: names of columns of 0.0 and 1.0. The name of the one that is 1.0 becomes the row's `label`.
+        otherwise: the label of rows in which none is 1.0; by default such rows are invalid.
+        headings: for a table that is published without headings and holds exactly `columns`, in that order: what stands in the
+            first cell of copies that have a header.
 
     Returns:
-        The labels. A repeated row is listed once as left out; rows of one id with different labels are left out altogether.
+        Stripped texts by line number; "" for an empty cell.
 
     Raises:
-        UserError: with every row that cannot be read: file, line, found, expected.
+        UserError: with every mistake: file, line, what was found, what was expected.
     """
-    mistakes: list[str] = []
-    read: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for line, cells in rows:
-        wrong = f"{len(cells)} columns" if len(cells) != columns else check_id(cells[0])
-        fields = wrong or parse(cells)
-        if isinstance(fields, str):
-            mistakes.append(f"  line {line}: found {fields} in {','.join(cells)!r}")
-        else:
-            read.setdefault(cells[0], []).append((line, fields))
-    if mistakes:
-        more = [f"  ... and {len(mistakes) - PRINTED} more"] if len(mistakes) > PRINTED else []
-        raise UserError("\n".join([f"{path} cannot be read; expected {expected}:", *mistakes[:PRINTED], *more]))
-    labels = Labels(path)
-    for image_id, entries in read.items():
-        told = {entry[1]["label"] for entry in entries}
-        if len(told) > 1:
-            listed = ", ".join(f"{entry['label']} (line {line})" for line, entry in entries)
-            labels.excluded.append(
-                {"image_id": image_id, "file": str(path), "label": "", "reason": f"duplicate id with different labels: {listed}"}
-            )
+    flags = [Column(name, "0.0 or 1.0", _FLAGS.__contains__) for name in one_hot]
+    frame, mistakes = _read_rows(path, [*columns, *flags], headings)
+    for column in (*columns, *flags):
+        if column.accepts is not None:
+            invalid = [cell for cell in frame[column.name].unique().tolist() if not column.accepts(cell)]
+            cells = frame.loc[frame[column.name].isin(invalid), column.name]
+            mistakes += _mistakes(cells, f"{column.name} {{!r}}", column.expected)
+    if one_hot:
+        ones = frame[list(one_hot)].isin([cell for cell, value in _FLAGS.items() if value])
+        count = ones.sum(axis=1)
+        wrong = count[(count > 1) | ((count == 0) & (not otherwise))]
+        expected = f"{'at most ' if otherwise else ''}one of {', '.join(one_hot)}"
+        mistakes += _mistakes(wrong, "{} columns that are 1.0", expected)
+        label = ones.idxmax(axis=1).where(count > 0, otherwise).astype(str)
+        frame = frame.assign(label=label).drop(columns=list(one_hot))
+    _raise(path, mistakes)
+    return frame
+
+
+def _mistakes(cells: pd.Series, wrong: str, expected: str) -> list[tuple[int, str]]:
+    """(line number, sentence) for each cell of a series by line number."""
+    return [(int(str(line)), f"found {wrong.format(cell)}, expected {expected}") for line, cell in cells.items()]
+
+
+def _raise(path: Path, mistakes: Iterable[tuple[int, str]]) -> None:
+    lines = [f"  line {line}: {sentence}" for line, sentence in sorted(mistakes, key=lambda mistake: mistake[0])]
+    if lines:
+        raise UserError("\n".join([f"{path} cannot be read:", *shorten(lines)]))
+
+
+def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    """The columns of a table, and the rows with too many or too few cells. A quoted cell may go over several lines."""
+    content = _decode(path)
+    required = ", ".join(column.name for column in columns if column.required)
+    first_line = next((line for line in content.split("\n", 50) if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    header, positions = [column.name for column in columns], {column.name: index for index, column in enumerate(columns)}
+    mistakes: list[tuple[int, str]] = []
+    lines: list[int] = []
+    texts: list[str] = []  # of all rows one after another: a list for each row would keep the garbage collector busy
+    line, is_first, last = 1, True, 0
+    try:
+        for cells in reader:
+            start, line = line, reader.line_num + 1
+            if not "".join(cells).strip():
+                continue
+            last = start
+            if is_first:
+                is_first = False
+                if not headings:
+                    header = [cell.strip() for cell in cells]
+                    positions = _positions(path, start, header, columns)
+                    continue
+                if cells[0].strip().lower() in headings:
+                    continue
+            if len(cells) == len(header):
+                lines.append(start)
+                texts += [cells[index] for index in positions.values()]
+            else:
+                mistakes.append((start, f"found {len(cells)} cells, expected {len(header)}: {delimiter.join(header)[:200]}"))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {line}: found {error}, expected cells whose quotation marks are closed.") from error
+    if is_first:
+        raise UserError(f"{path}, line 1: the file is empty, expected a table with the columns {required}.")
+    if not lines and not mistakes:
+        raise UserError(f"{path}, line {last + 1}: found no rows below the header, expected one for each image.")
+    cells_of = {name: pd.Series(texts[place :: len(positions)], dtype=str).str.strip() for place, name in enumerate(positions)}
+    frame = pd.DataFrame({column.name: cells_of.get(column.name, "") for column in columns}, dtype=str)
+    return frame.set_index(pd.Index(lines, name="line")), mistakes
+
+
+def _positions(path: Path, line: int, header: Sequence[str], columns: Sequence[Column]) -> dict[str, int]:
+    lower = [name.lower() for name in header]
+    missing = [column.name for column in columns if column.required and column.name.lower() not in lower]
+    repeated = [column.name for column in columns if lower.count(column.name.lower()) > 1]
+    if missing or repeated:
+        problems = (("no column", missing), ("more than one column", repeated))
+        problem = " and ".join(f"{words} {', '.join(names)}" for words, names in problems if names)
+        raise UserError(
+            f"{path}, line {line}: found {problem} in the header {','.join(header)[:400]!r}, "
+            f"expected the columns {', '.join(column.name for column in columns if column.required)}."
+        )
+    return {column.name: lower.index(column.name.lower()) for column in columns if column.name.lower() in lower}
+
+
+def _decode(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}, line 1: found UTF-16, expected UTF-8; save the table as 'CSV UTF-8'.")
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        content = data.decode("utf-8")
+    except UnicodeDecodeError:
+        _raise(path, _undecodable(data.split(b"\n")))
+        raise
+    if "\0" in content:
+        line = content.count("\n", 0, content.index("\0")) + 1
+        raise UserError(
+            f"{path}, line {line}: found a zero byte, expected a table in UTF-8 text; the file is damaged or no table."
+        )
+    return content
+
+
+def _undecodable(lines: Sequence[bytes]) -> list[tuple[int, str]]:
+    mistakes = []
+    for number_of_line, line in enumerate(lines, 1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            excerpt = line[max(error.start - 20, 0) : error.end + 20].decode("latin-1")
+            byte = f"the byte 0x{line[error.start]:02x} in {excerpt!r}"
+            mistakes.append((number_of_line, f"found {byte}, expected UTF-8; save the table as 'CSV UTF-8'"))
+    return mistakes
+
+
+def without_repeats(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keeps one row for each `image_id`, and none where its rows have different labels.
+
+    Returns:
+        The rows, and the others as a table of excluded rows.
+    """
+    repeated = frame[frame.duplicated("image_id", keep=False)]
+    excluded = []
+    for image_id, rows in repeated.groupby("image_id", sort=True):
+        labels, (first, *others) = rows["label"], rows.index
+        if len(set(labels)) > 1:
+            listed = ", ".join(f"{label} (line {line})" for line, label in labels.items())
+            excluded.append((image_id, ExclusionKind.LABEL_CONFLICT, f"duplicate id with different labels: {listed}", ""))
             continue
-        labels.rows[image_id] = entries[0][1]
-        for line, entry in entries[1:]:
-            labels.excluded.append(
-                {
-                    "image_id": image_id,
-                    "file": str(path),
-                    "label": entry["label"],
-                    "reason": f"duplicate id: line {line} repeats line {entries[0][0]}, which is used",
-                }
-            )
-    return labels
+        for line in others:
+            reason = f"duplicate id: line {line} repeats line {first}, which is used"
+            excluded.append((image_id, ExclusionKind.DUPLICATE_ID, reason, labels[first]))
+    table = pd.DataFrame(excluded, columns=["image_id", "kind", "reason", "label"], dtype=str)
+    conflicts = table.loc[table["kind"] == ExclusionKind.LABEL_CONFLICT, "image_id"]
+    unique = frame[~frame.duplicated("image_id") & ~frame["image_id"].isin(conflicts)]
+    return unique, excluded_rows(table["image_id"], table["kind"], table["reason"], str(path), label=table["label"])
+
+
+def one_row_each(frame: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
+    """Returns the frame indexed by `key`, without rows that repeat another.
+
+    Raises:
+        UserError: if the other cells of a repeated key differ; with the lines.
+    """
+    distinct = frame.drop_duplicates()
+    first = distinct.drop_duplicates(key)
+    line_of = dict(zip(first[key], first.index, strict=True))
+    expected = f"expected one row for each {key}"
+    _raise(
+        path,
+        [
+            (int(str(line)), f"found other cells for {cell} than in line {line_of[cell]}, {expected}")
+            for line, cell in distinct.loc[distinct.duplicated(key), key].items()
+        ],
+    )
+    return first.set_index(key)
 
 
 def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of that name in `root`, whatever its letters' case."""
+    """The folder of that name in `root`, in any case."""
     if not root.is_dir():
         return None
     return next((item for item in sorted(root.iterdir()) if item.name.lower() == name.lower() and item.is_dir()), None)
 
 
 def find_file(folders: Sequence[Path | None], name: str) -> Path | None:
-    """The first file of that name in any of the folders, whatever its letters' case."""
+    """The first file of that name in any of the folders, in any case."""
     for folder in folders:
         if folder is not None and folder.is_dir():
             for item in sorted(folder.iterdir()):
@@ -150,17 +274,33 @@ def find_file(folders: Sequence[Path | None], name: str) -> Path | None:
     return None
 
 
-def index_files(folders: Sequence[Path], suffix: str = "", ignore: Sequence[str] = ()) -> Files:
-    """Image files by id, searched through all subfolders (archives are often unpacked into a folder of their own name).
+@dataclass(frozen=True)
+class Files:
+    """Image files by id; `repeated` holds further files of an id, which are not used."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    repeated: dict[str, list[Path]] = field(default_factory=dict)
+
+    def excluded(self) -> pd.DataFrame:
+        """The files that are not used, as excluded rows."""
+        pairs = [(image_id, path) for image_id, paths in self.repeated.items() for path in paths]
+        reasons = [f"duplicate id: a second file, {self.paths[image_id].name} is used" for image_id, _ in pairs]
+        return excluded_rows(
+            [image_id for image_id, _ in pairs], ExclusionKind.DUPLICATE_ID, reasons, [str(path) for _, path in pairs]
+        )
+
+
+def index_files(folders: Iterable[Path], suffix: str = "", ignore: Sequence[str] = ()) -> Files:
+    """Indexes image files by id, through all subfolders (archives are often unpacked into a folder of their own name).
 
     Args:
         folders: the first folder that has an id wins; a user may keep the same images for several tasks.
-        suffix: end of the file's stem that is not part of the id, in any case, for example `_segmentation`.
+        suffix: end of a file's stem that is not part of the id, in any case, for example `_segmentation`.
         ignore: ends of stems of files that are something else.
     """
     files = Files()
     for folder in folders:
-        here: dict[str, list[Path]] = {}
+        candidates: dict[str, list[Path]] = {}
         for parent, subfolders, names in os.walk(folder):
             subfolders.sort()
             for name in names:
@@ -169,58 +309,143 @@ def index_files(folders: Sequence[Path], suffix: str = "", ignore: Sequence[str]
                 if extension.lower() not in _RANK or name.startswith(".") or any(lower.endswith(end) for end in ignore):
                     continue
                 if lower.endswith(suffix):
-                    here.setdefault(stem[: len(stem) - len(suffix)], []).append(Path(parent, name))
-        for image_id, paths in here.items():
-            if image_id in files.paths:
-                continue
-            first, *others = sorted(paths, key=lambda path: (_RANK[path.suffix.lower()], str(path)))
-            files.paths[image_id] = first
-            reason = f"duplicate id: a second file, {first.name} is used"
-            files.excluded += [{"image_id": image_id, "file": str(path), "reason": reason} for path in others]
+                    candidates.setdefault(stem[: len(stem) - len(suffix)], []).append(Path(parent, name))
+        for image_id, paths in candidates.items():
+            if image_id not in files.paths:
+                first, *others = sorted(paths, key=lambda path: (_RANK[path.suffix.lower()], str(path)))
+                files.paths[image_id] = first
+                if others:
+                    files.repeated[image_id] = others
     return files
 
 
-def join(part: Part) -> tuple[list[dict[str, str]], list[dict[str, str]], list[str]]:
-    """Joins a part's table with its files.
+def add_files(
+    frame: pd.DataFrame,
+    repeated: pd.DataFrame,
+    table: Path,
+    images: Files,
+    masks: Files | None = None,
+    missing_mask: str = "",
+    split: str = "",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Adds the columns `image` and `mask` (absolute paths; `mask` is "" where there is none) and `split`.
+
+    Args:
+        frame: columns `image_id`, `label` and more, each id once.
+        repeated: rows of the table that are excluded already.
+        table: the file that `frame` comes from.
+        images, masks: files by id.
+        missing_mask: why an image without a mask is excluded, `{}` being its id; by default it is used without one.
+        split: the official split.
 
     Returns:
-        Rows, rows left out, and notes, each row with the part's `split`.
+        The rows that have an image, and all excluded rows.
     """
-    images = part.images or Files()
-    notes: list[str] = []
-    labels = part.labels.rows if part.labels is not None else {image_id: {"label": ""} for image_id in images.paths}
-    excluded = [*images.excluded, *(part.masks.excluded if part.masks else []), *(part.labels.excluded if part.labels else [])]
-    if part.labels is None and images.paths:
-        notes.append(f"The {part.split} part has no {part.labels_name}: its {len(images.paths)} images have no label.")
-    if part.images is None:
-        notes.append(
-            f"The {part.split} part has no images ({part.image_folder} is not there): "
-            f"its {len(labels)} rows of {part.labels_name} are left out."
-        )
-    elif part.masks is None:
-        notes.append(f"The {part.split} part has no masks ({part.mask_folder} is not there).")
-    rows: list[dict[str, str]] = []
-    for image_id, fields in labels.items():
-        row = {"image_id": image_id, **fields}
-        if image_id not in images.paths:
-            excluded.append({**row, "file": str(part.labels.file) if part.labels else "", "reason": "a row without an image"})
-        elif part.masks is not None and image_id not in part.masks.paths:
-            excluded.append(
-                {
-                    **row,
-                    "file": str(images.paths[image_id]),
-                    "reason": f"no mask: {image_id}{part.mask_suffix}.png is not in {part.mask_folder}",
-                }
-            )
-        else:
-            mask = str(part.masks.paths[image_id]) if part.masks is not None else ""
-            rows.append({**row, "image": str(images.paths[image_id]), "mask": mask})
-    told = {row["image_id"] for row in part.labels.excluded} if part.labels else set()
-    excluded += [
-        {"image_id": image_id, "file": str(path), "reason": f"an image without a row in {part.labels_name}"}
-        for image_id, path in images.paths.items()
-        if image_id not in labels and image_id not in told
+    rows = frame.assign(
+        image=_paths(frame["image_id"], images), mask=_paths(frame["image_id"], masks) if masks else "", split=split
+    )
+    without_image = rows[rows["image"] == ""]
+    stray = sorted(set(images.paths).difference(frame["image_id"], repeated["image_id"]))
+    stray_files = [str(images.paths[image_id]) for image_id in stray]
+    excluded = [
+        repeated,
+        excluded_rows(
+            without_image["image_id"],
+            ExclusionKind.MISSING_IMAGE,
+            "a row without an image",
+            str(table),
+            label=without_image["label"],
+        ),
+        excluded_rows(stray, ExclusionKind.MISSING_ROW, f"an image without a row in {table.name}", stray_files),
+        images.excluded(),
     ]
-    for row in [*rows, *excluded]:
-        row["split"] = part.split
-    return rows, [{key: row.get(key, "") for key in ("image_id", "file", "reason", "split", "label")} for row in excluded], notes
+    rows = rows.drop(index=without_image.index)
+    if masks is not None:
+        excluded.append(masks.excluded())
+    if masks is not None and missing_mask:
+        bare = rows[rows["mask"] == ""]
+        reasons = [missing_mask.format(image_id) for image_id in bare["image_id"]]
+        excluded.append(excluded_rows(bare["image_id"], ExclusionKind.MISSING_MASK, reasons, bare["image"], label=bare["label"]))
+        rows = rows.drop(index=bare.index)
+    return rows, pd.concat(excluded, ignore_index=True).assign(split=split)
+
+
+def _paths(ids: pd.Series, files: Files) -> pd.Series:
+    return ids.map({image_id: str(path) for image_id, path in files.paths.items()}).astype(object).fillna("").astype(str)
+
+
+@dataclass(frozen=True)
+class ChallengeSplit:
+    """Files and table of one official split of a challenge, and what they are called in messages.
+
+    Attributes:
+        split: `train`, `validation` or `test`.
+        images: image files by id; `None` without their folder.
+        image_folder: its name.
+        table: the table of labels; `None` if it is missing.
+        table_name: its name; "" for a challenge without labels.
+        masks: mask files by id; `None` without their folder.
+        mask_folder: its name; "" for a challenge without masks.
+        mask_suffix: end of a mask's stem.
+    """
+
+    split: str
+    images: Files | None
+    image_folder: str
+    table: Path | None = None
+    table_name: str = ""
+    masks: Files | None = None
+    mask_folder: str = ""
+    mask_suffix: str = "_segmentation"
+
+
+def read_splits(
+    splits: Iterable[ChallengeSplit], read_labels: Callable[[Path], pd.DataFrame]
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Joins the tables of a challenge's splits with their files. An image of several splits belongs to the first of them.
+
+    Args:
+        splits: the official splits.
+        read_labels: reads a table; returns columns `image_id`, `label` and more.
+
+    Returns:
+        The rows, the excluded rows, and notes.
+    """
+    parts, excluded, notes = [excluded_rows([], "")[["image_id", "label"]]], [], []
+    for item in splits:
+        if item.images is None and item.table is None:
+            notes.append(f"The {item.split} split is missing.")
+            continue
+        images = item.images or Files()
+        if item.table is not None:
+            labels, repeated = without_repeats(read_labels(item.table), item.table)
+        else:
+            labels, repeated = pd.DataFrame({"image_id": list(images.paths), "label": ""}, dtype=str), excluded_rows([], "")
+            if item.table_name:
+                notes.append(f"The {item.split} split has no {item.table_name}: its {len(labels)} images have no label.")
+        if item.images is None:
+            notes.append(
+                f"The {item.split} split has no images ({item.image_folder} is missing): "
+                f"its {len(labels)} rows of {item.table_name} are left out."
+            )
+        elif item.masks is None and item.mask_folder:
+            notes.append(f"The {item.split} split has no masks ({item.mask_folder} is missing).")
+        missing_mask = f"no mask: {{}}{item.mask_suffix}.png is not in {item.mask_folder}"
+        rows, left_out = add_files(labels, repeated, item.table or Path(), images, item.masks, missing_mask, item.split)
+        parts.append(rows)
+        excluded.append(left_out)
+        if item.table is None and item.masks is not None:
+            stray = {image_id: str(path) for image_id, path in item.masks.paths.items() if image_id not in images.paths}
+            reason = "a mask without an image"
+            excluded.append(excluded_rows(stray, ExclusionKind.STRAY_MASK, reason, stray.values(), item.split))
+    rows = pd.concat(parts, ignore_index=True).astype(object).fillna("").astype(str)
+    repeated = rows[rows.duplicated("image_id")]
+    rows = rows.drop(index=repeated.index)
+    split_of = rows.set_index("image_id")["split"]
+    reasons = [f"duplicate id: also in the {split_of[image_id]} split, which is used" for image_id in repeated["image_id"]]
+    excluded.append(
+        excluded_rows(
+            repeated["image_id"], ExclusionKind.DUPLICATE_ID, reasons, repeated["image"], repeated["split"], repeated["label"]
+        )
+    )
+    return rows, pd.concat(excluded, ignore_index=True), notes

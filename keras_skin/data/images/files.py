@@ -1,22 +1,40 @@
-"""Checks of image files before anything is trained on them: read the header by bytes, then decode the whole file once.
+"""Checks of image files before anything is trained on them: Pillow reads the header, TensorFlow decodes the whole file once.
 
 The check decodes with the functions of `images.decode`, which training and serving use: what passes here decodes there.
 """
 
 from __future__ import annotations
 
+import io
 import struct
-import zlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from keras_skin.data.images.decode import MAX_PIXELS, decode_image, decode_mask_levels
 
-_GREY, _RGB, _CMYK = "grey", "RGB", "CMYK"
+# named one by one, so that Pillow tries no other decoder on a file that somebody uploaded
+_READERS: dict[bytes, type[ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"BM": BmpImageFile,
+}
+_KINDS = {  # Pillow's raw mode: what a pixel is, and how many channels it has
+    **dict.fromkeys(("1", "L", "I"), ("grey", 1)),
+    **dict.fromkeys(("RGB", "BGR"), ("RGB", 3)),
+    "P": ("palette", 1),
+    "LA": ("grey and alpha", 2),
+    "CMYK": ("CMYK", 4),
+}
 _OTHER_FORMATS = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -29,8 +47,10 @@ _OTHER_FORMATS = (
     (b"\x1f\x8b", "gzip archive"),
     (b"version https://git-lfs", "Git LFS pointer"),
 )
+_EXIF_ORIENTATION = 0x0112
 _BASELINE_EXTENDED_PROGRESSIVE = (0xC0, 0xC1, 0xC2)
-_FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged EXIF blocks, which turn nothing
 
 
 class BadImage(Exception):
@@ -43,7 +63,7 @@ class SizeMismatch(BadImage):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image file say of it.
+    """Format, size and kind of pixels of an image file.
 
     `kind` is `"RGB"`, `"grey"`, `"grey and alpha"`, `"RGBA"`, `"CMYK"` or `"palette"`; `height` and `width` are as stored, before
     the turn that the EXIF `orientation` (1 to 8) asks for.
@@ -81,12 +101,18 @@ def check_image(path: Path) -> ImageHeader:
 def check_mask(path: Path, image: ImageHeader | None) -> ImageHeader:
     """Reads and decodes a whole mask file of any depth and compares its size with its image's, both after their EXIF turn.
 
+    Returns:
+        Its header.
+
     Raises:
-        SizeMismatch: if the mask has another size than `image`.
         BadImage: if it cannot be decoded.
+        SizeMismatch: if the mask has another size than `image`.
     """
-    header, data = read_file(path)
-    decode_levels(data, header)
+    try:
+        header, data = read_file(path)
+        decode_levels(data, header)
+    except BadImage as error:
+        raise BadImage(f"mask: {error}") from error
     if image is not None:
         require_size_of(header, image)
     return header
@@ -100,7 +126,7 @@ def require_rgb(header: ImageHeader) -> None:
     """
     if header.bits != 8:
         raise BadImage(f"{header.bits}-bit {header.kind} image, expected 8-bit RGB")
-    if header.kind != _RGB:
+    if header.kind != "RGB":
         plural = "" if header.channels == 1 else "s"
         raise BadImage(f"{header.kind} image with {header.channels} channel{plural}, expected 8-bit RGB")
 
@@ -117,26 +143,70 @@ def require_size_of(mask: ImageHeader, image: ImageHeader) -> None:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Header of a JPEG, PNG or BMP file, told by its content and not by its name; damage of the container is found on the way.
+    """Header of a JPEG, PNG or BMP file, recognised by its content and not by its name; no pixel is decoded.
 
     Raises:
-        BadImage: with the reason.
+        BadImage: if the file is empty, cut short, of another format or too large; with the reason.
     """
     if not data:
         raise BadImage("empty file")
-    if data[:3] == b"\xff\xd8\xff":
-        header = _jpeg_header(data)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        header = _png_header(data)
-    elif data[:2] == b"BM":
-        header = _bmp_header(data)
-    else:
+    reader = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
+    if reader is None:
         raise BadImage(f"{_other_format(data)}, expected JPEG, PNG or BMP")
-    if header.height < 1 or header.width < 1:
-        raise BadImage(f"{header.format} file without pixels")
+    try:
+        image = reader(io.BytesIO(data))
+        header = _header(image)
+        _require_whole(image, data)
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow raises many kinds of errors at damaged files
+        raise BadImage(f"truncated or damaged {reader.format}: {error}") from error
     if header.height * header.width > MAX_PIXELS:
         raise BadImage(f"image of {_size(header)}, more than {MAX_PIXELS // 1_000_000} million pixels")
     return header
+
+
+def _header(image: ImageFile) -> ImageHeader:
+    layout = image.tile[0].args
+    raw_mode, _, suffix = (layout if isinstance(layout, str) else layout[0]).partition(";")
+    kind, channels = _KINDS.get(raw_mode, ("RGBA", 4))
+    digits = suffix.rstrip("BI") if kind != "palette" else ""
+    bits = 1 if raw_mode == "1" else int(digits or 8)
+    return ImageHeader(image.format or "", image.height, image.width, kind, channels, bits, _orientation(image))
+
+
+def _orientation(image: ImageFile) -> int:
+    """The EXIF orientation of a JPEG; 1 where there is none or it is damaged, and for other formats, which are not turned."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b"") if image.format == "JPEG" else b"")
+        orientation = exif.get(_EXIF_ORIENTATION)
+    except Exception:  # Pillow raises many kinds of errors at a damaged block
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _require_whole(image: ImageFile, data: bytes) -> None:
+    """Refuses a file that ends too early or has a damaged chunk, and a BMP that TensorFlow does not read."""
+    if image.format == "PNG":
+        image.verify()
+    elif isinstance(image, JpegImageFile):
+        assert image.fp is not None
+        scan = image.fp.tell()
+        frame = struct.pack(">HBHHB", 8 + 3 * image.layers, image.bits, image.height, image.width, image.layers)
+        if data[data.rindex(frame, 0, scan) - 1] not in _BASELINE_EXTENDED_PROGRESSIVE:
+            raise BadImage("lossless or arithmetic-coded JPEG, expected baseline or progressive")
+        if data.find(b"\xff\xd9", scan) < 0:  # behind the header: a thumbnail in it has an end marker of its own
+            raise BadImage("truncated JPEG: no end marker")
+    else:
+        if int.from_bytes(data[14:18], "little") < 40:
+            raise BadImage("BMP with the header of OS/2, expected that of Windows")
+        if image.info["compression"] not in (BmpImageFile.COMPRESSIONS["RAW"], BmpImageFile.COMPRESSIONS["BITFIELDS"]):
+            raise BadImage("compressed BMP, expected an uncompressed one")
+        _, _, offset, (_, row_bytes, _) = image.tile[0]
+        expected = offset + row_bytes * image.height
+        if len(data) < expected:
+            raise BadImage(f"truncated BMP: {len(data)} bytes, expected {expected}")
 
 
 def read_file(path: Path) -> tuple[ImageHeader, bytes]:
@@ -209,100 +279,3 @@ def _other_format(data: bytes) -> str:
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:512]):
         return "text file"
     return "file of unknown format"
-
-
-def _jpeg_header(data: bytes) -> ImageHeader:
-    """Walks the segments up to the first scan, then asks for an end marker behind it (a thumbnail's own does not count)."""
-    position, orientation, frame = 2, 1, None
-    while True:
-        if position + 4 > len(data):
-            raise BadImage("truncated JPEG: it ends within its header")
-        if data[position] != 0xFF:
-            raise BadImage(f"damaged JPEG: no marker at byte {position}")
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
-        if marker == 0xE1 and segment[:6] == b"Exif\0\0":
-            orientation = _exif_orientation(segment[6:])
-        elif marker in _FRAMES:
-            if marker not in _BASELINE_EXTENDED_PROGRESSIVE:
-                raise BadImage("lossless or arithmetic-coded JPEG, expected baseline or progressive")
-            if len(segment) < 6:
-                raise BadImage("truncated JPEG: it ends within its header")
-            frame = struct.unpack(">BHHB", segment[:6])
-        elif marker == 0xDA:
-            break
-        position += 2 + length
-    if frame is None:
-        raise BadImage("damaged JPEG: no frame header")
-    if data.find(b"\xff\xd9", position) < 0:
-        raise BadImage("truncated JPEG: no end marker")
-    bits, height, width, channels = frame
-    kind = {1: _GREY, 3: _RGB, 4: _CMYK}.get(channels, "unknown")
-    return ImageHeader("JPEG", height, width, kind, channels, bits, orientation)
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation tag of an EXIF block, 1 where there is none or it is damaged."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(entries):
-            tag, kind, _count, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * entry)
-            if tag == 0x0112 and kind == 3:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
-
-
-def _png_header(data: bytes) -> ImageHeader:
-    """Walks all chunks and checks their sums, so that a cut or altered file is found."""
-    position, header, ended = 8, None, False
-    while position < len(data) and not ended:
-        if position + 12 > len(data):
-            raise BadImage("truncated PNG: it ends within a chunk")
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind, end = data[position + 4 : position + 8], position + 12 + length
-        if end > len(data):
-            raise BadImage(f"truncated PNG: it ends within a chunk of type {kind.decode('latin-1')!r}")
-        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage(f"damaged PNG: wrong check sum of a chunk of type {kind.decode('latin-1')!r}")
-        if header is None:
-            if kind != b"IHDR" or length < 13:
-                raise BadImage("damaged PNG: no image header")
-            header = struct.unpack(">IIBB", data[position + 8 : position + 18])
-        ended = kind == b"IEND"
-        position = end
-    if header is None or not ended:
-        raise BadImage("truncated PNG: no end chunk")
-    width, height, bits, colour = header
-    kinds = {0: (_GREY, 1), 2: (_RGB, 3), 3: ("palette", 1), 4: ("grey and alpha", 2), 6: ("RGBA", 4)}
-    if colour not in kinds:
-        raise BadImage(f"damaged PNG: colour type {colour}")
-    return ImageHeader("PNG", height, width, *kinds[colour], 8 if colour == 3 else bits)
-
-
-def _bmp_header(data: bytes) -> ImageHeader:
-    if len(data) < 54:
-        raise BadImage("truncated BMP: it ends within its header")
-    (offset, header_bytes) = struct.unpack_from("<II", data, 10)
-    if header_bytes < 40:
-        raise BadImage("BMP with the header of OS/2, expected that of Windows")
-    width, height, _planes, depth, compression = struct.unpack_from("<iiHHI", data, 18)
-    if compression not in (0, 3):
-        raise BadImage("compressed BMP, expected an uncompressed one")
-    expected = offset + (width * depth + 31) // 32 * 4 * abs(height)
-    if len(data) < expected:
-        raise BadImage(f"truncated BMP: {len(data)} bytes, expected {expected}")
-    palette = ("palette", 1, 8)
-    kinds = {1: palette, 4: palette, 8: palette, 16: (_RGB, 3, 5), 24: (_RGB, 3, 8), 32: ("RGBA", 4, 8)}
-    if depth not in kinds:
-        raise BadImage(f"damaged BMP: {depth} bits per pixel")
-    return ImageHeader("BMP", abs(height), width, *kinds[depth])

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 
 from keras_skin.data.datasets import readers
-from keras_skin.data.datasets.records import MissingData, bare_id, describe_excluded, make_records, read_dataset
+from keras_skin.data.datasets.records import (
+    ExclusionKind,
+    MissingData,
+    bare_id,
+    describe_excluded,
+    excluded_rows,
+    make_records,
+    read_dataset,
+)
 from keras_skin.registry import UserError
 
 ENTRY = readers.get("isic2016")
@@ -49,7 +56,7 @@ REASONS = {
     "ISIC_0000003": "grey image with 1 channel, expected 8-bit RGB; mask of 64 x 48 pixels",
     "ISIC_0000004": "a row without an image",
     "ISIC_0000005": "mask of 30 x 20 pixels, but its image has 72 x 48 pixels",
-    "ISIC_0000006": "mask: truncated PNG",
+    "ISIC_0000006": "mask: truncated or damaged PNG",
     "ISIC_0000007": "no mask: ISIC_0000007_Segmentation.png",
 }
 
@@ -65,6 +72,8 @@ def test_bad_files_are_excluded_listed_and_counted(spoiled):
         assert reasons[image_id].startswith(reason.split(";")[0]), reasons[image_id]
     assert (records.excluded["split"] == "train").all()
     assert (records.excluded["file"] != "").all()
+    kinds = records.excluded["kind"].tolist()
+    assert kinds == ["bad file"] * 4 + ["missing image", "bad file", "bad file", "missing mask"]
     assert seen == [(number, 10) for number in range(1, 11)]
 
 
@@ -155,9 +164,10 @@ def test_bare_ids():
     assert bare_id("ISIC_0000001_downsampled") == bare_id("ISIC_0000001") == "ISIC_0000001"
 
 
-def test_broken_files_are_told_before_absent_ones():
-    rows = [{"image_id": f"{number:02}", "file": "", "reason": "a row without an image"} for number in range(30)]
-    rows[25]["reason"] = "empty file"
-    text = describe_excluded(pd.DataFrame(rows), limit=3)
+def test_broken_files_are_listed_before_missing_ones():
+    ids = [f"{number:02}" for number in range(30)]
+    excluded = excluded_rows(ids, ExclusionKind.MISSING_IMAGE, "a row without an image")
+    excluded.loc[25, ["kind", "reason"]] = ["bad file", "empty file"]
+    text = describe_excluded(excluded, limit=3)
     assert text.splitlines()[1:3] == ["  25: empty file", "  00: a row without an image"]
     assert text.endswith("... and 27 more")

@@ -138,8 +138,8 @@ def test_files_that_cannot_be_decoded_are_all_named(table, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(Path(table["image"][0]).read_bytes())
     text.write_bytes(Path(table["mask"][3]).read_bytes())
     assert open_store(few, SIZE, masks="mask", folder=tmp_path / "cache") is not None  # fixed, and nothing waits for the failure
-    assert f"{broken}: truncated JPEG: it ends within its header" in str(caught.value)
-    assert f"{text}: text file, expected JPEG, PNG or BMP" in str(caught.value)
+    assert f"{broken}: truncated or damaged JPEG" in str(caught.value)
+    assert f"{text}: mask: text file, expected JPEG, PNG or BMP" in str(caught.value)
 
 
 KILLED = """

@@ -6,7 +6,7 @@ import pytest
 
 from keras_skin.data.datasets import readers
 from keras_skin.data.datasets.records import make_records, read_dataset
-from keras_skin.data.splits.overlap import add_training, without_fitted
+from keras_skin.data.splits.overlap import OverlapKind, add_training, without_fitted
 from keras_skin.data.splits.splits import make_splits
 from keras_skin.registry import UserError
 
@@ -67,20 +67,26 @@ def test_what_is_taken_and_why_the_rest_is_not(base, picture):
     assert added["age"].tolist() == ["50", ""]
     assert dict(zip(dropped["image_id"], dropped["reason"], strict=True)) == {
         "absent": "held out for validation or test",
-        "new3": "in the test part of extra",
+        "new3": "in the test split of extra",
         "other1": "held out for validation or test",
         "test2": "held out for validation or test, label conflict: benign there, malignant here",
-        "train1_downsampled": "already in the training part",
-        "train2": "already in the training part, label conflict: benign there, malignant here",
+        "train1_downsampled": "already in the training split",
+        "train2": "already in the training split, label conflict: benign there, malignant here",
         "valid1": "held out for validation or test",
-        "zzz": "already in the training part",
+        "zzz": "already in the training split",
     }
     assert (dropped["dataset"] == "extra").all()
+    assert dropped["kind"].value_counts().to_dict() == {
+        OverlapKind.HELD_OUT: 4,
+        OverlapKind.IN_TRAINING: 3,
+        OverlapKind.OTHER_SPLIT: 1,
+    }
+    assert dropped.loc[dropped["conflict"], "image_id"].tolist() == ["test2", "train2"]
     assert notes == [
-        "extra: 10 images labelled malignant: 2 added to the training part, 8 left out.",
-        "extra: 3 left out because already in the training part.",
+        "extra: 10 images labelled malignant: 2 added to the training split, 8 left out.",
+        "extra: 3 left out because already in the training split.",
         "extra: 4 left out because held out for validation or test.",
-        "extra: 1 left out because in the test part of extra.",
+        "extra: 1 left out because in the test split of extra.",
         "extra: 2 of those have another label there: test2, train2.",
     ]
     assert table[table["dataset"] == "base"][base.columns].reset_index(drop=True).equals(base)
@@ -103,10 +109,10 @@ def test_all_labels_and_nothing_to_add(base, picture):
     table, notes, dropped = add_training(base, extra)
     assert len(table) == len(base) + 1
     assert dropped.empty
-    assert notes == ["extra: 1 images: 1 added to the training part, 0 left out."]
+    assert notes == ["extra: 1 images: 1 added to the training split, 0 left out."]
     table, _, dropped = add_training(base, extra, ["malignant"])
     assert table.equals(base)
-    assert dropped.columns.tolist() == ["image_id", "dataset", "label", "reason"]
+    assert dropped.columns.tolist() == ["image_id", "dataset", "label", "reason", "kind", "conflict"]
 
 
 def test_an_unknown_label(base):
@@ -134,8 +140,8 @@ def test_the_real_melanomas_of_2017(real_data):
     """Every one of the 54 that are here is in ISIC 2016 too: 16 in its training part, 38 in its test part."""
     base, extra = (read_dataset(name, real_data, check_images=False) for name in ("isic2016", "isic2017"))
     _, notes, dropped = add_training(base.table, extra, ["malignant"], [base.excluded[base.excluded["split"] == "test"]])
-    assert notes[0] == "isic2017: 54 images labelled malignant: 0 added to the training part, 54 left out."
-    assert dropped["reason"].str.startswith("held out").sum() == 38
+    assert notes[0] == "isic2017: 54 images labelled malignant: 0 added to the training split, 54 left out."
+    assert (dropped["kind"] == OverlapKind.HELD_OUT).sum() == 38
 
 
 def test_pictures_are_known_again_under_other_names_and_codings(tmp_path):
@@ -184,12 +190,12 @@ def test_what_the_segmenter_was_fitted_on_is_not_measured(base):
     table = base.assign(dataset="base")
     table.loc[table["image_id"] == "valid1", "group_id"] = "lesion_7"
     table.loc[table["image_id"] == "train1", "group_id"] = "lesion_7"
-    kept, dropped, notes = without_fitted(table, FITTED, "exclude")
-    assert kept["image_id"].tolist() == ["test2", "train1", "train2"]
+    remaining, dropped, notes = without_fitted(table, FITTED, "exclude")
+    assert remaining["image_id"].tolist() == ["test2", "train1", "train2"]
     assert sorted(dropped["image_id"]) == ["test1", "valid1"]
     assert dropped["reason"].str.startswith("leak: the segmenter").all()
     assert notes == [
-        "The segmenter was fitted on images, patients or lesions of the parts that are measured: 1 of test, 1 of validation; "
+        "The segmenter was fitted on images, patients or lesions of the splits that are measured: 1 of test, 1 of validation; "
         "they are left out."
     ]
 
@@ -202,7 +208,7 @@ def test_a_segmenter_fitted_on_what_is_measured_is_an_error_by_default(base):
 
 def test_a_segmenter_of_other_images_changes_nothing(base):
     table = base.assign(dataset="base")
-    kept, dropped, notes = without_fitted(table, FITTED[1:], "error")
-    pd.testing.assert_frame_equal(kept, table)
+    remaining, dropped, notes = without_fitted(table, FITTED[1:], "error")
+    pd.testing.assert_frame_equal(remaining, table)
     assert dropped.empty
     assert notes == []

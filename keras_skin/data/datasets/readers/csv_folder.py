@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.records import ExclusionKind, Records, excluded_rows, make_records, wrong_folder
 from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
@@ -104,36 +103,36 @@ def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
     assert table is not None
     assert images is not None
     rows = _rows(table, classes)
-    known = tuple(classes) if classes is not None else tuple(sorted(set(rows["label"]) - {""}))
-    if len(known) == 1:
+    labels = tuple(classes) if classes is not None else tuple(sorted(set(rows["label"]) - {""}))
+    if len(labels) == 1:
         raise UserError(
-            f"{table}: found the one label {known[0]!r}, expected two classes or more, or none where masks are learnt."
+            f"{table}: found the one label {labels[0]!r}, expected two classes or more, or no labels at all to train on masks."
         )
-    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
-    own = rows.rename(columns={"mask": "mask_file", "split": "part"})
-    own, excluded = csv_tables.add_files(own, table, index_files([images]), told=repeated["image_id"])
-    own, without_mask, notes = _add_masks(own.assign(split=own["part"]), find_folder(folder, "masks"))
-    parts = dict(zip(rows["image_id"], rows["split"], strict=True))
-    left_out = [
-        frame.assign(split=frame["image_id"].map(parts).fillna("").astype(str)) for frame in (repeated, *excluded, without_mask)
-    ]
-    notes = [*_notes(rows, known, chosen=classes is not None), *notes]
-    return csv_tables.to_records("csv_folder", own.drop(columns=["mask_file", "part"]), known, left_out, notes)
+    rows, repeated = tables.without_repeats(rows, table)
+    usable = rows.rename(columns={"mask": "mask_file"})
+    usable, excluded = tables.add_files(usable, repeated, table, index_files([images]))
+    usable, without_mask, notes = _add_masks(usable, find_folder(folder, "masks"))
+    excluded = pd.concat([excluded, without_mask])
+    split_of = rows.set_index("image_id")["split"]
+    usable["split"] = usable["image_id"].map(split_of)
+    excluded["split"] = excluded["image_id"].map(split_of).astype(object).fillna("")
+    notes = [*_notes(rows, labels, chosen=classes is not None), *notes]
+    return make_records("csv_folder", usable.drop(columns="mask_file"), labels, excluded, notes)
 
 
 def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:
     columns = [
-        csv_tables.image_ids("image_id"),
-        csv_tables.one_of("label", [*classes, ""]) if classes is not None else csv_tables.text("label"),
-        csv_tables.text("patient_id", required=False),
-        csv_tables.text("lesion_id", required=False),
-        csv_tables.text("mask", required=False),
-        replace(csv_tables.one_of("split", ("train", "validation", "test", "")), required=False),
-        replace(csv_tables.number("age", 0, 120), required=False),
-        csv_tables.text("sex", required=False),
-        csv_tables.text("localization", required=False),
+        tables.image_ids("image_id"),
+        tables.one_of("label", [*classes, ""]) if classes is not None else tables.text("label"),
+        tables.text("patient_id", required=False),
+        tables.text("lesion_id", required=False),
+        tables.text("mask", required=False),
+        tables.one_of("split", ("train", "validation", "test", ""), required=False),
+        tables.number("age", 0, 120, required=False),
+        tables.text("sex", required=False),
+        tables.text("localization", required=False),
     ]
-    rows = csv_tables.read_table(table, columns)
+    rows = tables.read_table(table, columns)
     stems = {name: rows[name].str.replace(_SUFFIX, "", case=False, regex=True) for name in ("image_id", "mask")}
     blank = {name: rows[name].mask(rows[name].str.lower() == "unknown", "") for name in ("sex", "localization")}
     groups = rows["patient_id"].where(rows["patient_id"] != "", rows["lesion_id"])
@@ -144,10 +143,10 @@ def _add_masks(rows: pd.DataFrame, folder: Path | None) -> tuple[pd.DataFrame, p
     """The rows with the paths of their masks, those whose mask is not there, and sentences."""
     files = index_files([folder]) if folder is not None else None
     paths = {name: str(path) for name, path in files.paths.items()} if files is not None else {}
-    masks = rows["mask_file"].map(paths).fillna("").astype(str)
+    masks = rows["mask_file"].map(paths).astype(object).fillna("").astype(str)
     lost = rows[(rows["mask_file"] != "") & (masks == "")]
     reasons = "no mask: " + lost["mask_file"] + " is not in masks/"
-    excluded = csv_tables.excluded_rows(lost["image_id"], reasons, lost["image"], label=lost["label"])
+    excluded = excluded_rows(lost["image_id"], ExclusionKind.MISSING_MASK, reasons, lost["image"], label=lost["label"])
     unnamed = len(set(paths) - set(rows["mask_file"]))
     notes = [f"{unnamed} files in masks/ are named by no row (column mask) and are passed over."] if unnamed else []
     return rows.assign(mask=masks).drop(index=lost.index), excluded, notes

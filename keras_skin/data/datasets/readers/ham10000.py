@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import Files, find_file, find_folder, index_files
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, shorten
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 METADATA = {"age": "numeric", "sex": "categorical", "localization": "categorical"}
@@ -127,14 +127,14 @@ def read(folder: Path) -> Records:
     images, note = _images(folders)
     mask_folders = [place for place in (find_folder(folder, name) for name in _MASKS) if place is not None]
     masks = index_files(mask_folders, "_segmentation") if mask_folders else None
-    rows, excluded = csv_tables.add_files(rows, table, images, masks, told=repeated["image_id"])
+    rows, excluded = tables.add_files(rows, repeated, table, images, masks)
     bare = int((rows["mask"] == "").sum())
     notes += [note] if note else []
     if bare:
         notes.append(
             f"{bare} of {len(rows)} images have no mask." if masks else f"There are no masks ({_MASKS[0]} is not there)."
         )
-    return csv_tables.to_records("ham10000", rows, CLASSES, [repeated, *excluded], notes)
+    return make_records("ham10000", rows, CLASSES, excluded, notes)
 
 
 def _image_folders(folder: Path) -> list[Path]:
@@ -155,8 +155,9 @@ def _table(folder: Path) -> Path | None:
 def _images(folders: list[Path]) -> tuple[Files, str]:
     """Images by id, each once; the Kaggle copies hold the same folders twice."""
     images = index_files(folders, ignore=("_segmentation",))
-    copies = len(images.excluded) + sum(len(index_files([place]).paths) for place in folders) - len(images.paths)
-    images.excluded.clear()  # a second file of one name is the same picture in this data set, and no loss
+    copies = sum(map(len, images.repeated.values()))
+    copies += sum(len(index_files([place]).paths) for place in folders) - len(images.paths)
+    images.repeated.clear()  # a second file of one name is the same picture in this data set, and no loss
     return images, f"{copies} second copies of images are passed over." if copies else ""
 
 
@@ -188,40 +189,31 @@ def _rows(metadata: Path | None, truth: Path | None) -> tuple[pd.DataFrame, pd.D
             if label not in ("", new)
         ]
         if differ:
-            more = [f"  ... and {len(differ) - 20} more"] if len(differ) > 20 else []
-            raise UserError(
-                "\n".join(
-                    [
-                        f"{metadata} and {truth} disagree in {len(differ)} labels:",
-                        *differ[:20],
-                        *more,
-                        "Mend or remove one of them.",
-                    ]
-                )
-            )
+            title = f"{metadata} and {truth} disagree in {len(differ)} labels:"
+            raise UserError("\n".join([title, *shorten(differ), "Fix or remove one of them."]))
         both = int((told != "").sum())
         notes.append(f"{truth.name} agrees in all {both} labels that both have.")
     return rows, repeated, notes
 
 
 def _truth(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows = csv_tables.read_table(path, [csv_tables.image_ids("image")], CLASSES)
-    return csv_tables.without_repeats(rows.rename(columns={"image": "image_id"}), "image_id", path)
+    rows = tables.read_table(path, [tables.image_ids("image")], CLASSES)
+    return tables.without_repeats(rows.rename(columns={"image": "image_id"}), path)
 
 
 def _metadata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = [
-        csv_tables.text("lesion_id"),
-        csv_tables.image_ids("image_id"),
-        csv_tables.one_of("dx", [name.lower() for name in CLASSES]),
-        csv_tables.text("dx_type"),
-        csv_tables.number("age", 0, 120),
-        csv_tables.text("sex"),
-        csv_tables.text("localization"),
-        csv_tables.text("dataset", required=False),
+        tables.text("lesion_id"),
+        tables.image_ids("image_id"),
+        tables.one_of("dx", [name.lower() for name in CLASSES]),
+        tables.text("dx_type"),
+        tables.number("age", 0, 120),
+        tables.text("sex"),
+        tables.text("localization"),
+        tables.text("dataset", required=False),
     ]
-    rows = csv_tables.read_table(path, columns)
+    rows = tables.read_table(path, columns)
     unknown = {column: rows[column].mask(rows[column].str.lower() == "unknown", "") for column in ("sex", "localization")}
     rows = rows.assign(label=rows["dx"].str.upper(), group_id=rows["lesion_id"], **unknown).rename(columns={"dataset": "source"})
     rows = rows[["image_id", "group_id", "label", "age", "sex", "localization", "dx_type", "lesion_id", "source"]]
-    return csv_tables.without_repeats(rows, "image_id", path)
+    return tables.without_repeats(rows, path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import Labels, Part, find_file, find_folder, index_files, join, read_csv, read_labels
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
 CLASSES = ("benign", "malignant")
 PARTS = {"train": "Training", "test": "Test"}
@@ -21,7 +24,7 @@ isic2016/
 """
 _LABELS = {"benign": "benign", "malignant": "malignant", "0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
 FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; the stand-in of ISIC 2017 shares some
-_HEADER = ("img_id", "image_id", "image", "id", "name")
+_HEADINGS = ("img_id", "image_id", "image", "id", "name")
 
 
 def recognises(folder: Path) -> bool:
@@ -82,52 +85,33 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2016"), folder)
-    rows: list[dict[str, str]] = []
-    excluded: list[dict[str, str]] = []
-    notes: list[str] = []
-    for split, word in PARTS.items():
-        part = _part(folder, split, word)
-        if part is None:
-            notes.append(f"The {split} part is not there.")
-            continue
-        read_rows, left_out, told = join(part)
-        rows += read_rows
-        excluded += left_out
-        notes += told
+    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    rows, excluded, notes = tables.read_splits(splits, _labels)
     return make_records("isic2016", rows, CLASSES, excluded, notes)
 
 
 def _image_folders(folder: Path, word: str) -> list[Path]:
-    found = (find_folder(folder, f"ISBI2016_ISIC_Part{task}_{word}_Data") for task in (1, 3))
-    return [path for path in found if path is not None]
+    folders = (find_folder(folder, f"ISBI2016_ISIC_Part{task}_{word}_Data") for task in (1, 3))
+    return [path for path in folders if path is not None]
 
 
-def _part(folder: Path, split: str, word: str) -> Part | None:
+def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
     images, masks = _image_folders(folder, word), find_folder(folder, f"ISBI2016_ISIC_Part1_{word}_GroundTruth")
-    table = find_file([folder, *images], f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv")
-    if not images and table is None:
-        return None
-    return Part(
-        split=split,
+    table = f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv"
+    return ChallengeSplit(
+        split,
         images=index_files(images, ignore=("_segmentation",)) if images else None,
         image_folder=f"ISBI2016_ISIC_Part1_{word}_Data",
+        table=find_file([folder, *images], table),
+        table_name=table,
         masks=index_files([masks], "_segmentation") if masks else None,
         mask_folder=f"ISBI2016_ISIC_Part1_{word}_GroundTruth",
-        labels=_labels(table) if table else None,
-        labels_name=f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv",
         mask_suffix="_Segmentation",
     )
 
 
-def _labels(path: Path) -> Labels:
+def _labels(path: Path) -> pd.DataFrame:
     """The published tables have no header; a copy with `img_id,Label` circulates."""
-    rows = read_csv(path)
-    if rows[0][1][0].lower() in _HEADER:
-        rows = rows[1:]
-    expected = "rows 'ISIC_0000000,benign' or 'malignant' (training), 0 or 1 (test)"
-    return read_labels(path, rows, 2, _label, expected)
-
-
-def _label(cells: list[str]) -> dict[str, str] | str:
-    label = _LABELS.get(cells[1].lower())
-    return {"label": label} if label else f"label {cells[1]!r}"
+    label = tables.Column("label", f"one of {', '.join(_LABELS)}", lambda cell: cell.lower() in _LABELS)
+    rows = tables.read_table(path, [tables.image_ids("image_id"), label], headings=_HEADINGS)
+    return rows.assign(label=rows["label"].str.lower().map(_LABELS))

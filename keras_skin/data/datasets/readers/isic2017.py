@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import (
-    Labels,
-    Part,
-    check_id,
-    find_file,
-    find_folder,
-    index_files,
-    join,
-    read_csv,
-    read_labels,
-)
-from keras_skin.registry import UserError
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
 CLASSES = ("benign", "malignant")
 PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
@@ -29,7 +21,8 @@ isic2017/
   ISIC-2017_Training_Part3_GroundTruth.csv
   the same for Validation and Test_v2
 """
-_FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
+_KERATOSIS = "seborrheic_keratosis"
+_METADATA = ["age_approximate", "sex"]
 
 
 def recognises(folder: Path) -> bool:
@@ -105,61 +98,43 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2017"), folder)
-    rows: list[dict[str, str]] = []
-    excluded: list[dict[str, str]] = []
-    notes: list[str] = []
-    for split, word in PARTS.items():
-        images = find_folder(folder, f"ISIC-2017_{word}_Data")
-        masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")
-        table = find_file([folder, images], f"ISIC-2017_{word}_Part3_GroundTruth.csv")
-        if images is None and table is None:
-            notes.append(f"The {split} part is not there.")
-            continue
-        part = Part(
-            split=split,
-            images=index_files([images], ignore=("_superpixels", "_segmentation")) if images else None,
-            image_folder=f"ISIC-2017_{word}_Data",
-            masks=index_files([masks], "_segmentation") if masks else None,
-            mask_folder=f"ISIC-2017_{word}_Part1_GroundTruth",
-            labels=_labels(table) if table else None,
-            labels_name=f"ISIC-2017_{word}_Part3_GroundTruth.csv",
-        )
-        read_rows, left_out, told = join(part)
-        metadata = _metadata(find_file([folder, images], f"ISIC-2017_{word}_Data_metadata.csv"))
-        rows += [{**row, **metadata.get(row["image_id"], {"age_approximate": "", "sex": ""})} for row in read_rows]
-        excluded += left_out
-        notes += told
+    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows = rows.join(_metadata(folder), on="image_id")
     return make_records("isic2017", rows, CLASSES, excluded, notes)
 
 
-def _labels(path: Path) -> Labels:
-    rows = _body(path, ["image_id", "melanoma", "seborrheic_keratosis"])
-    return read_labels(path, rows, 3, _label, "rows 'ISIC_0000000,0.0,1.0': image_id,melanoma,seborrheic_keratosis")
+def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
+    images = find_folder(folder, f"ISIC-2017_{word}_Data")
+    masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")
+    table = f"ISIC-2017_{word}_Part3_GroundTruth.csv"
+    return ChallengeSplit(
+        split,
+        images=index_files([images], ignore=("_superpixels", "_segmentation")) if images else None,
+        image_folder=f"ISIC-2017_{word}_Data",
+        table=find_file([folder, images], table),
+        table_name=table,
+        masks=index_files([masks], "_segmentation") if masks else None,
+        mask_folder=f"ISIC-2017_{word}_Part1_GroundTruth",
+    )
 
 
-def _label(cells: list[str]) -> dict[str, str] | str:
-    melanoma, keratosis = _FLAGS.get(cells[1]), _FLAGS.get(cells[2])
-    if melanoma is None or keratosis is None or (melanoma and keratosis):
-        return f"melanoma {cells[1]!r} and seborrheic_keratosis {cells[2]!r}"
-    diagnosis = "melanoma" if melanoma else "seborrheic_keratosis" if keratosis else "nevus"
-    return {"label": "malignant" if melanoma else "benign", "diagnosis": diagnosis}
+def _labels(path: Path) -> pd.DataFrame:
+    rows = tables.read_table(path, [tables.image_ids("image_id")], ["melanoma", _KERATOSIS], otherwise="nevus")
+    labels = (rows["label"] == "melanoma").map({True: "malignant", False: "benign"})
+    return rows.rename(columns={"label": "diagnosis"}).assign(label=labels)
 
 
-def _metadata(path: Path | None) -> dict[str, dict[str, str]]:
-    """Age and sex by image id; "unknown" and blank both become ""."""
-    if path is None:
-        return {}
-    rows = _body(path, ["image_id", "age_approximate", "sex"])
-    wrong = [f"  line {line}: {','.join(cells)!r}" for line, cells in rows if len(cells) != 3 or check_id(cells[0])]
-    if wrong:
-        raise UserError("\n".join([f"{path} cannot be read; expected rows 'ISIC_0000000,55,female':", *wrong[:20]]))
-    known = [[cell if cell.lower() != "unknown" else "" for cell in cells] for _, cells in rows]
-    return {image_id: {"age_approximate": age, "sex": sex.lower()} for image_id, age, sex in known}
-
-
-def _body(path: Path, header: list[str]) -> list[tuple[int, list[str]]]:
-    rows = read_csv(path)
-    found = [cell.lower() for cell in rows[0][1]]
-    if found != header:
-        raise UserError(f"{path}, line {rows[0][0]}: found {','.join(rows[0][1])!r}, expected the header {','.join(header)!r}.")
-    return rows[1:]
+def _metadata(folder: Path) -> pd.DataFrame:
+    """Age and sex by image id, of all splits; "unknown" becomes ""."""
+    found = [pd.DataFrame(columns=_METADATA, dtype=str)]
+    for word in PARTS.values():
+        places = [folder, find_folder(folder, f"ISIC-2017_{word}_Data")]
+        path = find_file(places, f"ISIC-2017_{word}_Data_metadata.csv")
+        if path is not None:
+            rows = tables.read_table(path, [tables.image_ids("image_id"), *map(tables.text, _METADATA)])
+            found.append(tables.one_row_each(rows, "image_id", path))
+    metadata = pd.concat(found)
+    metadata = metadata[~metadata.index.duplicated()]
+    known = metadata.where(metadata.apply(lambda column: column.str.lower() != "unknown"), "")
+    return known.assign(sex=known["sex"].str.lower())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.readers.isic2018_task3 import GROUPINGS, with_lesions
-from keras_skin.data.datasets.records import Records, wrong_folder
-from keras_skin.data.datasets.tables import Files, find_file, find_folder, index_files
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
 PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
 TREE = """
@@ -89,63 +89,24 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task1"), folder)
-    rows: dict[str, dict[str, str]] = {}
-    excluded: list[dict[str, str]] = []
-    notes = []
-    for split, word in PARTS.items():
-        images = find_folder(folder, f"ISIC2018_Task1-2_{word}_Input")
-        if images is None:
-            notes.append(f"The {split} part is not there.")
-            continue
-        folder_of_masks = f"ISIC2018_Task1_{word}_GroundTruth"
-        masks = find_folder(folder, folder_of_masks)
-        if masks is None:
-            notes.append(f"The {split} part has no masks ({folder_of_masks} is not there).")
-        read_rows, left_out = _part(
-            index_files([images], ignore=("_segmentation", "_superpixels")),
-            index_files([masks], "_segmentation") if masks else None,
-            folder_of_masks,
-        )
-        left_out += [
-            {
-                "image_id": row["image_id"],
-                "file": row["image"],
-                "reason": f"duplicate id: also in the {rows[row['image_id']]['split']} part, which is used",
-            }
-            for row in read_rows
-            if row["image_id"] in rows
-        ]
-        rows = {**{row["image_id"]: {**row, "split": split} for row in read_rows}, **rows}
-        excluded += [{**row, "split": split, "label": ""} for row in left_out]
-    table = pd.DataFrame(list(rows.values()), columns=["image_id", "image", "mask", "split"], dtype=str).assign(label="")
+    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    rows, excluded, notes = tables.read_splits(splits, lambda path: pd.DataFrame())
     if find_file([folder, find_folder(folder, GROUPINGS[:-4])], GROUPINGS):
-        table, told = with_lesions(table, folder)
-        table = table.drop(columns=["lesion_id", "diagnosis_confirm_type"])
-        notes += told
+        rows, more = with_lesions(rows, folder)
+        rows = rows.drop(columns=["lesion_id", "diagnosis_confirm_type"])
+        notes += more
     else:
         notes.append("There are no lesion ids: each image is a group of its own.")
-    return csv_tables.to_records("isic2018_task1", table, (), [pd.DataFrame(excluded, dtype=str)], notes)
+    return make_records("isic2018_task1", rows, (), excluded, notes)
 
 
-def _part(images: Files, masks: Files | None, folder_of_masks: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Rows of one part, and what is left out: images without a mask where there is a folder of masks, and the other way round."""
-    excluded = [*images.excluded, *(masks.excluded if masks else [])]
-    found = masks.paths if masks else {}
-    rows = []
-    for image_id, image in images.paths.items():
-        if masks is not None and image_id not in found:
-            excluded.append(
-                {
-                    "image_id": image_id,
-                    "file": str(image),
-                    "reason": f"no mask: {image_id}_segmentation.png is not in {folder_of_masks}",
-                }
-            )
-        else:
-            rows.append({"image_id": image_id, "image": str(image), "mask": str(found.get(image_id, ""))})
-    excluded += [
-        {"image_id": image_id, "file": str(mask), "reason": "a mask without an image"}
-        for image_id, mask in found.items()
-        if image_id not in images.paths
-    ]
-    return rows, excluded
+def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
+    images = find_folder(folder, f"ISIC2018_Task1-2_{word}_Input")
+    masks = find_folder(folder, f"ISIC2018_Task1_{word}_GroundTruth")
+    return ChallengeSplit(
+        split,
+        images=index_files([images], ignore=("_segmentation", "_superpixels")) if images else None,
+        image_folder=f"ISIC2018_Task1-2_{word}_Input",
+        masks=index_files([masks], "_segmentation") if masks else None,
+        mask_folder=f"ISIC2018_Task1_{word}_GroundTruth",
+    )

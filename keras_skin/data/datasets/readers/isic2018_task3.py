@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, wrong_folder
-from keras_skin.data.datasets.tables import Files, find_file, find_folder, index_files
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
@@ -99,53 +99,28 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task3"), folder)
-    parts, excluded, notes = [], [], []
-    for split, word in PARTS.items():
-        images = find_folder(folder, f"ISIC2018_Task3_{word}_Input")
-        name = f"ISIC2018_Task3_{word}_GroundTruth"
-        table = find_file([folder, find_folder(folder, name), images], f"{name}.csv")
-        if images is None and table is None:
-            notes.append(f"The {split} part is not there.")
-            continue
-        rows, left_out, told = _part(split, images, table, f"{name}.csv")
-        parts.append(rows)
-        excluded += left_out
-        notes += told
-    rows = pd.concat(parts, ignore_index=True)
-    across = rows[rows.duplicated("image_id")]
-    rows = rows.drop(index=across.index)
-    excluded.append(
-        csv_tables.excluded_rows(
-            across["image_id"], "duplicate id: already in an earlier part, which is used", across["image"], "", across["label"]
-        )
-    )
-    if any(_WITHOUT_IMAGE in set(part["image_id"]) for part in excluded):
+    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    rows, excluded, notes = tables.read_splits(splits, _labels)
+    if _WITHOUT_IMAGE in set(excluded["image_id"]):
         notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
-    rows, told = with_lesions(rows, folder)
-    notes += [*told, _WHY_NOT] if (rows["diagnosis_confirm_type"] != "").any() else told
-    return csv_tables.to_records("isic2018_task3", rows, CLASSES, excluded, notes)
+    rows, more = with_lesions(rows, folder)
+    notes += [*more, _WHY_NOT] if (rows["diagnosis_confirm_type"] != "").any() else more
+    return make_records("isic2018_task3", rows, CLASSES, excluded, notes)
 
 
-def _part(split: str, images: Path | None, table: Path | None, name: str) -> tuple[pd.DataFrame, list[pd.DataFrame], list[str]]:
-    files = index_files([images], ignore=("_segmentation",)) if images else Files()
-    if table is None:
-        ids = list(files.paths)
-        rows = pd.DataFrame(
-            {"image_id": ids, "label": "", "image": [str(files.paths[key]) for key in ids], "mask": "", "split": split}, dtype=str
-        )
-        return rows, [], [f"The {split} part has no {name}: its {len(ids)} images have no label."]
-    rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], CLASSES).rename(columns={"image": "image_id"})
-    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
-    notes = (
-        []
-        if images
-        else [
-            f"The {split} part has no images (ISIC2018_Task3_{PARTS[split]}_Input is not there): "
-            f"its {len(rows)} rows of {name} are left out."
-        ]
+def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
+    images, name = find_folder(folder, f"ISIC2018_Task3_{word}_Input"), f"ISIC2018_Task3_{word}_GroundTruth"
+    return ChallengeSplit(
+        split,
+        images=index_files([images], ignore=("_segmentation",)) if images else None,
+        image_folder=f"ISIC2018_Task3_{word}_Input",
+        table=find_file([folder, find_folder(folder, name), images], f"{name}.csv"),
+        table_name=f"{name}.csv",
     )
-    rows, excluded = csv_tables.add_files(rows, table, files, split=split, told=repeated["image_id"])
-    return rows, [repeated.assign(split=split), *excluded], notes
+
+
+def _labels(path: Path) -> pd.DataFrame:
+    return tables.read_table(path, [tables.image_ids("image")], CLASSES).rename(columns={"image": "image_id"})
 
 
 def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -157,8 +132,8 @@ def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[s
         return rows.assign(group_id="", **dict.fromkeys(columns, "")), [
             f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."
         ]
-    read = csv_tables.read_table(path, [csv_tables.image_ids("image"), *map(csv_tables.text, columns)])
-    joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
+    read = tables.read_table(path, [tables.image_ids("image"), *map(tables.text, columns)])
+    joined = rows.join(tables.one_row_each(read, "image", path), on="image_id")
     joined[columns] = joined[columns].fillna("")
     grouped = int((joined["lesion_id"] != "").sum())
     return joined.assign(group_id=joined["lesion_id"]), [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
@@ -95,13 +95,13 @@ def read(folder: Path) -> Records:
     table = find_file(places, LABELS)
     if table is None:
         raise UserError(f"{folder} has no {LABELS}: expected it there.")
-    rows = csv_tables.read_table(table, [csv_tables.image_ids("image")], [*CLASSES, UNKNOWN])
-    rows, repeated = csv_tables.without_repeats(rows.rename(columns={"image": "image_id"}), "image_id", table)
+    rows = tables.read_table(table, [tables.image_ids("image")], [*CLASSES, UNKNOWN])
+    rows, repeated = tables.without_repeats(rows.rename(columns={"image": "image_id"}), table)
     rows, notes = _with_metadata(rows, find_file(places, DETAILS))
     files = index_files([images], ignore=("_segmentation",))
-    rows, excluded = csv_tables.add_files(rows, table, files, told=repeated["image_id"])
+    rows, excluded = tables.add_files(rows, repeated, table, files)
     unknown = [UNKNOWN] if (rows["label"] == UNKNOWN).any() else []
-    return csv_tables.to_records("isic2019", rows, [*CLASSES, *unknown], [repeated, *excluded], notes)
+    return make_records("isic2019", rows, [*CLASSES, *unknown], excluded, notes)
 
 
 def _with_metadata(rows: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame, list[str]]:
@@ -110,10 +110,10 @@ def _with_metadata(rows: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame,
         return rows.assign(**dict.fromkeys(columns, "")), [
             f"There is no {DETAILS}: images of one lesion cannot be kept together, and there are no metadata."
         ]
-    read = csv_tables.read_table(
-        path, [csv_tables.image_ids("image"), csv_tables.number("age_approx", 0, 120), *map(csv_tables.text, columns[1:])]
+    read = tables.read_table(
+        path, [tables.image_ids("image"), tables.number("age_approx", 0, 120), *map(tables.text, columns[1:])]
     )
-    joined = rows.join(csv_tables.one_row_each(read, "image", path), on="image_id")
+    joined = rows.join(tables.one_row_each(read, "image", path), on="image_id")
     notes = []
     bare = int(joined["sex"].isna().sum())
     if bare:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import csv_tables
+from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, wrong_folder
+from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
@@ -166,9 +166,9 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     blank = int((rows["smoke"] == "").sum())
     if blank:
         notes.append(f"{blank} of {len(rows)} rows have no answers on habits, history and diameters.")
-    rows, repeated = csv_tables.without_repeats(rows, "image_id", table)
-    rows, excluded = csv_tables.add_files(rows, table, index_files(_image_folders(folder)), told=repeated["image_id"])
-    return csv_tables.to_records("pad_ufes_20", rows, CLASSES, [repeated, *excluded], notes)
+    rows, repeated = tables.without_repeats(rows, table)
+    rows, excluded = tables.add_files(rows, repeated, table, index_files(_image_folders(folder)))
+    return make_records("pad_ufes_20", rows, CLASSES, excluded, notes)
 
 
 def _image_folders(folder: Path) -> list[Path]:
@@ -178,17 +178,17 @@ def _image_folders(folder: Path) -> list[Path]:
 
 def _rows(table: Path) -> pd.DataFrame:
     columns = [
-        csv_tables.text("patient_id"),
-        csv_tables.text("lesion_id"),
-        csv_tables.image_ids("img_id"),
-        csv_tables.one_of("diagnostic", CLASSES),
+        tables.text("patient_id"),
+        tables.text("lesion_id"),
+        tables.image_ids("img_id"),
+        tables.one_of("diagnostic", CLASSES),
     ]
     for name in (*METADATA, "biopsed"):
         if name in _BOUNDS:
-            columns.append(csv_tables.number(name, *_BOUNDS[name]))
+            columns.append(tables.number(name, *_BOUNDS[name]))
         else:
-            columns.append(csv_tables.one_of(name, _ANSWERS) if name in _QUESTIONS else csv_tables.text(name))
-    rows = csv_tables.read_table(table, columns)
+            columns.append(tables.one_of(name, _ANSWERS) if name in _QUESTIONS else tables.text(name))
+    rows = tables.read_table(table, columns)
     unnamed = rows.index[rows["patient_id"] == ""]
     if len(unnamed):
         raise UserError(

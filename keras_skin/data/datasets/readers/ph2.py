@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from keras_skin.data.datasets.readers import get, register
-from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import PRINTED, Files, check_id, find_file, find_folder, index_files
-from keras_skin.registry import UserError
+from keras_skin.data.datasets.records import Records, excluded_rows, make_records, wrong_folder
+from keras_skin.data.datasets.tables import Files, add_files, find_file, find_folder, index_files, is_image_id
+from keras_skin.registry import UserError, shorten
 
 CLASSES = ("benign", "malignant")
 TREE = """
@@ -152,28 +153,17 @@ def read(folder: Path) -> Records:
     if root is None:
         raise wrong_folder(get("ph2"), folder)
     annotations, source, notes = _annotations(root)
-    folder_of_images = _image_folder(root)
-    assert folder_of_images is not None
-    images = index_files([folder_of_images], ignore=("_lesion",))
+    image_folder = _image_folder(root)
+    assert image_folder is not None
+    images = index_files([image_folder], ignore=("_lesion",))
     images = Files(
         {key: path for key, path in images.paths.items() if not _is_roi(path)},
-        [row for row in images.excluded if not _is_roi(Path(row["file"]))],
+        {key: [path for path in paths if not _is_roi(path)] for key, paths in images.repeated.items()},
     )
-    masks = index_files([folder_of_images], "_lesion")
-    rows, excluded = [], [*images.excluded, *masks.excluded]
-    for image_id, fields in annotations.items():
-        row = {"image_id": image_id, "label": "malignant" if fields["subtype"] == "melanoma" else "benign"}
-        if image_id not in images.paths:
-            excluded.append({**row, "file": str(source), "reason": "a row without an image"})
-        elif image_id not in masks.paths:
-            excluded.append({**row, "file": str(images.paths[image_id]), "reason": f"no mask: no {image_id}_lesion.bmp"})
-        else:
-            rows.append({**row, "image": str(images.paths[image_id]), "mask": str(masks.paths[image_id]), **fields})
-    excluded += [
-        {"image_id": image_id, "file": str(path), "reason": f"an image without a row in {source.name}"}
-        for image_id, path in images.paths.items()
-        if image_id not in annotations
-    ]
+    masks = index_files([image_folder], "_lesion")
+    rows = pd.DataFrame.from_dict(annotations, orient="index").rename_axis("image_id").reset_index()
+    rows["label"] = (rows["subtype"] == "melanoma").map({True: "malignant", False: "benign"})
+    rows, excluded = add_files(rows, excluded_rows([], ""), source, images, masks, "no mask: no {}_lesion.bmp")
     return make_records("ph2", rows, CLASSES, excluded, notes)
 
 
@@ -214,17 +204,8 @@ def _annotations(root: Path) -> tuple[dict[str, dict[str, str]], Path, list[str]
             if one[column] != other[column]
         ]
     if differences:
-        more = [f"  ... and {len(differences) - PRINTED} more"] if len(differences) > PRINTED else []
-        raise UserError(
-            "\n".join(
-                [
-                    f"The two tables in {root} disagree in {len(differences)} places:",
-                    *differences[:PRINTED],
-                    *more,
-                    "Mend or remove one of them.",
-                ]
-            )
-        )
+        title = f"The two tables in {root} disagree in {len(differences)} places:"
+        raise UserError("\n".join([title, *shorten(differences), "Fix or remove one of them."]))
     return from_sheet, sheet, [f"Annotations from {sheet.name} and {text.name}, which agree."]
 
 
@@ -299,9 +280,8 @@ def _read_text(path: Path) -> dict[str, dict[str, str]]:
             )
         )
     if mistakes or not entries:
-        raise UserError(
-            "\n".join([f"{path} cannot be read; expected rows '|| IMD003 || ... ||' of 10 cells:", *mistakes[:PRINTED]])
-        )
+        title = f"{path} cannot be read; expected rows '|| IMD003 || ... ||' of 10 cells:"
+        raise UserError("\n".join([title, *shorten(mistakes)]))
     return _checked(path, entries)
 
 
@@ -310,19 +290,21 @@ def _checked(path: Path, entries: list[tuple[int, dict[str, str]]]) -> dict[str,
     mistakes, table = [], {}
     for line, entry in entries:
         image_id = entry.pop("image_id")
-        found = [check_id(image_id) or "", f"{image_id} a second time" if image_id in table else ""]
+        wrong = [f"{image_id} a second time"] if image_id in table else []
+        if not is_image_id(image_id):
+            wrong.append(f"image id {image_id!r}, expected one without '..' or a path separator")
         if entry["subtype"] not in SUBTYPES.values():
-            found.append(f"clinical diagnosis {entry['subtype']!r}, expected one of {', '.join(SUBTYPES.values())}")
+            wrong.append(f"clinical diagnosis {entry['subtype']!r}, expected one of {', '.join(SUBTYPES.values())}")
         if entry["asymmetry"] not in ("0", "1", "2"):
-            found.append(f"asymmetry {entry['asymmetry']!r}, expected 0, 1 or 2")
+            wrong.append(f"asymmetry {entry['asymmetry']!r}, expected 0, 1 or 2")
         for column, (_, codes) in _FINDINGS.items():
             if entry[column] not in codes:
-                found.append(f"{column} {entry[column]!r}, expected one of {', '.join(codes)}")
+                wrong.append(f"{column} {entry[column]!r}, expected one of {', '.join(codes)}")
             entry[column] = _WORDS.get(entry[column], entry[column])
-        mistakes += [f"  line {line}: found {text}" for text in found if text]
+        mistakes += [f"  line {line}: found {problem}" for problem in wrong]
         table[image_id] = entry
     if mistakes or not table:
-        raise UserError("\n".join([f"{path} cannot be read:", *(mistakes[:PRINTED] or ["  it has no rows"])]))
+        raise UserError("\n".join([f"{path} cannot be read:", *(shorten(mistakes) or ["  it has no rows"])]))
     return table
 
 

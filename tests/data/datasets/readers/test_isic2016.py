@@ -79,17 +79,17 @@ def test_every_wrong_row_is_named_with_its_line(copy_of):
     for part in (
         TRAIN,
         "line 2: found label 'good'",
-        "line 3: found 1 columns",
+        "line 3: found 1 cells, expected 2",
         "line 5",
         "'../secret'",
         "line 6",
         "line 7",
-        "expected rows 'ISIC_0000000,benign'",
+        "expected one of benign, malignant, 0, 1",
     ):
         assert part in message
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"\xff\xfe\x00\x81,", "is not a CSV in UTF-8")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"\xff\xfe\x00\x81,", "found UTF-16, expected UTF-8")])
 def test_a_file_that_is_no_table(copy_of, content, reason):
     folder = copy_of("isic2016")
     (folder / TRAIN).write_bytes(content)
@@ -124,7 +124,7 @@ def test_a_part_without_images_is_noted_and_its_rows_listed(copy_of):
     folder = copy_of("isic2016")
     shutil.rmtree(folder / "ISBI2016_ISIC_Part1_Test_Data")
     records = read(folder)
-    assert any("test part has no images" in note and "16 rows" in note for note in records.notes)
+    assert any("test split has no images" in note and "16 rows" in note for note in records.notes)
     assert (records.excluded["split"] == "test").all()
     assert records.excluded["label"].value_counts().to_dict() == {"benign": 12, "malignant": 4}
 
@@ -136,8 +136,8 @@ def test_without_masks_or_table_the_rest_is_read(copy_of):
     records = read(folder)
     assert (records.table.loc[records.table["split"] == "train", "mask"] == "").all()
     assert (records.table.loc[records.table["split"] == "test", "label"] == "").all()
-    assert any("train part has no masks" in note for note in records.notes)
-    assert any(f"test part has no {TEST}: its 16 images have no label" in note for note in records.notes)
+    assert any("train split has no masks" in note for note in records.notes)
+    assert any(f"test split has no {TEST}: its 16 images have no label" in note for note in records.notes)
 
 
 def test_the_training_part_alone(copy_of):
@@ -146,7 +146,7 @@ def test_the_training_part_alone(copy_of):
         shutil.rmtree(folder / name)
     (folder / TEST).unlink()
     records = read(folder)
-    assert "The test part is not there." in records.notes
+    assert "The test split is missing." in records.notes
     assert records.excluded.empty
 
 

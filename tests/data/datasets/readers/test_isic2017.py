@@ -68,8 +68,14 @@ def test_three_parts(copy_of):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("image_id,melanoma\nISIC_0000001,1.0\n", "line 1: found 'image_id,melanoma', expected the header"),
-        ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,1.0\n", "line 2: found melanoma '1.0' and seborrheic"),
+        (
+            "image_id,melanoma\nISIC_0000001,1.0\n",
+            "line 1: found no column seborrheic_keratosis in the header",
+        ),
+        (
+            "image_id,melanoma,seborrheic_keratosis\nISIC_0000001,1.0,1.0\n",
+            "line 2: found 2 columns that are 1.0, expected at most one of melanoma, seborrheic",
+        ),
         ("image_id,melanoma,seborrheic_keratosis\nISIC_0000001,yes,0.0\n", "line 2: found melanoma 'yes'"),
         ("image_id,melanoma,seborrheic_keratosis\n..\\ISIC_0000001,1.0,0.0\n", "path separator"),
     ],

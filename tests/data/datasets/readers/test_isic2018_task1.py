@@ -45,7 +45,7 @@ def test_an_image_of_two_parts_counts_once(copy_of):
         shutil.copy(folder / f"ISIC2018_Task{kind.format('Training')}" / file, folder / f"ISIC2018_Task{kind.format('Test')}")
     records = read(folder)
     assert records.excluded[["image_id", "reason", "split"]].to_numpy().tolist() == [
-        ["ISIC_0000002", "duplicate id: also in the train part, which is used", "test"]
+        ["ISIC_0000002", "duplicate id: also in the train split, which is used", "test"]
     ]
     assert records.table.set_index("image_id")["split"]["ISIC_0000002"] == "train"
 
@@ -55,8 +55,8 @@ def test_missing_parts_and_masks_are_said(copy_of):
     shutil.rmtree(folder / "ISIC2018_Task1-2_Validation_Input")
     shutil.rmtree(folder / "ISIC2018_Task1_Test_GroundTruth")
     records = read(folder)
-    assert "The validation part is not there." in records.notes
-    assert "The test part has no masks (ISIC2018_Task1_Test_GroundTruth is not there)." in records.notes
+    assert "The validation split is missing." in records.notes
+    assert "The test split has no masks (ISIC2018_Task1_Test_GroundTruth is missing)." in records.notes
     assert (records.table["mask"] == "").sum() == 6
 
 

@@ -50,10 +50,10 @@ def test_a_part_without_labels_or_without_images(copy_of):
     shutil.rmtree(folder / TEST)
     shutil.rmtree(folder / "ISIC2018_Task3_Validation_Input")
     records = read(folder)
-    assert "The test part has no ISIC2018_Task3_Test_GroundTruth.csv: its 14 images have no label." in records.notes
+    assert "The test split has no ISIC2018_Task3_Test_GroundTruth.csv: its 14 images have no label." in records.notes
     assert (records.table["label"] == "").sum() == 14
     assert records.excluded["split"].to_list() == ["validation"] * 14
-    assert any(note.startswith("The validation part has no images") for note in records.notes)
+    assert any(note.startswith("The validation split has no images") for note in records.notes)
 
 
 def test_without_groupings_it_is_said(copy_of):
