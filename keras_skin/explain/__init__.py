@@ -1,4 +1,4 @@
-"""Explanations of single predictions: heat maps, the pictures drawn from them, and the callback that writes both after a fit."""
+"""Explanations of single predictions: heat maps, pictures of them, and the callback that writes both after a fit."""
 
 from keras_skin.registry import lazy_names
 

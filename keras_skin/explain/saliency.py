@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_skin.explain.samples import ExplainSample
 from keras_skin.explain.shap_values import image_shap
-from keras_skin.explain.views import OneImageView, explained_output, image_names, others_code
+from keras_skin.explain.views import OneImageView, explained_output, image_names, third_party_explainer
 from keras_skin.registry import UserError, did_you_mean
 
 METHODS = ("integrated_gradients", "smoothgrad", "occlusion", "image_shap")
@@ -75,7 +75,7 @@ class Saliency:
         """For each method a map (H, W) float32, >= 0, of how much each pixel or patch matters to class `index`."""
         for view in (self._logits, self._probabilities):
             view.hold(sample.inputs)
-        with others_code(self.seed):
+        with third_party_explainer(self.seed):
             return {name: getattr(self, f"_{name}")(sample.inputs, index) for name in self.methods}
 
     def _integrated_gradients(self, inputs: Mapping[str, Any], index: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.explain.views import METADATA, OneImageView, image_names, metadata_view, others_code, select_inputs
+from keras_skin.explain.views import METADATA, OneImageView, image_names, metadata_view, select_inputs, third_party_explainer
 from keras_skin.registry import UserError
 
 BACKGROUND = 16
@@ -163,7 +163,7 @@ class MetadataShap:
         patients = self.head_inputs(inputs)
         rows = len(self.background[0])
         total = [np.zeros((*array.shape, self.base.size)) for array in patients]
-        with others_code(self.seed):
+        with third_party_explainer(self.seed):
             for row in range(rows):
                 # every background row for itself, instead of a few of them by chance
                 one = [array[row : row + 1] for array in self.background]
@@ -263,7 +263,7 @@ def image_shap(
     image = keras.Input(inputs[name].shape, name=name)
     alone = keras.Model([image], _Held(view)(image))
     explainer = GradientExplainer(alone, np.asarray(background, np.float32), batch_size=8)
-    with others_code(seed):
+    with third_party_explainer(seed):
         values, _ = explainer.shap_values(
             np.asarray(inputs[name], np.float32)[None],
             nsamples=samples,

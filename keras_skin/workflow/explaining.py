@@ -46,7 +46,7 @@ def make_explainer(
         cam=settings.cam,
         methods=settings.methods,
         every=settings.every,
-        drawn=settings.images,
+        max_pictures=settings.images,
         measure=measured > 0,
         background=background,
         metadata_columns=prepared.metadata.field_of_columns if prepared.metadata else (),

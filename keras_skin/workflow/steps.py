@@ -250,7 +250,7 @@ def _explain(folder: RunFolder, explainer: ExplainCallback | None, model: keras.
     """Explains the best weights; what was measured of the explanations joins metrics.json."""
     if explainer is None:
         return Explanations([], {}, [])
-    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.drawn), len(explainer.samples))
+    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.picture_samples), len(explainer.samples))
     explained = explainer.explain(model)
     for warning in explained.warnings:
         log.warning("%s", warning)

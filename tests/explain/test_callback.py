@@ -143,7 +143,7 @@ def test_equal_folder_names_are_told_apart(tmp_path, samples):
 def test_every_second_epoch_has_a_folder_of_its_own(tmp_path, samples):
     model = small_model(outputs=("label",))
     model.compile("sgd", loss={"label": "mse"})
-    callback = ExplainCallback(samples, tmp_path, CLASSES, every=2, drawn=1, measure=False)
+    callback = ExplainCallback(samples, tmp_path, CLASSES, every=2, max_pictures=1, measure=False)
     model.fit({"image": np.zeros((2, *SIZE, 3))}, {"label": np.zeros((2, 2))}, epochs=5, verbose=0, callbacks=[callback])
     assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_002", "epoch_004"]
     assert len(list((tmp_path / "epoch_004").glob("*/grad_cam_*.npy"))) == 1
@@ -183,7 +183,7 @@ def test_everything_at_once_on_two_branches_with_metadata(tmp_path):
         tmp_path,
         CLASSES,
         methods=methods,
-        drawn=2,
+        max_pictures=2,
         background=inputs(4),
         metadata_columns=("age", "sex", "sex"),
     )
