@@ -31,7 +31,7 @@ def inputs():
     return {"image": generator.uniform(0, 255, (3, *SIZE, 3)).astype("float32"), "metadata": generator.random((3, 4), np.float32)}
 
 
-def test_metadata_are_cut_off_where_they_join(model, inputs):
+def test_the_model_is_cut_where_metadata_join(model, inputs):
     features, head = views.metadata_view(model)
     assert {tuple(tensor.shape[1:]) for tensor in features.outputs} == {(6, 6, 4), (5,)}
     tensors = keras.tree.flatten(features(inputs))
