@@ -98,6 +98,6 @@ def _super_resolutions(
     path = super_resolution_figure(
         images, folder / "figures" / f"{split}_super_resolution.png", title=f"Super-resolution, {split}", synthetic=synthetic
     )
-    means = [np.mean([measure(image.drawn, image.target) for image in images]) for measure in (psnr, ssim)]
+    means = [np.mean([measure(image.output, image.target) for image in images]) for measure in (psnr, ssim)]
     caption = "What the model sees, the image that its decoder draws from the features, and the target of that auxiliary task"
     return Picture(path, f"{caption}; mean PSNR {means[0]:.1f} dB, SSIM {means[1]:.3f}.") if path else None
