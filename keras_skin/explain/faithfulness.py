@@ -80,13 +80,10 @@ def measure_faithfulness(
     size = samples[0].inputs[image_names(model)[0]].shape[:2]
     inputs = stack_inputs(samples)
     predictions = in_batches(partial(predict, model), inputs, batch_size)
-    raw = {layer: _finite(in_batches(function, inputs, batch_size)) for layer, function in maps.items()}
     explained = predictions["label"].argmax(axis=1) if output == "label" else np.zeros(len(samples), int)
+    raw = {layer: _finite_maps(function, inputs, explained, batch_size) for layer, function in maps.items()}
     with shuffled_weights(model, seed):
-        shuffled = {
-            layer: _finite(in_batches(lambda batch, function=function: function(*batch), [inputs, explained], batch_size))
-            for layer, function in maps.items()
-        }
+        shuffled = {layer: _finite_maps(function, inputs, explained, batch_size) for layer, function in maps.items()}
     truth = [_mask_at(sample.mask, size) for sample in samples]
     predicted = [plane[..., 0] > 0.5 for plane in predictions["mask"]] if "mask" in predictions else [None] * len(samples)
     removal = _Removal(model, output)
@@ -155,7 +152,8 @@ class _Removal:
         return probabilities[:, lesion].mean(axis=1) if lesion.any() else np.zeros(len(logits))
 
 
-def _finite(maps: np.ndarray) -> np.ndarray:
+def _finite_maps(function: HeatMaps, inputs: dict[str, np.ndarray], classes: np.ndarray, batch_size: int) -> np.ndarray:
+    maps = in_batches(lambda batch: function(*batch), [inputs, classes], batch_size)
     return np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
 
 

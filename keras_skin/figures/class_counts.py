@@ -45,7 +45,7 @@ def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Pat
     return _grouped_bars(counts, lambda count, total: f"{count:,} ({count / max(total, 1):.1%})", path, title, synthetic)
 
 
-def _grouped_bars(counts: pd.DataFrame, text: Callable[[int, int], str], path: Path, title: str, synthetic: bool) -> Path:
+def _grouped_bars(counts: pd.DataFrame, text: Callable[[float, float], str], path: Path, title: str, synthetic: bool) -> Path:
     """Draws a bar per class (index) and series (columns); `text` makes a bar's label from its count and the series' total."""
     series = len(counts.columns)
     height = 0.8 / series

@@ -127,7 +127,7 @@ def draw_outlines(axes: Axes, image: np.ndarray, masks: Sequence[tuple[np.ndarra
     axes.grid(visible=False)
 
 
-def outline_handle(colour: str, style: str, label: str) -> Line2D:
+def outline_handle(colour: str, style: Any, label: str) -> Line2D:
     """Returns the legend entry of an outline."""
     stroke = [withStroke(linewidth=3.5, foreground=INK)]
     return Line2D([], [], color=colour, linestyle=style, linewidth=2, path_effects=stroke, label=label)
