@@ -15,24 +15,24 @@ register, get, names = registry.register, registry.get, registry.names
 
 
 def create_model(name: str, **arguments: Any) -> keras.Model:
-    """Builds the model called `name`.
+    """Builds a model by its name.
 
     Args:
         name: one of `names()`.
-        **arguments: those of its builder; all builders take `image_size=(height, width)` and `classes`.
+        **arguments: arguments of its builder; all builders take `image_size=(height, width)` and `classes`.
 
     Returns:
         A functional model from {"image": (B, H, W, 3) float32 RGB in 0..255} to a dictionary of float32 logits.
 
     Raises:
-        UserError: if there is no such model, or if it does not take an argument.
+        UserError: if there is no such model, or it has no such argument.
     """
     builder = get(name).builder
-    known = inspect.signature(builder).parameters
-    unknown = sorted(set(arguments) - set(known))
+    parameters = inspect.signature(builder).parameters
+    unknown = sorted(set(arguments) - set(parameters))
     if unknown:
         raise UserError(
-            " ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, known)}" for word in unknown)
-            + f" Its arguments: {', '.join(known)}."
+            " ".join(f"Model '{name}' has no argument '{word}'.{did_you_mean(word, parameters)}" for word in unknown)
+            + f" Its arguments: {', '.join(parameters)}."
         )
     return builder(**arguments)
