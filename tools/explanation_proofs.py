@@ -91,7 +91,7 @@ def prove(stickers: bool, folder: Path, train: int = 600, validation: int = 48, 
         ExplainSample(f"{CLASSES[label]}_{number}", {"image": image}, int(label), lesion)
         for number, (image, lesion, label) in enumerate(zip(tested.images, tested.lesions, tested.labels, strict=True))
     ]
-    explain = ExplainCallback(samples, folder, CLASSES, drawn=8, synthetic=True, seed=seed)
+    explain = ExplainCallback(samples, folder, CLASSES, max_pictures=8, synthetic=True, seed=seed)
     model.fit({"image": fitted.images}, {"label": fitted.labels}, epochs=epochs, batch_size=32, verbose=0, callbacks=[explain])
     logits = model.predict({"image": tested.images}, verbose=0)["label"]
     heat = GradCAM.upsample(GradCAM(model)({"image": tested.images}), SIZE)

@@ -1,6 +1,6 @@
-"""`python -m keras_skin.explain RUN IMAGE...`: a page about one patient: what a finished run's model says, and what it goes by.
+"""`python -m keras_skin.explain RUN IMAGE...`: writes a page about one patient, with predictions and their explanations.
 
-Exit codes: 0 done; 2 it cannot be explained (message, no traceback); 130 interrupted.
+Exit codes: 0 done; 2 failed (message, no traceback); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ methods:
   grad_cam, grad_cam++, score_cam                 where a feature layer holds evidence for a class
   integrated_gradients, smoothgrad, occlusion     which pixels or patches matter
   metadata_shap                                   what each clinical field adds (models with metadata)
-The classes are the predicted one and those that the run's experiment names. A clinical field that is not given is not known.
+The page explains the predicted class and those that the run's experiment names. Clinical fields without an answer count as
+unknown.
 
 examples:  python -m keras_skin.explain runs/jrl_ph2-20260131-101500 mole.jpg
            python -m keras_skin.explain runs/tdbn_ham10000-1 mole.jpg --metadata age=54 --metadata site=back --html mole.html
@@ -43,10 +44,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         action="append",
         default=[],
-        help="an answer of the patient, for example site=back (may be repeated)",
+        help="a clinical field, for example site=back (may be repeated)",
     )
     parser.add_argument(
-        "--methods", nargs="+", metavar="METHOD", default=None, help=f"what to explain with (default: {' '.join(DEFAULT)})"
+        "--methods", nargs="+", metavar="METHOD", default=None, help=f"explanations to write (default: {' '.join(DEFAULT)})"
     )
     parser.add_argument(
         "--html", metavar="FILE", type=Path, default=Path("explained.html"), help="the page to write (default: explained.html)"
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    answers = _checked(options)
+    answers = _check(options)
     from keras_skin.registry import UserError
 
     with quiet_import():
@@ -81,8 +82,8 @@ def _explain(options: argparse.Namespace) -> None:
     print(f"Page: {options.html}")
 
 
-def _checked(options: argparse.Namespace) -> dict[str, str]:
-    """The answers given; everything that is wrong on the command line is said at once, before anything heavy is imported."""
+def _check(options: argparse.Namespace) -> dict[str, str]:
+    """Returns the clinical answers; reports every mistake of the command line at once, before the heavy imports."""
     from keras_skin.registry import UserError, did_you_mean
 
     problems, answers = [], {}
@@ -95,10 +96,10 @@ def _checked(options: argparse.Namespace) -> dict[str, str]:
         answers[name.strip()] = value.strip()
     for method in options.methods or ():
         if method not in METHODS:
-            problems.append(f"--methods {method}: there is none.{did_you_mean(method, METHODS)} Known: {', '.join(METHODS)}.")
-    problems += [f"{path}: there is no such file." for path in options.images if not path.is_file()]
+            problems.append(f"--methods {method}: no such method.{did_you_mean(method, METHODS)} Valid: {', '.join(METHODS)}.")
+    problems += [f"{path}: no such file." for path in options.images if not path.is_file()]
     if options.html.is_dir():
-        problems.append(f"--html {options.html} is a folder, expected a file to write.")
+        problems.append(f"--html {options.html} is a folder, expected a file name.")
     if problems:
         raise UserError("\n".join([*problems, "Try: python -m keras_skin.explain --help"]))
     return answers

@@ -1,4 +1,4 @@
-"""Grad-CAM: what part of a feature layer speaks for a class or for a predicted lesion, for a whole batch in one graph."""
+"""Grad-CAM: maps of the evidence for a class or for a predicted lesion on a feature layer, a whole batch in one graph."""
 
 from __future__ import annotations
 
@@ -14,32 +14,30 @@ from keras_skin.registry import UserError, did_you_mean
 
 NO_EVIDENCE = "no positive evidence"
 
-# float16 cannot hold gradients below 6e-8, and those of a wide feature map lie there: they are computed enlarged, and divided
-# in float32.
+# Gradients of a wide feature map lie below 6e-8, the smallest number of float16. They are scaled up, and divided in float32.
 _FLOAT16_SCALE = 1024.0
 
-
 FEATURES = "cam_features"
-"""What every model calls the layer to explain; further branches have names that begin with it."""
+"""Name of the layer to explain in every model; the names of further branches start with it."""
 
 
 class GradCAM:
     """Maps of the positive evidence for a class on a named feature layer (paper 003, section III-E, equations 3 and 4).
 
     Equation 3: alpha_k^c = (1/Z) sum_ij dy^c / dA_ij^k. Equation 4: L^c = ReLU(sum_k alpha_k^c A^k), where A is the layer's
-    output, Z its number of positions and y^c the logit of class c. Each image of a batch is explained by its own logit alone, so
-    that maps do not depend on what else is in the batch. Logit, alpha and map are float32 whatever the model's precision.
+    output, Z its number of positions and y^c the logit of class c. Each image is explained by its own logit alone, so a map does
+    not depend on the rest of the batch. Logit, alpha and map are float32 in any model precision.
 
-    For an output with four dimensions (`output="mask"`) y is the mean logit over the pixels that the model itself calls lesion
-    (Seg-Grad-CAM); an image without such pixels has no positive evidence.
+    For an output with four dimensions (`output="mask"`) y is the mean logit over the pixels that the model predicts as lesion
+    (Seg-Grad-CAM). An image without such pixels has no positive evidence.
 
     Args:
-        model: functional `keras.Model`; several inputs and outputs are welcome.
+        model: functional `keras.Model` with any number of inputs and outputs.
         layer: name of a layer with output (B, h, w, K). A layer inside a nested model is written `"backbone/stage_4"`. If the
             layer is called several times, its last call is explained.
         output: key of the output whose logits are explained: `"label"` (B, classes) or `"mask"` (B, H, W, channels).
-        method: `"grad_cam"`, or `"grad_cam++"` (Chattopadhyay et al., WACV 2018, equations 10, 16 and 19): channels are weighed
-            by their positive gradients, those of small regions more than in equation 3.
+        method: `"grad_cam"`, or `"grad_cam++"` (Chattopadhyay et al., WACV 2018, equations 10, 16 and 19), which weights
+            channels by their positive gradients, small regions more than equation 3.
 
     Raises:
         UserError: if the model has no such layer or output, or if the layer has no influence on the output.
@@ -52,8 +50,8 @@ class GradCAM:
     heat, has_evidence = normalise(cam.upsample(maps, (192, 256)))
     ```
 
-    **Deviations from the paper**: none in the equations; the paper does not say which layer, `cam_features` is each model's
-    last one with spatial extent before its classifier.
+    **Deviations from the paper**: none in the equations. The paper does not name the layer; `cam_features` is each model's last
+    spatial layer before its classifier.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class GradCAM:
         method: Literal["grad_cam", "grad_cam++"] = "grad_cam",
     ) -> None:
         if method not in ("grad_cam", "grad_cam++"):
-            raise UserError(f"method is {method!r}, expected 'grad_cam' or 'grad_cam++' (Score-CAM is a class of its own).")
+            raise UserError(f"method is {method!r}, expected 'grad_cam' or 'grad_cam++'. Score-CAM is the class `ScoreCAM`.")
         self.model = model
         self.layer = layer
         self.output = output
@@ -81,10 +79,10 @@ class GradCAM:
         self._graph = tf.function(self.compute, input_signature=[specs, tf.TensorSpec((None,), tf.int32)], autograph=False)
 
     def __call__(self, inputs: Any, class_index: int | Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Maps at the layer's own resolution.
+        """Returns the maps at the layer's resolution.
 
         Args:
-            inputs: what the model takes, usually `{"image": (B, H, W, 3) float32 in 0..255}`; other keys are ignored.
+            inputs: the model's inputs, usually `{"image": (B, H, W, 3) float32 in 0..255}`; other keys are ignored.
             class_index: class (or mask channel) to explain for each image, (B,) or one number for all; None is the predicted
                 class.
 
@@ -94,17 +92,17 @@ class GradCAM:
         Raises:
             UserError: if an input is missing or a class does not exist.
         """
-        tensors, chosen = self.prepare(inputs, class_index)
-        return self._graph(tensors, tf.constant(chosen)).numpy()
+        tensors, indices = self.prepare(inputs, class_index)
+        return self._graph(tensors, tf.constant(indices)).numpy()
 
     def prepare(self, inputs: Any, class_index: int | Sequence[int] | np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-        """The model's inputs as tensors, and the class of each image (B,) int32, -1 for the predicted one; both checked."""
+        """Returns the inputs as tensors and the class of each image (B,) int32, -1 for the predicted one; checks both."""
         tensors = self._select(inputs)
         batch = int(keras.tree.flatten(tensors)[0].shape[0])
-        chosen = np.broadcast_to(np.asarray(-1 if class_index is None else class_index, np.int32), (batch,))
-        if class_index is not None and not ((chosen >= 0) & (chosen < self.channels)).all():
-            raise UserError(f"Class indices to explain must lie in 0..{self.channels - 1}, got {sorted(set(chosen.tolist()))}.")
-        return tensors, chosen
+        indices = np.broadcast_to(np.asarray(-1 if class_index is None else class_index, np.int32), (batch,))
+        if class_index is not None and not ((indices >= 0) & (indices < self.channels)).all():
+            raise UserError(f"Class indices to explain must lie in 0..{self.channels - 1}, got {sorted(set(indices.tolist()))}.")
+        return tensors, indices
 
     def compute(self, inputs: Any, class_index: tf.Tensor) -> tf.Tensor:
         """The same on tensors, for use inside another graph: `class_index` (B,) int32, -1 is the predicted class."""
@@ -122,31 +120,31 @@ class GradCAM:
     def features_and_scores(
         self, inputs: Any, class_index: tf.Tensor, watch: Callable[[tf.Tensor], None] | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the layer gives, (B, h, w, K), and the number that is explained, (B,) float32.
+        """Returns the layer's output (B, h, w, K) and the score to explain (B,) float32.
 
         Args:
-            inputs: tensors as the model takes them.
+            inputs: the model's inputs as tensors.
             class_index: (B,) int32, -1 is the predicted class.
-            watch: is given the layer's output before it is used.
+            watch: called with the layer's output before later layers use it.
         """
         with _recorded_calls(self._target, watch) as calls:
             outputs = self.model(inputs, training=False)
         logits = outputs[self.output] if isinstance(outputs, Mapping) else outputs
         features = calls[-1] if calls else None
         if not isinstance(features, tf.Tensor) or features.shape.rank != 4:
-            found = "is not called" if features is None else f"gives {getattr(features, 'shape', 'several outputs')}"
+            problem = "is not called" if features is None else f"has {getattr(features, 'shape', 'several outputs')}"
             raise UserError(
-                f"Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but '{self.layer}' {found}."
+                f"Grad-CAM needs a layer with one output of shape (batch, height, width, channels), but '{self.layer}' {problem}."
             )
         return features, _scores(tf.cast(logits, tf.float32), class_index)
 
     def check(self) -> None:
-        """Builds the graph without running it, so that a wrong layer is reported before hours of training."""
+        """Builds the graph without running it, so that a wrong layer is reported before the training."""
         self._graph.get_concrete_function()
 
     @staticmethod
     def upsample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Maps (B, h, w) enlarged bilinearly to `size` (height, width), float32."""
+        """Returns maps (B, h, w) resized bilinearly to `size` (height, width), float32."""
         return tf.image.resize(tf.convert_to_tensor(maps, tf.float32)[..., None], size)[..., 0].numpy()
 
     def _select(self, inputs: Any) -> Any:
@@ -165,8 +163,8 @@ def normalise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         maps: (B, h, w), >= 0.
 
     Returns:
-        Maps in 0..1, float32 (B, h, w), and (B,) bool: whether there is positive evidence at all. A map without it is all zero;
-        say `NO_EVIDENCE` instead of showing a blank picture.
+        Maps in 0..1, float32 (B, h, w), and (B,) bool: whether a map has positive evidence. A map without it is zero; label it
+        with `NO_EVIDENCE` instead of showing a blank picture.
     """
     finite = np.where(np.isfinite(maps), maps, 0.0).astype(np.float32)
     maxima = finite.max(axis=(1, 2), initial=0.0)
@@ -175,19 +173,19 @@ def normalise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def feature_layers(model: keras.Model) -> list[str]:
-    """The layers that a model offers to be explained: `cam_features`, and those of its further branches."""
+    """Returns the names of the layers to explain: `cam_features` and those of further branches."""
     maps = [layer for layer in model.layers if layer.name.startswith(FEATURES) and len(getattr(layer.output, "shape", ())) == 4]
     names = [layer.name for layer in maps]
     return sorted(names) or [FEATURES]
 
 
 def _channel_weights(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Equation 3, (B, 1, 1, K)."""
+    """Returns the weights of equation 3, (B, 1, 1, K)."""
     return tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
 
 
 def _channel_weights_plus_plus(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Grad-CAM++, equations 16 and 19 for exp(y) in place of y, (B, 1, 1, K)."""
+    """Returns the weights of Grad-CAM++, equations 16 and 19 for exp(y) in place of y, (B, 1, 1, K)."""
     squared = gradients**2
     denominator = 2.0 * squared + tf.reduce_sum(features, axis=(1, 2), keepdims=True) * squared * gradients
     shares = tf.math.divide_no_nan(squared, denominator)
@@ -195,7 +193,7 @@ def _channel_weights_plus_plus(features: tf.Tensor, gradients: tf.Tensor) -> tf.
 
 
 def _scores(logits: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
-    """The number y that explains each image, (B,)."""
+    """Returns the score y of each image, (B,)."""
     if logits.shape.rank == 2:
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return tf.gather(logits, tf.where(class_index < 0, predicted, class_index), axis=1, batch_dims=1)
@@ -209,29 +207,29 @@ def _scores(logits: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
 
 def _find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise UserError("Grad-CAM needs a functional keras.Model: one that knows its inputs and outputs.")
-    found: Any = model
+        raise UserError("Grad-CAM needs a functional keras.Model, one with inputs and outputs.")
+    target: Any = model
     for name in path.split("/"):
-        layers = {layer.name: layer for layer in getattr(found, "layers", [])}
+        layers = {layer.name: layer for layer in getattr(target, "layers", [])}
         if name not in layers:
             raise UserError(
-                f"Model '{found.name}' has no layer '{name}' (asked for '{path}').{did_you_mean(name, layers)} "
+                f"Model '{target.name}' has no layer '{name}' (from '{path}').{did_you_mean(name, layers)} "
                 "Feature layers are called encoder_1, decoder_1, cam_features; "
                 "a layer of a nested model is written 'model/layer'."
             )
-        found = layers[name]
-    return found
+        target = layers[name]
+    return target
 
 
 @contextmanager
 def _recorded_calls(layer: keras.layers.Layer, watch: Callable[[tf.Tensor], None] | None) -> Iterator[list[Any]]:
-    """Collects what `layer` returns, and shows it to `watch` before it is used.
+    """Collects the outputs of `layer`, and passes each to `watch` before later layers use it.
 
-    Recording the call instead of building a second keras.Model reaches layers of nested models and layers that are called
-    several times, and leaves the part of the model in front of the layer off the tape.
+    Unlike a second keras.Model, this also reaches layers of nested models and layers that are called several times, and it keeps
+    the layers before this one off the tape.
     """
     calls: list[Any] = []
-    before = layer.__dict__.get("call")
+    original = layer.__dict__.get("call")
     call = layer.call
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
@@ -245,7 +243,7 @@ def _recorded_calls(layer: keras.layers.Layer, watch: Callable[[tf.Tensor], None
     try:
         yield calls
     finally:
-        if before is None:
+        if original is None:
             del layer.__dict__["call"]
         else:
-            layer.__dict__["call"] = before
+            layer.__dict__["call"] = original

@@ -1,4 +1,4 @@
-"""What is written of heat maps: per image an overlay and the raw map, per question a contact sheet."""
+"""Files of heat maps: an overlay and the raw map of each image, and a contact sheet of each set of maps."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LEGEND = "green: true mask   magenta: predicted mask   red to white: evidence, e
 
 
 class Sheet(NamedTuple):
-    """A picture on disk and the sentence that belongs below it."""
+    """A picture on disk and its caption."""
 
     path: Path
     caption: str
 
 
 class Question(NamedTuple):
-    """What a set of maps shows, one map per image.
+    """What a set of maps explains, one map per image.
 
     Attributes:
-        method: how it is called, for example `Grad-CAM`.
-        stem: the beginning of its files' names.
-        class_index: the class asked about; None is each image's predicted class, or the lesion where there are no classes.
-        layer: the feature layer, "" if there is none.
+        method: display name of the method, for example `Grad-CAM`.
+        stem: start of the files' names.
+        class_index: the explained class; None is each image's predicted class, or the lesion for a model without classes.
+        layer: the feature layer, "" for methods without one.
     """
 
     method: str
@@ -46,7 +46,7 @@ class MapWriter:
     Attributes:
         folder: where the images' folders and the sheets go.
         names: the folder of each sample.
-        samples: what is explained.
+        samples: the explained images.
         classes: class names.
         predictions: probabilities of the outputs `label` and `mask`, (N, ...) each.
         synthetic: whether pictures say SYNTHETIC.
@@ -65,21 +65,20 @@ class MapWriter:
         Args:
             question: what the maps show.
             maps: (h, w) of each sample, >= 0, of any size.
-            sharp: a map of single pixels: its 99th percentile is drawn as its maximum.
+            sharp: whether the maps are of single pixels, which are drawn with their 99th percentile as maximum.
 
         Returns:
-            The sheet, and all other files.
+            The sheet, and the paths of all other files.
         """
-        tiles, written = [], []
+        tiles, files = [], []
         for row, (sample, raw) in enumerate(zip(self.samples, maps, strict=True)):
             heat, has_evidence = normalise(raw[None])
-            drawn = heat[0]
-            if sharp and has_evidence[0]:
-                top = float(np.percentile(drawn, 99.0))
-                drawn = np.minimum(drawn / top, 1.0) if top > 0 else drawn
+            top = float(np.percentile(heat, 99.0)) if sharp else 1.0
+            if top > 0:
+                heat = np.minimum(heat / top, 1.0)
             tile = overlay(
                 sample.picture,
-                drawn if has_evidence[0] else None,
+                heat[0] if has_evidence[0] else None,
                 true_mask=sample.mask,
                 predicted_mask=self.predictions["mask"][row] if "mask" in self.predictions else None,
                 caption=self._caption(row, question),
@@ -90,11 +89,11 @@ class MapWriter:
             stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
             write_bytes(stem.with_suffix(".png"), write_png(tile))
             write_array(stem.with_suffix(".npy"), raw)
-            written += [stem.with_suffix(".png"), stem.with_suffix(".npy")]
-        return self._sheet(question, tiles), written
+            files += [stem.with_suffix(".png"), stem.with_suffix(".npy")]
+        return self._sheet(question, tiles), files
 
     def predicted(self, row: int) -> int | None:
-        """The predicted class of a sample."""
+        """Returns the predicted class of a sample; None for a model without classes."""
         return int(np.argmax(self.predictions["label"][row])) if "label" in self.predictions else None
 
     def _subject(self, row: int, question: Question) -> str:
@@ -124,14 +123,14 @@ class MapWriter:
         else:
             subject = f"class {self.classes[question.class_index]}"
         caption = f"{question.method} of {subject}" + (f" on layer {question.layer}" if question.layer else "")
-        of_class = "" if question.class_index is None else f"_{file_name(self.classes[question.class_index])}"
-        path = self.folder / f"sheet_{question.stem}{of_class}.png"
+        suffix = "" if question.class_index is None else f"_{file_name(self.classes[question.class_index])}"
+        path = self.folder / f"sheet_{question.stem}{suffix}.png"
         write_bytes(path, write_png(contact_sheet(tiles, title=[caption, LEGEND], synthetic=self.synthetic)))
         return Sheet(path, f"SYNTHETIC: {caption}" if self.synthetic else caption)
 
 
 def branch(layer: str, layers: Sequence[str]) -> str:
-    """What tells a layer's files from those of the others: "" for the only one and for `cam_features`."""
+    """Returns the suffix of a layer's file names: "" for the only layer and for `cam_features`."""
     if len(layers) == 1 or layer == FEATURES:
         return ""
     return "_" + file_name(layer.removeprefix(f"{FEATURES}_"))

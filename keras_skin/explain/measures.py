@@ -1,7 +1,6 @@
-"""What a heat map is worth, in numbers: NumPy functions of maps and masks, image by image.
+"""Measures of heat maps: NumPy functions of maps and masks, one value per image.
 
-A map is (H, W), >= 0 and finite; one that is zero everywhere tells nothing, and is NaN in every measure. All of them also take
-batches (B, H, W) and give (B,).
+Maps are (B, H, W), >= 0 and finite. An empty map, zero everywhere, is NaN in every measure.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 THRESHOLD = 0.5
-"""Share of its own maximum from which a map's pixel counts as marked."""
+"""Share of a map's maximum from which a pixel counts as marked."""
 
 
 def relevance_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of a map's relevance that lies inside the mask ("energy-based pointing game").
+    """Returns the share of a map's relevance that lies inside the mask ("energy-based pointing game").
 
     Source: Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
 
@@ -33,7 +32,7 @@ def relevance_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Whether a map's strongest point lies inside the mask; of several strongest points, the share of them that do.
+    """Returns 1 where a map's strongest point lies inside the mask, else 0; for several strongest points, the share inside.
 
     Source: Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018, without its 15 pixels of tolerance.
 
@@ -47,12 +46,12 @@ def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def thresholded_iou(maps: np.ndarray, masks: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """IoU of a mask and the pixels that have at least `threshold` of their map's maximum (paper 000, section 4).
+    """Returns the IoU of a mask and the pixels with at least `threshold` of their map's maximum (paper 000, section 4).
 
     Returns:
         (B,) float64 in 0..1; NaN where the map or the mask is empty.
 
-    **Deviations from the paper**: its threshold is not printed; half the maximum is usual.
+    **Deviations from the paper**: the paper prints no threshold; half the maximum is common.
     """
     maximum = maps.max(axis=(1, 2), keepdims=True)
     marked = (maps >= threshold * maximum) & (maximum > 0)
@@ -62,12 +61,12 @@ def thresholded_iou(maps: np.ndarray, masks: np.ndarray, threshold: float = THRE
 
 
 def entropy(maps: np.ndarray) -> np.ndarray:
-    """How diffuse a map is: the entropy of its relevance over its positions, divided by that of a uniform map.
+    """Returns the entropy of a map's relevance over its positions, divided by that of a uniform map.
 
-    Take maps at the layer's own resolution: enlarging them adds positions, but no information.
+    Use maps at the layer's resolution: resizing adds positions, but no information.
 
     Returns:
-        (B,) float64, from 0 (one position) to 1 (all alike); NaN where the map is empty.
+        (B,) float64, from 0 (one position) to 1 (uniform); NaN where the map is empty.
     """
     flat = np.asarray(maps, np.float64).reshape(len(maps), -1)
     total = flat.sum(axis=1, keepdims=True)
@@ -78,7 +77,7 @@ def entropy(maps: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of two maps position by position, (B,); 0 where one of them is the same everywhere."""
+    """Returns Spearman's correlation of two maps position by position, (B,); 0 where one of them is constant."""
     result = np.zeros(len(first))
     for index, pair in enumerate(zip(first, second, strict=True)):
         a, b = (rankdata(np.asarray(side, np.float64)) for side in pair)
@@ -89,16 +88,16 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def centred_gaussian(size: tuple[int, int]) -> np.ndarray:
-    """The map that knows nothing but where photographers put the lesion: (H, W) float32 with maximum 1.
+    """Returns a Gaussian in the middle of the picture, (H, W) float32 with maximum 1.
 
-    Three standard deviations reach the picture's border.
+    It is the uninformed map: photographers place the lesion in the middle. Three standard deviations reach the border.
     """
     axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 6)) ** 2) for n in size]
     return (axes[0][:, None] * axes[1][None, :]).astype(np.float32)
 
 
 def removal_order(heat: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Rank of each pixel (H, W), 0 for the most relevant; equals are put in random order, not in that of their rows."""
+    """Returns the rank of each pixel (H, W), 0 for the most relevant; equal pixels get a random order."""
     flat = heat.ravel()
     order = np.lexsort((generator.random(flat.size), -flat))
     ranks = np.empty(flat.size, np.int64)
@@ -107,24 +106,23 @@ def removal_order(heat: np.ndarray, generator: np.random.Generator) -> np.ndarra
 
 
 def without_pixels(image: np.ndarray, ranks: np.ndarray, fractions: np.ndarray, keep: bool) -> np.ndarray:
-    """The image with a part of its pixels painted in its own mean colour.
+    """Returns the image with some of its pixels painted in its mean colour.
 
     Args:
         image: (H, W, 3).
         ranks: (H, W), see `removal_order`.
-        fractions: (F,) in 0..1, how many of the pixels, beginning with the most relevant.
-        keep: whether those are the ones that stay (insertion) or that go (deletion).
+        fractions: (F,) in 0..1, shares of the pixels, the most relevant first.
+        keep: keep those pixels and paint the others (insertion); False paints those pixels (deletion).
 
     Returns:
         float32 (F, H, W, 3).
     """
     counts = np.round(fractions * ranks.size)[:, None, None]
-    first = ranks[None] < counts
-    stays = first if keep else ~first
+    visible = (ranks[None] < counts) == keep
     mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
-    return np.where(stays[..., None], image[None].astype(np.float32), mean)
+    return np.where(visible[..., None], image[None].astype(np.float32), mean)
 
 
 def area_under(curve: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-    """Area under curves (..., F) over `fractions` from 0 to 1, by the trapezoidal rule."""
+    """Returns the area under curves (..., F) over `fractions` from 0 to 1, by the trapezoidal rule."""
     return np.trapezoid(curve, fractions, axis=-1)

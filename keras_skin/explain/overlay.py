@@ -1,6 +1,6 @@
 """Pictures of an explanation: heat map over the image, contours of the masks, a caption, and sheets of many.
 
-Everything is drawn at the picture's final size, so that lines and letters stay legible however small the image was.
+Everything is drawn at the picture's final size, so that lines and letters stay legible on small images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINE_HEIGHT = 20
 _FONT_SCALE = 0.5
 _SMALLEST_SCALE = 0.38
 _STRONGEST_TINT = 0.7
-_RED = 70  # where OpenCV's map "hot" has left black behind
+_RED = 70  # first index of OpenCV's colour map "hot" that is red, not black
 
 
 def overlay(
@@ -39,7 +39,7 @@ def overlay(
 
     Args:
         image: (H, W, 3) RGB, 0..255.
-        heat: (h, w) in 0..1 of any size, laid over the image: from nothing (0) over red and yellow to white (1).
+        heat: (h, w) in 0..1 of any size, drawn over the image: from no colour (0) over red and yellow to white (1).
         true_mask: (h, w) or (h, w, 1) of any size, > 0.5 is lesion; its contour is green.
         predicted_mask: the same, magenta.
         caption: lines below the picture.
@@ -64,7 +64,7 @@ def overlay(
 
 
 def text_strip(lines: Sequence[str], width: int, scale: float = _FONT_SCALE, colour: tuple[int, int, int] = _INK) -> np.ndarray:
-    """Lines of text on white, uint8 RGB; a line that is too wide is set smaller, and cut with "..." where that is not enough."""
+    """Returns lines of text on white, uint8 RGB; a line that is too wide is set smaller, then cut with "..."."""
     line_height = round(_LINE_HEIGHT * scale / _FONT_SCALE)
     strip = np.full((line_height * len(lines) + 6, width, 3), _PAPER, np.uint8)
     for number, line in enumerate(lines):
@@ -76,7 +76,7 @@ def text_strip(lines: Sequence[str], width: int, scale: float = _FONT_SCALE, col
 def contact_sheet(
     pictures: Sequence[np.ndarray], columns: int = 4, title: Sequence[str] = (), synthetic: bool = False, gap: int = 10
 ) -> np.ndarray:
-    """Sets pictures of any size into rows of `columns`, on white, under a title.
+    """Arranges pictures of any size in rows of `columns`, on white, under a title.
 
     Returns:
         uint8 RGB.
@@ -94,8 +94,8 @@ def contact_sheet(
         row = pictures[start : start + columns]
         band = np.full((max(picture.shape[0] for picture in row) + gap, width, 3), _PAPER, np.uint8)
         for column, picture in enumerate(row):
-            left = gap + column * (cell + gap)
-            band[: picture.shape[0], left : left + picture.shape[1]] = picture
+            x = gap + column * (cell + gap)
+            band[: picture.shape[0], x : x + picture.shape[1]] = picture
         rows.append(band)
     head = [text_strip(title, width, 0.55)] if title else []
     if synthetic:
@@ -104,9 +104,9 @@ def contact_sheet(
 
 
 def write_png(picture: np.ndarray) -> bytes:
-    """PNG bytes of an RGB picture."""
-    written, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not written:
+    """Returns the PNG bytes of an RGB picture."""
+    success, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not success:
         raise ValueError(f"cannot write a picture of shape {picture.shape} as PNG")
     return data.tobytes()
 
@@ -117,7 +117,7 @@ def _resized(array: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _tinted(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey, tinted red, yellow and white where it is hot: skin is red itself, and must not be taken for heat."""
+    """Returns the image in grey, tinted by the heat. Skin is red itself and would look like heat."""
     heat = np.clip(heat, 0.0, 1.0)
     colours = cv2.cvtColor(cv2.applyColorMap((_RED + (255 - _RED) * heat).astype(np.uint8), cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -126,7 +126,7 @@ def _tinted(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Contour with a dark line beneath it, so that it shows on any skin and any heat."""
+    """Draws a contour with a dark line beneath it, which is visible on any skin and any heat."""
     height, width = picture.shape[:2]
     plane = np.asarray(mask, np.float32).reshape(mask.shape[:2])
     binary = (cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Maps of single pixels and patches: integrated gradients, SmoothGrad and occlusion sensitivity, as tf-explain computes them.
 
-tf-explain takes models of one input and one output: it gets a view of ours in which the other inputs are those of the patient.
-This is the one place that imports it.
+tf-explain needs a model of one input and one output. It gets a view in which the other inputs are constant. Only this module
+imports it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_skin.explain.samples import ExplainSample
 from keras_skin.explain.shap_values import image_shap
-from keras_skin.explain.views import OneImageView, explained_output, image_names, others_code
+from keras_skin.explain.views import OneImageView, explained_output, image_names, third_party_explainer
 from keras_skin.registry import UserError, did_you_mean
 
 METHODS = ("integrated_gradients", "smoothgrad", "occlusion", "image_shap")
@@ -25,25 +25,21 @@ TITLES = {
     "image_shap": "SHAP values of the pixels, those above 0",
 }
 
-_STEPS = 20  # of integrated gradients, from black to the image
-_NOISY, _NOISE = 16, 0.1 * 255  # SmoothGrad: images, and their noise; its paper has 10 to 20 % of the range
+_STEPS = 20  # integrated gradients: steps from black to the image
+_NOISY, _NOISE = 16, 0.1 * 255  # SmoothGrad: number of images, and their noise; its paper uses 10 to 20 % of the range
 _PATCHES = 12  # occlusion: patches along the longer side
 
 
 def check_methods(methods: Sequence[str], model: keras.Model | None = None) -> None:
-    """Refuses unknown methods, and a model without classes.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Raises a UserError on unknown methods, and on a model without classes."""
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise UserError(
             f"There is no explanation {', '.join(map(repr, unknown))}.{did_you_mean(unknown[0], METHODS)} "
-            f"Known: {', '.join(METHODS)}."
+            f"Valid: {', '.join(METHODS)}."
         )
     if model is not None and methods and explained_output(model) != "label":
-        raise UserError(f"{', '.join(methods)} explain a class, and this model has no output 'label'.")
+        raise UserError(f"The methods {', '.join(methods)} explain a class, and this model has no output 'label'.")
 
 
 class Saliency:
@@ -52,30 +48,30 @@ class Saliency:
     Args:
         model: the model, with an output `label`.
         methods: some of `METHODS`.
-        background: for `image_shap`, (R, H, W, 3) images of the training part.
-        seed: of noise and samples.
+        background: for `image_shap`, (R, H, W, 3) training images.
+        seed: seed of noise and samples.
 
     Raises:
         UserError: on an unknown method, a model without classes, or `image_shap` without background.
 
-    **Deviations**: tf-explain's integrated gradients leave out the factor (image - black) and so do these. Its occlusion is right
-    for square images only: others are set on a grey square, and cut out again.
+    **Deviations**: tf-explain's integrated gradients omit the factor (image - black), and so do these. Its occlusion needs square
+    images: others are placed on a grey square, and the map is cropped.
     """
 
     def __init__(self, model: keras.Model, methods: Sequence[str], background: np.ndarray | None = None, seed: int = 0) -> None:
         check_methods(methods, model)
         if "image_shap" in methods and background is None:
-            raise UserError("image_shap needs a background: some images of the training part.")
+            raise UserError("image_shap needs a background: some training images.")
         self.model, self.methods, self.background, self.seed = model, tuple(methods), background, seed
         self._logits = OneImageView(model, probabilities=False)
         self._probabilities = OneImageView(model)
         self.name = image_names(model)[0]
 
     def __call__(self, sample: ExplainSample, index: int) -> dict[str, np.ndarray]:
-        """For each method a map (H, W) float32, >= 0, of how much each pixel or patch matters to class `index`."""
+        """Returns for each method a map (H, W) float32, >= 0, of the influence of each pixel or patch on class `index`."""
         for view in (self._logits, self._probabilities):
             view.hold(sample.inputs)
-        with others_code(self.seed):
+        with third_party_explainer(self.seed):
             return {name: getattr(self, f"_{name}")(sample.inputs, index) for name in self.methods}
 
     def _integrated_gradients(self, inputs: Mapping[str, Any], index: int) -> np.ndarray:
@@ -83,8 +79,7 @@ class Saliency:
 
         image = np.asarray(inputs[self.name], np.float32)
         path = IntegratedGradients.generate_interpolations(image[None], _STEPS).astype(np.float32)
-        found = IntegratedGradients.get_integrated_gradients(path, self._logits, index, _STEPS)
-        return _strength(found)
+        return _strength(IntegratedGradients.get_integrated_gradients(path, self._logits, index, _STEPS))
 
     def _smoothgrad(self, inputs: Mapping[str, Any], index: int) -> np.ndarray:
         from tf_explain.core.smoothgrad import SmoothGrad
@@ -99,13 +94,13 @@ class Saliency:
         image = np.asarray(inputs[self.name], np.float32)
         side = max(image.shape[:2])
         square = np.full((side, side, 3), 127.5, np.float32)
-        top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
-        window = np.s_[top : top + image.shape[0], left : left + image.shape[1]]
+        y, x = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+        window = np.s_[y : y + image.shape[0], x : x + image.shape[1]]
         square[window] = image
         view = _Window(self._probabilities, window)
-        found = OcclusionSensitivity(batch_size=16).get_sensitivity_map(view, square, index, -(-side // _PATCHES))
-        whole = 1.0 - float(self._probabilities.predict(image[None])[0, index])
-        return np.maximum(found[window] - whole, 0.0).astype(np.float32)  # what covering takes away from the probability
+        losses = OcclusionSensitivity(batch_size=16).get_sensitivity_map(view, square, index, -(-side // _PATCHES))
+        loss = 1.0 - float(self._probabilities.predict(image[None])[0, index])
+        return np.maximum(losses[window] - loss, 0.0).astype(np.float32)  # the fall of the probability under each patch
 
     def _image_shap(self, inputs: Mapping[str, Any], index: int) -> np.ndarray:
         assert self.background is not None
@@ -113,7 +108,7 @@ class Saliency:
 
 
 class _Window:
-    """A view that sees a part of larger images."""
+    """A view that crops its images to a window."""
 
     def __init__(self, view: OneImageView, window: tuple[slice, slice]) -> None:
         self.view, self.window = view, window
@@ -123,5 +118,5 @@ class _Window:
 
 
 def _strength(gradients: Any) -> np.ndarray:
-    """(H, W) float32 of (1, H, W, 3): absolute values, colours added up, as tf-explain draws them."""
+    """Returns absolute gradients summed over the colours, (H, W) float32 of (1, H, W, 3), as tf-explain draws them."""
     return np.abs(np.asarray(gradients, np.float32)[0]).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""What is explained: a few fixed images with all that a picture or a measurement of an explanation needs."""
+"""The images to explain, with everything that pictures and measurements of an explanation need."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ExplainSample(NamedTuple):
 
     Attributes:
         image_id: names the image's folder.
-        inputs: what the model takes, without the batch axis.
+        inputs: the model's inputs, without the batch axis.
         label: index of the true class.
         mask: the true mask (h, w) of any size, > 0.5 is lesion.
         image: the picture to draw on, RGB 0..255 of any size; by default `inputs["image"]`.
-        metadata: the clinical fields as a person wrote them, for captions.
-        group: patient or lesion; intervals resample groups. By default each image is its own.
+        metadata: the clinical fields as texts, for captions.
+        group: patient or lesion; intervals resample groups. By default each image is a group.
     """
 
     image_id: str
@@ -35,28 +35,24 @@ class ExplainSample(NamedTuple):
 
     @property
     def picture(self) -> np.ndarray:
-        """What is drawn on, RGB 0..255."""
+        """The picture to draw on, RGB 0..255."""
         if self.image is not None:
             return self.image
         return next(self.inputs[key] for key in ("image", "segmented_image") if key in self.inputs)
 
 
 def as_samples(samples: Iterable[ExplainSample | Mapping[str, Any]]) -> list[ExplainSample]:
-    """Samples from samples, or from mappings with their fields."""
+    """Returns samples, made from samples or from mappings with their fields."""
     return [sample if isinstance(sample, ExplainSample) else ExplainSample(**sample) for sample in samples]
 
 
 def stack_inputs(samples: Sequence[ExplainSample]) -> dict[str, np.ndarray]:
-    """The inputs of several samples as one batch."""
+    """Returns the inputs of several samples as one batch."""
     return {key: np.stack([sample.inputs[key] for sample in samples]) for key in samples[0].inputs}
 
 
 def stratified_sample(labels: Sequence[Any], n: int, seed: int) -> np.ndarray:
-    """Indices of up to `n` entries, taken from the classes in turn, so that rare classes are seen too.
-
-    Returns:
-        Sorted int array; a pure function of its arguments.
-    """
+    """Returns the sorted indices of up to `n` entries, taken from the classes in turn, so that rare classes are included."""
     generator = np.random.default_rng(seed)
     values = np.asarray(labels, dtype=str)
     queues = [generator.permutation(np.flatnonzero(values == value)) for value in np.unique(values)]
@@ -66,7 +62,7 @@ def stratified_sample(labels: Sequence[Any], n: int, seed: int) -> np.ndarray:
 
 
 def folder_names(image_ids: Sequence[str]) -> list[str]:
-    """One folder name per image, each of them different and without any way out of the folder."""
+    """Returns a folder name for each image: unique, and without path separators."""
     names: list[str] = []
     for image_id in image_ids:
         name, number = file_name(image_id), 2
@@ -77,7 +73,7 @@ def folder_names(image_ids: Sequence[str]) -> list[str]:
 
 
 def file_name(text: str) -> str:
-    """Letters, digits, `_` and `-` of a text."""
+    """Returns the letters, digits, `_` and `-` of a text."""
     return re.sub(r"[^\w-]+", "_", str(text)).strip("_") or "unnamed"
 
 

@@ -15,10 +15,10 @@ from keras_skin.figures.style import BLUE, INK, RED, new_figure
 def segmentation_box_plots(
     predictions: Mapping[str, pd.DataFrame], path: Path, metrics: Sequence[str] = ("dsc", "iou", "mcc"), synthetic: bool = False
 ) -> Path | None:
-    """Draws the per-image scores of each split as box and points.
+    """Draws the per-image scores of each split as box plots with points.
 
     Args:
-        predictions: split -> table with a column per metric; NaN is left out.
+        predictions: split -> table with a column per metric; NaN is ignored.
         path: file to write.
         metrics: columns to draw, one panel each.
         synthetic: mark the figure.

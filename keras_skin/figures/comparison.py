@@ -1,25 +1,24 @@
-"""The figures of a comparison of runs: differences, curves side by side, outlines and heat maps of every run on one image."""
+"""Figures of a comparison of runs: differences, curves, and every run's outlines and heat maps of the same images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from keras_skin.evaluation.comparison import Comparison, Row, Side, letters
 from keras_skin.evaluation.comparison_report import headline
 from keras_skin.evaluation.measured_run import explained_images
 from keras_skin.evaluation.report import Picture, split_label
 from keras_skin.figures.box_plots import segmentation_box_plots
-from keras_skin.figures.style import CYCLE, GREY, INK, LINE_STYLES, draw_outlines, grid_shape, new_figure
+from keras_skin.figures.curves import classes_with_curves, curve
+from keras_skin.figures.style import CYCLE, GREY, INK, LINE_STYLES, draw_outlines, grid_shape, new_figure, outline_handle
 
 TRUTH = "#FFFFFF"
 OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#C08CFF", "#FF6F61")
@@ -30,10 +29,10 @@ LoadOriginal = Callable[[str, str], tuple[np.ndarray, np.ndarray]]
 
 
 def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthetic: bool = False) -> Path | None:
-    """Draws the difference of each side to the reference with its interval, a line per metric.
+    """Draws the difference of each side to the reference with its interval, one line per metric.
 
     Args:
-        comparison: whose sides they are.
+        comparison: the comparison.
         rows: the metrics to draw.
         path: file to write.
         synthetic: mark the figure.
@@ -44,25 +43,25 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
     rows = [row for row in rows if any(row.differences)]
     if not rows:
         return None
-    shown = [index for index in range(len(comparison.sides)) if any(row.differences[index] for row in rows)]
-    with new_figure(path, (8.4, 1.3 + 0.22 * len(shown) + len(rows) * (0.26 + 0.17 * len(shown))), synthetic) as figure:
+    indices = [index for index in range(len(comparison.sides)) if any(row.differences[index] for row in rows)]
+    with new_figure(path, (8.4, 1.3 + 0.22 * len(indices) + len(rows) * (0.26 + 0.17 * len(indices))), synthetic) as figure:
         axes = figure.subplots()
-        for place, index in enumerate(shown):
-            offset = (place - (len(shown) - 1) / 2) * 0.7 / len(shown)
+        for place, index in enumerate(indices):
+            offset = (place - (len(indices) - 1) / 2) * 0.7 / len(indices)
             for line, row in enumerate(rows):
-                found = row.differences[index]
-                if found:
-                    low, high = found["ci95"] or (found["value"], found["value"])
-                    clear = bool(row.verdict(index))
+                difference = row.differences[index]
+                if difference:
+                    low, high = difference["ci95"] or (difference["value"], difference["value"])
+                    is_clear = bool(row.verdict(index))
                     colour = CYCLE[index % len(CYCLE)]
-                    axes.plot([low, high], [line + offset] * 2, color=colour, linewidth=2.4 if clear else 1.4)
+                    axes.plot([low, high], [line + offset] * 2, color=colour, linewidth=2.4 if is_clear else 1.4)
                     axes.plot(
-                        found["value"],
+                        difference["value"],
                         line + offset,
                         marker="oDs^v"[place % 5],
                         markersize=6,
                         color=colour,
-                        markerfacecolor=colour if clear else "white",
+                        markerfacecolor=colour if is_clear else "white",
                     )
         axes.axvline(0, color=INK, linewidth=1)
         names = [side.name for side in comparison.sides]
@@ -74,7 +73,7 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
         axes.set_title(f"Difference to {names[comparison.reference]}", loc="left", weight="bold")
         handles = [
             Line2D([], [], color=CYCLE[index % len(CYCLE)], marker="oDs^v"[place % 5], label=names[index])
-            for place, index in enumerate(shown)
+            for place, index in enumerate(indices)
         ]
         figure.legend(
             handles=handles, loc="outside lower left", ncols=1 if max(len(s.name) for s in comparison.sides) > 30 else 3
@@ -83,11 +82,13 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
 
 
 def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str = "", synthetic: bool = False) -> Path | None:
-    """Draws ROC curves of every side on the same axes: with two classes ROC and precision-recall of the second, with more an ROC
-    panel for each class. A side of several runs has a thin line for each; the legend gives their mean area.
+    """Draws the curves of every side on the same axes.
+
+    Two classes give ROC and precision-recall curves of the second class; more classes give an ROC panel each. A side of several
+    runs has a thin line for each run; the legend gives their mean area.
 
     Args:
-        sides: all of the comparison; those with class probabilities are drawn.
+        sides: all sides of the comparison; those without class probabilities are skipped.
         classes: K names.
         path: file to write.
         title: heading.
@@ -96,29 +97,26 @@ def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str
     Returns:
         `path`, or None where no side classifies, or all images are of one class.
     """
-    drawn = {index: side for index, side in enumerate(sides) if "predicted" in side.runs[0].predictions}
-    if not drawn:
+    classifiers = {index: side for index, side in enumerate(sides) if "predicted" in side.runs[0].predictions}
+    labelled = _labelled(sides[0].runs[0].predictions, classes)
+    kinds: tuple[Literal["ROC", "PR"], ...] = ("ROC", "PR") if len(classes) == 2 else ("ROC",)
+    panels = [(name, kind) for name in classes_with_curves(labelled, classes) for kind in kinds]
+    if not classifiers or not panels:
         return None
-    labels = sides[0].runs[0].predictions["label"]
-    shown = [classes[1]] if len(classes) == 2 else list(classes)
-    shown = [name for name in shown if 0 < (labels == name).sum() < labels.isin(classes).sum()]
-    if not shown:
-        return None
-    panels = [(name, kind) for name in shown for kind in (("ROC", "PR") if len(classes) == 2 else ("ROC",))]
     rows, columns = grid_shape(len(panels), 2 if len(classes) == 2 else 4)
     side_length = 5.2 if len(classes) == 2 else 3.4
-    height = rows * (side_length + 0.35 + 0.2 * len(drawn)) + 0.4
+    height = rows * (side_length + 0.35 + 0.2 * len(classifiers)) + 0.4
     with new_figure(path, (side_length * columns, height), synthetic) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (name, kind) in zip(grid, panels, strict=False):
-            for index, side in drawn.items():
-                _curve(axes, side, name, classes, kind, index)
+            for index, side in classifiers.items():
+                _draw_curve(axes, side, name, classes, kind, index)
             if kind == "ROC":
                 axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
                 axes.set(xlabel="false positive rate", ylabel="true positive rate")
             else:
                 axes.set(xlabel="recall", ylabel="precision")
-            count = int((labels == name).sum())
+            count = int((labelled["label"] == name).sum())
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
             axes.set_box_aspect(1)
             axes.set_anchor("N")
@@ -131,18 +129,16 @@ def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str
     return path
 
 
-def _curve(axes: Axes, side: Side, name: str, classes: Sequence[str], kind: str, index: int) -> None:
+def _labelled(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    return predictions[predictions["label"].isin(classes)]
+
+
+def _draw_curve(axes: Axes, side: Side, name: str, classes: Sequence[str], kind: Literal["ROC", "PR"], index: int) -> None:
     areas = []
     style: Any = {"color": CYCLE[index % len(CYCLE)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
     for number, run in enumerate(side.runs):
-        known = run.predictions[run.predictions["label"].isin(classes)]
-        truth, score = known["label"] == name, known[f"probability_{name}"]
-        if kind == "ROC":
-            x, y, _ = roc_curve(truth, score)
-            areas.append(roc_auc_score(truth, score))
-        else:
-            y, x, _ = precision_recall_curve(truth, score)
-            areas.append(average_precision_score(truth, score))
+        x, y, area = curve(_labelled(run.predictions, classes), name, kind)
+        areas.append(area)
         (line,) = axes.plot(x, y, linewidth=2 if len(side.runs) == 1 else 1.2, **style)
         if number == len(side.runs) - 1:
             short = side.name if len(classes) == 2 else _shortened(side.name)
@@ -154,32 +150,31 @@ def _shortened(name: str, length: int = 30) -> str:
 
 
 def most_different(sides: Sequence[Side], count: int) -> dict[str, list[int]]:
-    """Rows of the predictions to draw: those on whose DSC the sides differ most, and of the rest the typical (median mean DSC).
+    """Returns rows of the predictions to draw: those on whose DSC the sides differ most, and typical ones of median mean DSC.
 
     Returns:
-        `{"runs differ most": [...], "typical": [...]}`; images whose masks are not scored by all are left out.
+        `{"runs differ most": [...], "typical": [...]}`, without images that lack the score of a side.
     """
     table = pd.DataFrame({index: side.predictions["dsc"] for index, side in enumerate(sides)}).dropna()
     spread = (table.max(axis=1) - table.min(axis=1)).sort_values(ascending=False, kind="stable")
     first = list(spread.index[:count])
     mean = table.drop(index=first).mean(axis=1)
     near = (mean - mean.median()).abs().sort_values(kind="stable")
-    chosen = {"runs differ most": first, "typical": list(near.index[:count])}
-    return {name: rows for name, rows in chosen.items() if rows}
+    groups = {"runs differ most": first, "typical": list(near.index[:count])}
+    return {name: rows for name, rows in groups.items() if rows}
 
 
 def outlines(
     sides: Sequence[Side], load: LoadOriginal, path: Path, count: int = 4, title: str = "", synthetic: bool = False
 ) -> Path | None:
-    """Draws images with the outline of every run's mask and the true one.
+    """Draws images with the outlines of every run's mask and of the true mask.
 
-    Source: paper 001, figures 5 and 7, where a few images of each class bear the outlines of two networks and the truth.
+    Source: paper 001, figures 5 and 7, which show the outlines of two networks and of the true mask on a few images per class.
 
-    **Deviations from the paper**: the images are chosen by rule (`most_different`), not by hand; the data set's own order of
-    classes is not kept apart.
+    **Deviations from the paper**: a rule chooses the images (`most_different`), and they are not grouped by class.
 
     Args:
-        sides: all of the comparison; those with masks are drawn, all runs of a side in one colour.
+        sides: all sides of the comparison; those without masks are skipped. All runs of a side have one colour.
         load: reads an image and its true mask.
         path: file to write.
         count: images per row.
@@ -189,102 +184,103 @@ def outlines(
     Returns:
         `path`, or None where fewer than two sides have masks.
     """
-    drawn = {index: side for index, side in enumerate(sides) if "dsc" in side.runs[0].predictions}
-    chosen = most_different(list(drawn.values()), count) if len(drawn) > 1 else {}
-    if not chosen:
+    segmenters = {index: side for index, side in enumerate(sides) if "dsc" in side.runs[0].predictions}
+    groups = most_different(list(segmenters.values()), count) if len(segmenters) > 1 else {}
+    if not groups:
         return None
-    named = letters(sides)
-    columns = max(len(rows) for rows in chosen.values())
-    height = len(chosen) * (2.35 + 0.16 * (1 + len(drawn))) + 0.2 * (len(drawn) + 1) + 0.4
+    side_letters = letters(sides)
+    columns = max(len(rows) for rows in groups.values())
+    height = len(groups) * (2.35 + 0.16 * (1 + len(segmenters))) + 0.2 * (len(segmenters) + 1) + 0.4
     with new_figure(path, (max(3.1 * columns, 6.0), height), synthetic) as figure:
-        grid = figure.subplots(len(chosen), columns, squeeze=False)
-        for line, (name, rows) in zip(grid, chosen.items(), strict=True):
+        grid = figure.subplots(len(groups), columns, squeeze=False)
+        for line, (name, rows) in zip(grid, groups.items(), strict=True):
             for axes in line[len(rows) :]:
                 axes.set_visible(False)
             for axes, row in zip(line, rows, strict=False):
                 image = sides[0].runs[0].predictions.loc[row]
                 picture, truth = load(str(image["dataset"]), str(image["image_id"]))
-                draw_outlines(axes, picture, _masks(drawn, row, truth))
-                axes.set_title(_caption(list(drawn.values()), named, row), fontsize=8.5, loc="left")
+                draw_outlines(axes, picture, _masks(segmenters, row, truth))
+                axes.set_title(_caption(list(segmenters.values()), side_letters, row), fontsize=8.5, loc="left")
             line[0].set_ylabel(name, fontsize=12, weight="bold")
-        stroke = [withStroke(linewidth=3.5, foreground=INK)]
-        handles = [Line2D([], [], color=TRUTH, linewidth=2, path_effects=stroke, label="truth")]
-        for index, side in drawn.items():
-            style: Any = {"color": OUTLINES[index % len(OUTLINES)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
-            label = f"{named[side.name]}: {side.name}"
-            handles.append(Line2D([], [], linewidth=2, path_effects=stroke, label=label, **style))
+        handles = [outline_handle(TRUTH, "-", "truth")]
+        for index, side in segmenters.items():
+            handles.append(outline_handle(*_outline_style(index), f"{side_letters[side.name]}: {side.name}"))
         figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=3)
         figure.suptitle(title or "Outlines of every run", x=0.01, ha="left", weight="bold")
     return path
 
 
 def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool = False) -> Path | None:
-    """Sets the Grad-CAM overlays that the first run of every side drew side by side, one image per row.
+    """Draws the Grad-CAM overlays of each side's first run next to one another, one image per row.
 
-    Source: paper 002, Grad-CAM of the baseline beside the proposed network.
+    Source: paper 002, which shows Grad-CAM of the baseline next to the proposed network.
 
     Args:
-        sides: all of the comparison.
+        sides: all sides of the comparison.
         path: file to write.
-        count: images that are shown at most, evenly spread over those that all these runs explained.
+        count: maximum number of images, evenly spread over those that all these runs explained.
         synthetic: mark the figure.
 
     Returns:
-        `path`, or None where fewer than two sides have maps, or no image in common.
+        `path`, or None where fewer than two sides have maps, or they have no image in common.
     """
-    drawn = {side.name: found for side in sides if (found := explained_images(side.runs[0].path))}
-    common = sorted(set.intersection(*map(set, drawn.values()))) if len(drawn) > 1 else []
+    overlays = {side.name: files for side in sides if (files := explained_images(side.runs[0].path))}
+    common = sorted(set.intersection(*map(set, overlays.values()))) if len(overlays) > 1 else []
     if not common:
         return None
     places = np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))
-    pictures = [[plt.imread(drawn[name][common[place]]) for name in drawn] for place in places]
-    named, shape = letters(sides), pictures[0][0].shape
-    with new_figure(path, (3.0 * len(drawn), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
-        grid = figure.subplots(len(places), len(drawn), squeeze=False)
+    pictures = [[plt.imread(files[common[place]]) for files in overlays.values()] for place in places]
+    side_letters, shape = letters(sides), pictures[0][0].shape
+    with new_figure(path, (3.0 * len(overlays), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
+        grid = figure.subplots(len(places), len(overlays), squeeze=False)
         for line, row in zip(grid, pictures, strict=True):
             for axes, picture in zip(line, row, strict=True):
                 axes.imshow(picture)
                 axes.set_axis_off()
-        for axes, name in zip(grid[0], drawn, strict=True):
-            axes.set_title(f"{named[name]}: {_shortened(name)}", fontsize=9, loc="left")
+        for axes, name in zip(grid[0], overlays, strict=True):
+            axes.set_title(f"{side_letters[name]}: {_shortened(name)}", fontsize=9, loc="left")
     return path
 
 
-def _caption(sides: Sequence[Side], named: dict[str, str], row: int) -> str:
+def _caption(sides: Sequence[Side], side_letters: dict[str, str], row: int) -> str:
     image = sides[0].runs[0].predictions.loc[row]
     lines = [f"{image['image_id']}" + (f", {image['label']}" if image["label"] else "")]
     for side in sides:
-        said = list(dict.fromkeys(str(run.predictions.loc[row].get("predicted", "")) for run in side.runs))
-        told = f", predicted {' or '.join(said)}" if any(said) else ""
-        lines.append(f"{named[side.name]}: DSC {float(side.predictions['dsc'][row]):.3f}{told}")
+        classes = list(dict.fromkeys(str(run.predictions.loc[row].get("predicted", "")) for run in side.runs))
+        predicted = f", predicted {' or '.join(classes)}" if any(classes) else ""
+        lines.append(f"{side_letters[side.name]}: DSC {float(side.predictions['dsc'][row]):.3f}{predicted}")
     return "\n".join(lines)
 
 
 def _masks(sides: Mapping[int, Side], row: int, truth: np.ndarray) -> list[tuple[np.ndarray, str, str]]:
-    """The true mask and every run's, with colour and line style."""
+    """Returns the true mask and those of all runs, with colour and line style."""
     masks = [(truth, TRUTH, "-")]
     for index, side in sides.items():
         for run in side.runs:
             mask = run.mask(row)
             if mask is not None and mask.shape == truth.shape:
-                masks.append((mask, OUTLINES[index % len(OUTLINES)], LINE_STYLES[index % len(LINE_STYLES)]))
+                masks.append((mask, *_outline_style(index)))
     return masks
 
 
+def _outline_style(index: int) -> tuple[str, str]:
+    return OUTLINES[index % len(OUTLINES)], LINE_STYLES[index % len(LINE_STYLES)]
+
+
 def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None) -> list[Picture]:
-    """Draws all figures of a comparison into a folder.
+    """Draws all figures of a comparison into a folder and returns them with their captions.
 
     Args:
-        comparison: what to draw.
-        folder: where to.
-        load: reads an image and its true mask; None leaves the outlines out.
+        comparison: the comparison.
+        folder: where the files go.
+        load: reads an image and its true mask; None skips the outlines.
     """
     sides, synthetic, title = comparison.sides, comparison.synthetic, split_label(comparison.split)
     rows = headline(comparison)
     tables = {_in_lines(side.name): side.predictions for side in sides}
     boxes = {name: table for name, table in tables.items() if "dsc" in table and table["dsc"].notna().any()}
-    classified = [side.runs[0].classes for side in sides if "predicted" in side.runs[0].predictions]
-    drawn = [
+    classes = next((side.runs[0].classes for side in sides if "predicted" in side.runs[0].predictions), None)
+    pictures = [
         (
             differences(comparison, rows, folder / "differences.png", synthetic),
             "Differences with their 95 % intervals: paired bootstrap on the same images.",
@@ -294,7 +290,7 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
             "Segmentation scores of every image" + (", averaged over each side's runs." if _several(comparison) else "."),
         ),
         (
-            curves(sides, classified[0], folder / "curves.png", title, synthetic) if classified else None,
+            curves(sides, classes, folder / "curves.png", title, synthetic) if classes else None,
             "Curves of every run on the same images" + ("; a thin line for each run of a side." if _several(comparison) else "."),
         ),
         (
@@ -306,7 +302,7 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
             "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
         ),
     ]
-    return [Picture(path, caption) for path, caption in drawn if path]
+    return [Picture(path, caption) for path, caption in pictures if path]
 
 
 def _several(comparison: Comparison) -> bool:
@@ -314,10 +310,10 @@ def _several(comparison: Comparison) -> bool:
 
 
 def _in_lines(name: str, length: int = 16) -> str:
-    """A name in lines short enough to stand below a box."""
+    """Breaks a name into lines short enough for the label of a box."""
     lines = [""]
-    for part in name.replace("_", "_\0").replace(" ", " \0").replace("-", "-\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > length:
+    for word in name.replace("_", "_\0").replace(" ", " \0").replace("-", "-\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(word) > length:
             lines.append("")
-        lines[-1] += part
+        lines[-1] += word
     return "\n".join(line.strip() for line in lines)

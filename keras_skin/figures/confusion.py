@@ -12,7 +12,7 @@ from keras_skin.figures.style import INK, new_figure
 
 
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path, title: str = "", synthetic: bool = False) -> Path:
-    """Draws counts, with each row's shares as colour and per cent.
+    """Draws counts, with each row's shares as colours and percentages.
 
     Args:
         confusion: (K, K) counts, true class by row.
@@ -20,9 +20,6 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path, 
         path: file to write.
         title: heading.
         synthetic: mark the figure.
-
-    Returns:
-        `path`.
     """
     support = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)

@@ -1,4 +1,4 @@
-"""The figure of a curriculum: which classes were admitted when, and what was replayed."""
+"""The figure of a curriculum: admitted images and replays of each class in each epoch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_skin.figures.style import INK, new_figure
 
-MOST_NUMBERED = 24
-"""With more epochs than these, numbers no longer fit into the cells."""
+MAX_NUMBERED_EPOCHS = 24
+"""With more epochs, numbers do not fit into the cells."""
 
 
 def curriculum_figure(
     admitted: pd.DataFrame, replayed: pd.DataFrame, images: Mapping[str, int], path: Path, synthetic: bool = False
 ) -> Path | None:
-    """Draws, for each class and epoch, the share of its images that were admitted, and the number of its replays.
+    """Draws, for each class and epoch, the share of admitted images and the number of replays.
 
     Args:
         admitted: number of admitted images, epochs (from 1, the index) by classes (the columns).
         replayed: number of replayed samples, in the same layout.
-        images: class -> number of its training images. Commoner classes are drawn above rarer ones.
+        images: class -> number of training images. Common classes are drawn above rare ones.
         path: file to write; its suffix decides the format.
         synthetic: mark the figure as drawn from stand-in data.
 
@@ -61,7 +61,7 @@ def curriculum_figure(
 
 
 def _per_cent(share: float) -> str:
-    """None and all are told apart from nearly none and nearly all."""
+    """Formats a share so that nearly none and nearly all differ from none and all."""
     if 0 < share < 0.005:
         return "<1"
     if 0.995 <= share < 1:
@@ -70,21 +70,21 @@ def _per_cent(share: float) -> str:
 
 
 def _cells(
-    axes: Axes, values: np.ndarray, epochs: np.ndarray, names: list[str], numbers: list[list[str]], colours: str, most: float
+    axes: Axes, values: np.ndarray, epochs: np.ndarray, names: list[str], numbers: list[list[str]], colours: str, maximum: float
 ) -> AxesImage:
-    """One row per class, one column per epoch."""
+    """Draws a heat map with one row per class and one column per epoch."""
     image = axes.imshow(
         values,
         cmap=colours,
         vmin=0,
-        vmax=most,
+        vmax=maximum,
         aspect="auto",
         interpolation="nearest",
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(names) - 0.5, -0.5),
     )
-    if len(epochs) <= MOST_NUMBERED:
+    if len(epochs) <= MAX_NUMBERED_EPOCHS:
         for row, column in np.ndindex(values.shape):
-            colour = "white" if values[row, column] > 0.6 * most else INK
+            colour = "white" if values[row, column] > 0.6 * maximum else INK
             axes.text(float(epochs[column]), row, numbers[row][column], ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))

@@ -1,4 +1,4 @@
-"""The figure of what a model's classifier sees: its features, laid out in a plane by t-SNE."""
+"""The figure of the features before a model's classifier, embedded in a plane by t-SNE."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from threadpoolctl import threadpool_limits
 
 from keras_skin.figures.style import CYCLE, RED, new_figure
 
-FEWEST = 8
-"""With fewer images neighbours mean nothing."""
+MIN_IMAGES = 8
+"""With fewer images, neighbours mean nothing."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PERPLEXITY = 30.0
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Places in a plane at which like features are neighbours.
+    """Returns positions in a plane at which similar features are neighbours.
 
-    Source: van der Maaten and Hinton, "Visualizing data using t-SNE", J. Mach. Learn. Res. 2008; scikit-learn's, begun from the
-    principal components. Distances between clusters, and their sizes, say nothing.
+    Source: van der Maaten and Hinton, "Visualizing data using t-SNE", J. Mach. Learn. Res. 2008, as implemented by scikit-learn,
+    initialised with the principal components. Distances between clusters, and their sizes, mean nothing.
 
     Args:
-        features: (N, D), N at least `FEWEST`, not all the same.
-        seed: of the random generator.
+        features: (N, D), N at least `MIN_IMAGES`, not all the same.
+        seed: seed of the random generator.
 
     Returns:
         (N, 2) float32.
     """
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     layout = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
-    # Threads that wait for one another on a busy machine make seconds of it, two hundredfold for few images.
+    # On a busy machine, threads that wait for one another take up to 200 times as long.
     with threadpool_limits(1):
         return layout.fit_transform(np.asarray(features, np.float32))
 
@@ -47,35 +47,35 @@ def embedding_figure(
     seed: int = 0,
     synthetic: bool = False,
 ) -> Path | None:
-    """Draws the images' features twice: by their true class, and by whether they were classified rightly.
+    """Draws the images' features twice: by true class, and by right and wrong predictions.
 
     Args:
-        features: (N, D), a row per image: what the classifier takes.
-        truth: N names of classes.
-        predicted: N names of classes.
-        classes: all names, in the order of their colours.
+        features: (N, D), a row per image: the classifier's input.
+        truth: N class names.
+        predicted: N class names.
+        classes: all class names, in the order of their colours.
         path: file to write; its suffix decides the format.
         title: heading.
-        seed: of the layout.
+        seed: seed of the layout.
         synthetic: mark the figure as drawn from stand-in data.
 
     Returns:
-        `path`, or None (and no file) where there are fewer than `FEWEST` images or all features are the same.
+        `path`, or None (and no file) where there are fewer than `MIN_IMAGES` images or all features are the same.
 
     Raises:
         ValueError: if the numbers of rows differ.
     """
-    features, true, said = np.asarray(features), np.asarray(truth, str), np.asarray(predicted, str)
-    if not len(features) == len(true) == len(said):
-        raise ValueError(f"There are {len(features)} rows of features, {len(true)} true and {len(said)} predicted classes.")
-    if len(features) < FEWEST or np.ptp(features, axis=0).max() == 0:
+    if not len(features) == len(truth) == len(predicted):
+        raise ValueError(f"There are {len(features)} rows of features, {len(truth)} true and {len(predicted)} predicted classes.")
+    if len(features) < MIN_IMAGES or np.ptp(features, axis=0).max() == 0:
         return None
-    places, right = tsne(features, seed), true == said
-    size = float(np.clip(4000 / len(places), 8, 40))
+    labels, positions = np.asarray(truth, str), tsne(features, seed)
+    right = labels == np.asarray(predicted, str)
+    size = float(np.clip(4000 / len(positions), 8, 40))
     with new_figure(path, (11.0, 5.6), synthetic) as figure:
         by_class, by_success = figure.subplots(1, 2)
         for index, name in enumerate(classes):
-            x, y = places[true == name].T
+            x, y = positions[labels == name].T
             by_class.scatter(
                 x,
                 y,
@@ -86,9 +86,11 @@ def embedding_figure(
                 linewidths=0,
                 label=f"{name} (n = {len(x):,})",
             )
-        by_success.scatter(*places[right].T, s=size, color="#B4BCC6", marker="o", linewidths=0, label=f"right ({right.sum():,})")
         by_success.scatter(
-            *places[~right].T, s=1.6 * size, color=RED, marker="x", linewidths=1.3, label=f"wrong ({(~right).sum():,})"
+            *positions[right].T, s=size, color="#B4BCC6", marker="o", linewidths=0, label=f"right ({right.sum():,})"
+        )
+        by_success.scatter(
+            *positions[~right].T, s=1.6 * size, color=RED, marker="x", linewidths=1.3, label=f"wrong ({(~right).sum():,})"
         )
         for axes, name in ((by_class, "True class"), (by_success, "Right and wrong")):
             axes.set_title(name, loc="left", weight="bold")
@@ -96,5 +98,5 @@ def embedding_figure(
             axes.set_box_aspect(1)
             axes.grid(visible=False)
             axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.02), ncols=3, handletextpad=0.3)
-        figure.suptitle(f"{title} (n = {len(places):,})" if title else f"n = {len(places):,}", x=0.01, ha="left")
+        figure.suptitle(f"{title} (n = {len(positions):,})" if title else f"n = {len(positions):,}", x=0.01, ha="left")
     return path

@@ -1,4 +1,4 @@
-"""The figure of images whose class was told rightly, and of others where it was not, with the probability."""
+"""The figure of rightly and of wrongly classified images, with the probability."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def examples_figure(
     title: str = "",
     synthetic: bool = False,
 ) -> Path | None:
-    """Draws a row of images classified rightly and a row of others, in each those that the model was surest of.
+    """Draws a row of rightly and a row of wrongly classified images, those with the highest probability of the predicted class.
 
-    Source: Khurshid et al., Scientific Reports, 2025, figure 5a, which shows the highest probability of either kind. Here the
-    true classes take turns, so that a common one does not fill a row.
+    Source: Khurshid et al., Scientific Reports, 2025, figure 5a, which shows the highest probabilities of both kinds. Here the
+    true classes take turns, so that a common class does not fill a row.
 
     Args:
-        predictions: columns `image_id`, `label`, `predicted` and `probability_<class>`; rows without a label are left out.
-        classes: names of the classes.
+        predictions: columns `image_id`, `label`, `predicted` and `probability_<class>`; rows without a label are ignored.
+        classes: class names.
         load: maps an image id to the image (H, W, 3) uint8.
         path: file to write; its suffix decides the format.
         count: images per row.
@@ -37,37 +37,33 @@ def examples_figure(
     Returns:
         `path`, or None (and no file) where no image has a label.
     """
-    known = predictions[predictions["label"].isin(list(classes))]
-    if known.empty:
+    labelled = predictions[predictions["label"].isin(list(classes))]
+    if labelled.empty:
         return None
-    sure = known[[f"probability_{name}" for name in classes]].max(axis=1)
-    right = known["label"] == known["predicted"]
-    rows = {
-        name: in_turn(known[those].assign(probability=sure[those]), count)
-        for name, those in (("right", right), ("wrong", ~right))
-        if those.any()
-    }
-    width = max(len(chosen) for chosen in rows.values())
-    with new_figure(path, (max(2.3 * width + 0.4, 4.2), 2.4 * len(rows) + 0.5), synthetic) as figure:
-        grid = figure.subplots(len(rows), width, squeeze=False)
-        for line, (name, chosen) in zip(grid, rows.items(), strict=True):
-            for axes, (_, row) in zip(line, chosen.iterrows(), strict=False):
+    labelled = labelled.assign(probability=labelled[[f"probability_{name}" for name in classes]].max(axis=1))
+    is_right = labelled["label"] == labelled["predicted"]
+    tables = {"right": labelled[is_right], "wrong": labelled[~is_right]}
+    examples = {name: in_turn(table, count) for name, table in tables.items() if len(table)}
+    width = max(len(rows) for rows in examples.values())
+    with new_figure(path, (max(2.3 * width + 0.4, 4.2), 2.4 * len(examples) + 0.5), synthetic) as figure:
+        grid = figure.subplots(len(examples), width, squeeze=False)
+        for line, (name, rows) in zip(grid, examples.items(), strict=True):
+            for axes, (_, row) in zip(line, rows.iterrows(), strict=False):
                 draw_outlines(axes, load(row["image_id"]), [])
                 axes.set_title(f"{row['image_id']}\n{_caption(row)}", fontsize=8.5, loc="left")
-            for axes in line[len(chosen) :]:
+            for axes in line[len(rows) :]:
                 axes.set_visible(False)
-            total = int(right.sum() if name == "right" else (~right).sum())
-            line[0].set_ylabel(f"{name} ({total:,})", fontsize=13, weight="bold")
+            line[0].set_ylabel(f"{name} ({len(tables[name]):,})", fontsize=13, weight="bold")
         figure.suptitle(title or "Right and wrong", x=0.01, ha="left", weight="bold")
     return path
 
 
 def in_turn(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Up to `count` rows: the surest of each true class, then the second of each, and so on.
+    """Returns up to `count` rows: the most probable of each true class, then the second of each, and so on.
 
     Args:
-        rows: columns `label`, `probability` and `image_id`, which decides between equals.
-        count: how many.
+        rows: columns `label`, `probability` and `image_id`, which breaks ties.
+        count: maximum number of rows.
     """
     ranked = rows.sort_values(["probability", "image_id"], ascending=[False, True])
     return ranked.iloc[np.argsort(ranked.groupby("label").cumcount(), kind="stable")].head(count)

@@ -23,24 +23,21 @@ QUANTITIES = {
     "learning_rate": "Learning rate",
 }
 LAST = "learning_rate"
-# Columns of history.csv that say nothing about learning.
-NOT_DRAWN = ("epoch", "step", "seconds", "time_left")
+# Columns of history.csv that are no learning curves.
+IGNORED = ("epoch", "step", "seconds", "time_left")
 
 
 def learning_curves(history: pd.DataFrame, path: Path, best_epoch: int | None = None, synthetic: bool = False) -> Path:
     """Draws one panel per quantity, training beside validation.
 
     Args:
-        history: one row per epoch; a column `x` is a training quantity, `val_x` the same on the validation part. `epoch` gives
-            the numbers on the axis (1, 2, ... without it).
+        history: one row per epoch; a column `x` is a training quantity, `val_x` the same in validation. `epoch` numbers the
+            axis (1, 2, ... without it).
         path: file to write; its suffix decides the format.
-        best_epoch: number of the epoch whose weights were kept; marked.
+        best_epoch: number of the epoch with the best weights, which is marked.
         synthetic: mark the figure as drawn from stand-in data.
-
-    Returns:
-        `path`.
     """
-    names = [name for name in history.columns if name not in NOT_DRAWN and not name.startswith("val_")]
+    names = [name for name in history.columns if name not in IGNORED and not name.startswith("val_")]
     names += [name[4:] for name in history.columns if name.startswith("val_") and name[4:] not in names]
     names = [name for name in names if np.issubdtype(history.dtypes.get(name, history.dtypes.get(f"val_{name}")), np.number)]
     order = [name for name in QUANTITIES if name != LAST]

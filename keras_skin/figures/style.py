@@ -1,6 +1,6 @@
-"""The common style of all figures: colours, sizes, the SYNTHETIC mark, and the block that draws and writes one.
+"""The common style of all figures: colours, sizes and the SYNTHETIC mark.
 
-Colours are those of Okabe and Ito, which most colour-blind readers can tell apart. No figure relies on colour alone.
+Colours are those of Okabe and Ito, which most colour-blind readers can distinguish. No figure relies on colour alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from keras_skin.registry import atomic_path
@@ -50,15 +51,15 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "text.parse_math": False,
 }
-STRIP = 0.3  # inches kept free below a synthetic figure for its banner
+STRIP = 0.3  # inches below a synthetic figure for its banner
 
 
 @contextmanager
 def new_figure(path: Path, size: tuple[float, float], synthetic: bool) -> Iterator[FigureBase]:
-    """Gives an area to draw in and writes its figure when the block ends.
+    """Opens a figure to draw in and writes it when the block ends.
 
     Args:
-        path: file to write; its suffix decides the format. It is complete or absent.
+        path: file to write, complete or absent; its suffix decides the format.
         size: width and height in inches.
         synthetic: mark the figure as drawn from stand-in data; the banner takes a strip below `size`.
     """
@@ -105,14 +106,14 @@ def _mark_synthetic(figure: Figure) -> None:
 
 
 def grid_shape(count: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a grid that holds `count` panels."""
+    """Returns the rows and columns of a grid for `count` panels."""
     columns = min(count, columns)
     return -(-count // columns), columns
 
 
 def draw_outlines(axes: Axes, image: np.ndarray, masks: Sequence[tuple[np.ndarray, str, str]]) -> None:
-    """Draws an image and the outlines of masks of its size: (mask, colour, line style), later ones above."""
-    step = max(1, max(image.shape[:2]) // 512)  # a cell is some 400 pixels wide
+    """Draws an image and the outlines of masks of its size: (mask, colour, line style), later ones on top."""
+    step = max(1, max(image.shape[:2]) // 512)  # a panel is about 400 pixels wide
     image = image[::step, ::step]
     axes.imshow(image)
     for mask, colour, style in masks:
@@ -124,3 +125,9 @@ def draw_outlines(axes: Axes, image: np.ndarray, masks: Sequence[tuple[np.ndarra
     axes.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
+
+
+def outline_handle(colour: str, style: Any, label: str) -> Line2D:
+    """Returns the legend entry of an outline."""
+    stroke = [withStroke(linewidth=3.5, foreground=INK)]
+    return Line2D([], [], color=colour, linestyle=style, linewidth=2, path_effects=stroke, label=label)

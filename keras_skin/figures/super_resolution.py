@@ -9,23 +9,23 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_skin.evaluation.super_resolution import psnr, ssim
-from keras_skin.figures.style import new_figure
+from keras_skin.figures.style import draw_outlines, new_figure
 
 
 class SuperResolved(NamedTuple):
-    """One image: what the model saw (H, W, 3) in 0..255, what it drew and what it should have drawn, both (2H, 2W, 3) in 0..1."""
+    """One image: the model's input (H, W, 3) in 0..255, its output and the target, both (2H, 2W, 3) in 0..1."""
 
     image_id: str
-    seen: np.ndarray
-    drawn: np.ndarray
+    input: np.ndarray
+    output: np.ndarray
     target: np.ndarray
 
 
 def super_resolution_figure(images: Sequence[SuperResolved], path: Path, title: str = "", synthetic: bool = False) -> Path | None:
-    """Draws input, super-resolved image and target, with PSNR and SSIM of the second against the third.
+    """Draws input, super-resolved image and target, with the output's PSNR and SSIM.
 
     Args:
-        images: a row each.
+        images: one row each.
         path: file to write; its suffix decides the format.
         title: heading.
         synthetic: mark the figure as drawn from stand-in data.
@@ -38,15 +38,12 @@ def super_resolution_figure(images: Sequence[SuperResolved], path: Path, title: 
     with new_figure(path, (8.2, 2.75 * len(images) + 0.5), synthetic) as figure:
         grid = figure.subplots(len(images), 3, squeeze=False)
         for number, (line, image) in enumerate(zip(grid, images, strict=True)):
-            quality = f"PSNR {psnr(image.drawn, image.target):.1f} dB, SSIM {ssim(image.drawn, image.target):.3f}"
-            pictures = ((image.seen / 255, image.image_id), (image.drawn, quality), (image.target, ""))
+            quality = f"PSNR {psnr(image.output, image.target):.1f} dB, SSIM {ssim(image.output, image.target):.3f}"
+            pictures = ((image.input / 255, image.image_id), (image.output, quality), (image.target, ""))
             for axes, (picture, caption), column in zip(line, pictures, ("input", "super-resolved", "target"), strict=True):
-                axes.imshow(np.clip(picture, 0, 1))
+                draw_outlines(axes, np.clip(picture, 0, 1), [])
                 size = f"{picture.shape[0]} x {picture.shape[1]}"
                 heading = f"{column}, {size}\n" if number == 0 else ""
                 axes.set_title(heading + caption, fontsize=9, loc="left")
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
-                axes.grid(visible=False)
         figure.suptitle(title or "Super-resolution", x=0.01, ha="left", weight="bold")
     return path

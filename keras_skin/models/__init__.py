@@ -57,7 +57,7 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
         A functional model from {"image": (B, H, W, 3) float32 RGB in 0..255} to a dictionary of float32 logits.
 
     Raises:
-        UserError: if there is no such model, or if it does not take an argument.
+        UserError: if there is no such model, or it has no such argument.
     """
     builder = get(name).builder
     parameters = inspect.signature(builder).parameters

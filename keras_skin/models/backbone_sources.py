@@ -1,6 +1,6 @@
-"""Where backbones and their ImageNet weights come from: keras.applications and KerasHub.
+"""Sources of backbones and their ImageNet weights: keras.applications and KerasHub.
 
-A source builds a network with random weights (`build`), offline, and again with the weights that were asked for (`load`).
+A source builds a network with random weights offline (`build`), and with ImageNet weights or those of a file (`load`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keras_skin.registry import UserError
 
 IMAGENET = "imagenet"
 Shape = tuple[int, int, int]
-# Its weights do not depend on the image's size, so that any will do that keras.applications accepts without a warning.
+# Weights do not depend on the image's size; keras.applications accepts this one without a warning.
 CANONICAL: Shape = (224, 224, 3)
 
 
@@ -28,34 +28,34 @@ class Application:
     """A network of keras.applications, without its top.
 
     Attributes:
-        name: the function's name there.
-        file: name of its ImageNet weights, as Keras keeps them in `$KERAS_HOME/models`.
+        name: the function in keras.applications.
+        file: file name of its ImageNet weights in `$KERAS_HOME/models`.
     """
 
     name: str
     file: str
 
     def build(self, shape: Shape) -> keras.Model:
-        """The network with random weights, on images (B, *shape)."""
-        # As input_tensor rather than input_shape: Xception refuses images below 71 pixels otherwise.
+        """Builds the network with random weights, for images (B, *shape)."""
+        # input_tensor instead of input_shape, with which Xception refuses images below 71 pixels.
         return self._function(include_top=False, weights=None, input_tensor=keras.Input(shape))
 
     def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
-        """The network with ImageNet weights, or those of a file.
+        """Builds the network with ImageNet weights, or those of a file.
 
         Raises:
-            UserError: naming the file and where it belongs, if it can neither be found nor downloaded or does not fit.
+            UserError: if the weights are missing and cannot be downloaded, or do not fit. The message names the file.
         """
         if weights == IMAGENET:
             file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / self.file
-            was_there = file.exists()
+            existed = file.exists()
             try:
                 return self._function(include_top=False, weights=IMAGENET, input_shape=CANONICAL)
             except Exception as error:
                 # keras.utils.get_file raises a bare Exception for every failure of the network, ValueError for a wrong checksum.
                 if not _is_failed_download(error):
                     raise
-                raise UserError(self._what_to_do(name, file, was_there, error)) from error
+                raise UserError(self._advice(name, file, existed, error)) from error
         path = _existing(name, weights, f"a weight file such as {self.file}")
         if path.is_dir():
             raise UserError(f"The weights of backbone '{name}': {path} is a folder, expected a weight file such as {self.file}.")
@@ -67,12 +67,12 @@ class Application:
     def _function(self) -> Callable[..., keras.Model]:
         return getattr(keras.applications, self.name)
 
-    def _what_to_do(self, name: str, file: Path, was_there: bool, error: Exception) -> str:
-        found = f" {file} was there with a checksum that is not the official file's, and Keras removed it." if was_there else ""
+    def _advice(self, name: str, file: Path, existed: bool, error: Exception) -> str:
+        removed = f" {file} did not have the checksum of the official file, so Keras removed it." if existed else ""
         return (
-            f"The ImageNet weights of backbone '{name}' could not be downloaded ({error}).{found} Run once with a network; or "
-            f"put the official file {file.name} into {file.parent}; or name a weight file's path as weights; or set weights to "
-            "null to start from random numbers."
+            f"The ImageNet weights of backbone '{name}' could not be downloaded ({error}).{removed} Run once with a network; or "
+            f"put the official file {file.name} into {file.parent}; or set weights to a weight file's path, or to null to start "
+            "from random numbers."
         )
 
 
@@ -83,7 +83,7 @@ class Preset:
     Attributes:
         name: the class in `keras_hub.models`.
         preset: name of the preset with ImageNet weights.
-        arguments: the preset's configuration, known beforehand so that the network can be built offline.
+        arguments: the preset's configuration, with which the network can be built offline.
     """
 
     name: str
@@ -91,17 +91,17 @@ class Preset:
     arguments: Mapping[str, Any]
 
     def build(self, shape: Shape) -> keras.Model:
-        """The network with random weights, on images (B, *shape)."""
+        """Builds the network with random weights, for images (B, *shape)."""
         return self._backbone(shape)
 
     def _backbone(self, shape: Shape) -> keras.Model:
         return self._class(image_shape=shape, **self.arguments)
 
     def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
-        """The network with ImageNet weights, or those of a preset's folder or a `.weights.h5` file.
+        """Builds the network with ImageNet weights, or those of a preset's folder or a `.weights.h5` file.
 
         Raises:
-            UserError: naming the preset and where it belongs, if it can neither be found nor downloaded or does not fit.
+            UserError: if the weights are missing and cannot be downloaded, or do not fit. The message names the preset.
         """
         if weights != IMAGENET:
             path = _existing(name, weights, f"a folder with KerasHub's preset {self.preset}, or a .weights.h5 file")
@@ -113,15 +113,15 @@ class Preset:
         try:
             model = self._class.from_preset(self.preset if weights == IMAGENET else weights, dtype="float32")
         except Exception as error:  # KerasHub, Kaggle's client and its HTTP library have no exception in common
-            raise UserError(self._what_to_do(name, weights, error)) from error
-        found = model.get_config()
-        wrong = [
-            f"{key} {found[key]}, expected {value}"
+            raise UserError(self._advice(name, weights, error)) from error
+        config = model.get_config()
+        differences = [
+            f"{key} {config[key]}, expected {value}"
             for key, value in self.arguments.items()
-            if json.dumps(found[key]) != json.dumps(value)  # a preset's lists are tuples elsewhere
+            if json.dumps(config[key]) != json.dumps(value)  # JSON, because some lists of a preset are tuples in the config
         ]
-        if wrong:
-            raise UserError(f"The weights of backbone '{name}' ({weights}) are of another network: {'; '.join(wrong)}.")
+        if differences:
+            raise UserError(f"The weights of backbone '{name}' ({weights}) are of another network: {'; '.join(differences)}.")
         return model
 
     @property
@@ -130,7 +130,7 @@ class Preset:
 
         return getattr(keras_hub.models, self.name)
 
-    def _what_to_do(self, name: str, weights: str, error: Exception) -> str:
+    def _advice(self, name: str, weights: str, error: Exception) -> str:
         if weights != IMAGENET:
             return f"The weights of backbone '{name}' could not be read from the folder {weights} ({error})."
         handle = self._class.presets[self.preset]["kaggle_handle"].removeprefix("kaggle://")
@@ -143,20 +143,20 @@ class Preset:
 
 @dataclass(frozen=True)
 class VisionTransformer(Preset):
-    """A vision transformer of KerasHub, its blocks as layers of the model and its tokens laid out as an image again.
+    """A vision transformer of KerasHub, with its blocks as layers of the model and its tokens as a feature map.
 
-    The class token goes through the blocks and is dropped at the end: classifiers average over the patches.
+    The class token passes through the blocks and is dropped at the end; classifiers average over the patches.
     """
 
     def build(self, shape: Shape) -> keras.Model:
-        """The network with random weights, on images (B, *shape)."""
+        """Builds the network with random weights, for images (B, *shape)."""
         return _unrolled(self._backbone(shape))
 
     def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
-        """The network with ImageNet weights, or those of a preset's folder; they hold a position for every patch.
+        """Builds the network with ImageNet weights, or those of a preset's folder, which fit one image size.
 
         Raises:
-            UserError: as that of other presets, and where the weights are for images of another size.
+            UserError: as for other presets, and if the weights are for images of another size.
         """
         model: Any = super().load(name, weights, shape)
         if tuple(model.input.shape[1:]) != shape:
@@ -169,7 +169,7 @@ class VisionTransformer(Preset):
 
 
 def _unrolled(model: Any) -> keras.Model:
-    """The same network, weights included, of plain layers: KerasHub's own cannot be made anew from their configuration."""
+    """Returns the same network, with its weights, from plain layers; KerasHub's layers cannot be rebuilt from their config."""
     _, patches, encoder = model.layers
     twins: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
@@ -206,7 +206,7 @@ def _existing(name: str, weights: str, expected: str) -> Path:
     path = Path(weights).expanduser()
     if not path.exists():
         raise UserError(
-            f"The weights of backbone '{name}': there is no {path.absolute()}. Expected null, 'imagenet', or {expected}."
+            f"The weights of backbone '{name}': {path.absolute()} does not exist. Expected null, 'imagenet', or {expected}."
         )
     return path
 
@@ -214,5 +214,5 @@ def _existing(name: str, weights: str, expected: str) -> Path:
 def _load_file(name: str, model: keras.Model, path: Path) -> None:
     try:
         model.load_weights(path)
-    except Exception as error:  # ValueError, KeyError, OSError: whatever h5py and Keras say of a file that does not fit
+    except Exception as error:  # h5py and Keras raise ValueError, KeyError or OSError for a file that does not fit
         raise UserError(f"The weights of backbone '{name}' could not be read from {path.absolute()}: {error}") from error

@@ -1,4 +1,4 @@
-"""One table of the networks that other models stand on: who builds each, what its ImageNet weights expect, its features."""
+"""The table of backbones: the source of each, the input scaling of its ImageNet weights, and its feature layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_skin.registry import UserError, did_you_mean
 
 SMALLEST = 32
 
-# (mean, standard deviation, whether the channels are BGR): what the weights were trained with, for an image in 0..255.
+# (mean, standard deviation, whether the channels are BGR) of the weights' training, for an image in 0..255.
 SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
     "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), True),
     "torch": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255), False),
@@ -25,14 +25,14 @@ SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row of the table.
+    """A row of the table.
 
     Attributes:
-        source: the library that builds the network, and where its ImageNet weights are.
-        scaling: what those weights expect; a key of `SCALINGS`.
-        features: the layer at the end of each stage, by its name in the source, with its stride where its size is the
-            image's divided by the stride, else None: it is not part of the pyramid then. In a model they are called `encoder_1`,
-            `encoder_2` and so on; the last is what a classifier takes, and the default layer of Grad-CAM.
+        source: the library that builds the network and has its ImageNet weights.
+        scaling: the input scaling of those weights; a key of `SCALINGS`.
+        features: the last layer of each stage, by its name in the source, with its stride. A layer whose size is not the image's
+            divided by a stride has None and is not in the pyramid. In a model these layers are called `encoder_1`, `encoder_2`
+            and so on; the last is a classifier's input and the default layer of Grad-CAM.
     """
 
     source: Application | Preset | VisionTransformer
@@ -47,12 +47,13 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of an image, symbolic.
+    """Symbolic features of an image.
 
     Attributes:
-        levels: the feature pyramid, `{stride: (B, H / stride, W / stride, C)}`, finest first; of EfficientNet the blocks' narrow
-            outputs. A vision transformer's has one level only.
-        deepest: (B, h, w, C), what a classifier pools; of EfficientNet the wide top convolution, which `levels` does not hold.
+        levels: the feature pyramid, `{stride: (B, H / stride, W / stride, C)}`, finest first; for EfficientNet the blocks' narrow
+            outputs. A vision transformer has a single level.
+        deepest: (B, h, w, C), the input of a classifier's pooling; for EfficientNet the wide top convolution, which is not in
+            `levels`.
     """
 
     levels: dict[int, Any]
@@ -88,8 +89,8 @@ def _efficientnet(name: str, *blocks: str) -> Backbone:
 
 BACKBONES: dict[str, Backbone] = {
     "resnet18": _resnet("resnet_18_imagenet", (2, 2, 2, 2), "basic_block", (64,)),
-    # The 34-layer ImageNet weights that KerasHub has are those of the "vd" variant: three 3x3 convolutions as stem, average
-    # pooling in the shortcuts, 0.04 M more parameters.
+    # KerasHub has 34-layer ImageNet weights only for the "vd" variant: three 3x3 convolutions as stem, average pooling in the
+    # shortcuts, 0.04 M more parameters.
     "resnet34": _resnet("resnet_vd_34_imagenet", (3, 4, 6, 3), "basic_block_vd", (32, 32, 64)),
     "resnet50": Backbone(
         Application("ResNet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
@@ -115,13 +116,13 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_b0": _efficientnet("EfficientNetB0", "block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"),
     "efficientnet_b3": _efficientnet("EfficientNetB3", "block2c_add", "block3c_add", "block5e_add", "block7b_add"),
     "efficientnet_b4": _efficientnet("EfficientNetB4", "block2d_add", "block3d_add", "block5f_add", "block7b_add"),
-    # Its first convolutions do not pad, so that strides 2 and 4 have odd sizes; "add_1" is the shortcut's sum of block 3.
+    # Its first convolutions do not pad, so strides 2 and 4 have odd sizes; "add_1" is the shortcut's sum of block 3.
     "xception": Backbone(
         Application("Xception", "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
         "symmetric",
         (("block1_conv2_act", None), ("add", None), ("add_1", 8), ("add_10", 16), ("block14_sepconv2_act", 32)),
     ),
-    # Stages are three blocks each; all features have stride 16, and the last is the normalised tokens laid out as an image.
+    # Each stage is three blocks; all features have stride 16, and the last is the normalised tokens as a feature map.
     "vit_base": Backbone(
         VisionTransformer(
             "ViTBackbone",
@@ -138,32 +139,29 @@ BACKBONES: dict[str, Backbone] = {
 def build_backbone(
     name: str, image: Any, weights: str | None = None, prefix: str = "", output_stride: Literal[16, 32] = 32
 ) -> Features:
-    """Lays a backbone's layers into a functional model.
+    """Adds a backbone's layers to a functional model and returns its features.
 
-    The layers are those of keras.applications or KerasHub, one by one (no model within the model), with the package's fused batch
-    normalisation. The image is scaled in float32, under any precision policy, to what the ImageNet weights expect. Neither layers
-    nor scaling depend on `weights`: a trained model can be rebuilt with None and take its own weights from a file.
+    The layers are those of keras.applications or KerasHub, one by one (no nested model), with the package's fused batch
+    normalisation. The image is scaled as the ImageNet weights expect, in float32 under any precision policy. Neither layers nor
+    scaling depend on `weights`, so a trained model can be rebuilt with None before its own weights are loaded.
 
-    Feature layers are called `<prefix>encoder_1` and so on; the caller names what Grad-CAM looks at, by
+    Feature layers are called `<prefix>encoder_1` and so on. The caller names the layer for Grad-CAM, with
     `keras.layers.Identity(name="cam_features")` on the features that it uses.
 
     Args:
         name: a key of `BACKBONES`.
         image: symbolic image (B, H, W, 3), float32, RGB in 0..255; H and W fixed, 32 or more, for a vision transformer multiples
             of 16.
-        weights: None to start from random numbers; `"imagenet"`, downloaded once and kept; or a path. For backbones from
+        weights: None to start from random numbers; `"imagenet"`, downloaded once; or a path. For backbones from
             keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from KerasHub a preset's
             folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file.
-        prefix: put before the name of every layer, so that a model can hold two backbones.
-        output_stride: 16 keeps the size of stride 16 to the end: the strides of what follows become dilations, as in
-            DeepLabV3+ (Chen et al., ECCV 2018). The pyramid ends with the deepest features at stride 16 then.
-
-    Returns:
-        The features.
+        prefix: start of the name of every layer, so that a model can have two backbones.
+        output_stride: 16 keeps the size of stride 16 to the end: later strides become dilations, as in DeepLabV3+ (Chen et al.,
+            ECCV 2018), and the pyramid ends with the deepest features at stride 16.
 
     Raises:
-        UserError: if there is no such backbone, if the image's size does not fit, or if the weights cannot be had: random
-            weights never take the place of weights that were asked for.
+        UserError: if there is no such backbone, the image's size does not fit, or the weights are not available. Random weights
+            never replace missing weights.
     """
     backbone = get_backbone(name)
     _check_size(name, backbone, image.shape)
@@ -173,9 +171,9 @@ def build_backbone(
     dilated_from = next((f"{prefix}encoder_{n}" for n, (_, stride) in enumerate(backbone.features, 1) if stride == 16), None)
     outputs: dict[str, Any] = {}
     copies: dict[str, keras.layers.Layer] = {}
-    rates: dict[int, int] = {}  # by how much the strides that were taken out would have shrunk a tensor
+    rates: dict[int, int] = {}  # product of the removed strides before each tensor
 
-    def call(layer: Any, *arguments: Any, **named: Any) -> Any:
+    def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
         dilated = output_stride == 16 and dilated_from in outputs
         if _is_scaling(layer) or (dilated and isinstance(layer, keras.layers.ZeroPadding2D)):
             return arguments[0]
@@ -183,16 +181,16 @@ def build_backbone(
         rate = max(rates.get(id(tensor), 1) for tensor in keras.tree.flatten(arguments))
         stride = _dilate(config, rate) if dilated else 1
         copies[layer.name] = copy = _fused(type(layer)).from_config(config)
-        outputs[copy.name] = result = copy(*arguments, **named)
+        outputs[copy.name] = result = copy(*arguments, **keywords)
         rates[id(result)] = rate * stride
         return result
 
-    # What keras.models.clone_model does, but on a tensor in the middle of a model; Keras has no public name for it.
+    # As keras.models.clone_model, but on a tensor in the middle of a model, for which Keras has no public function.
     structure._run_through_graph(_scaled(image, backbone.scaling, prefix), call_fn=call)
     if arrays is not None:
-        takers = [copies[layer.name] for layer in structure.layers if layer.weights and not _is_scaling(layer)]
-        for taker, values in zip(takers, arrays, strict=True):
-            taker.set_weights(values)
+        targets = [copies[layer.name] for layer in structure.layers if layer.weights and not _is_scaling(layer)]
+        for layer, values in zip(targets, arrays, strict=True):
+            layer.set_weights(values)
     tensors = [outputs[f"{prefix}encoder_{number}"] for number in range(1, len(backbone.features) + 1)]
     levels = {
         min(stride, output_stride): tensor for (_, stride), tensor in zip(backbone.features, tensors, strict=True) if stride
@@ -201,13 +199,9 @@ def build_backbone(
 
 
 def get_backbone(name: str) -> Backbone:
-    """The table's row called `name`.
-
-    Raises:
-        UserError: if there is none; the message suggests the nearest.
-    """
+    """Returns the table's row called `name`; raises a UserError if there is none."""
     if name not in BACKBONES:
-        raise UserError(f"There is no backbone '{name}'.{did_you_mean(name, BACKBONES)} Known: {', '.join(sorted(BACKBONES))}.")
+        raise UserError(f"There is no backbone '{name}'.{did_you_mean(name, BACKBONES)} Valid: {', '.join(sorted(BACKBONES))}.")
     return BACKBONES[name]
 
 
@@ -220,7 +214,7 @@ def _check_size(name: str, backbone: Backbone, shape: tuple[int | None, ...]) ->
 
 
 def _scaled(image: Any, scaling: str, prefix: str) -> Any:
-    # bfloat16 has eight bits of mantissa and would turn 201 into 200, so the scaling is float32 under every policy.
+    # bfloat16 has eight bits of mantissa and would round 201 to 200, so the scaling is float32 under every policy.
     mean, deviation, reverse = SCALINGS[scaling]
     x = ops.flip(image, axis=-1) if reverse else image
     variance = tuple(value**2 for value in deviation)
@@ -228,12 +222,12 @@ def _scaled(image: Any, scaling: str, prefix: str) -> Any:
 
 
 def _is_scaling(layer: Any) -> bool:
-    """EfficientNet of keras.applications brings its own, in the policy's precision; ours takes its place."""
+    """Returns whether a layer scales the input, as in EfficientNet, in the policy's precision; `_scaled` replaces it."""
     return isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
 
 
 def _names(structure: keras.Model, features: list[str], prefix: str) -> dict[str, str]:
-    """New names of the source's layers; those that Keras numbers through a process are numbered through the backbone."""
+    """Returns new names of the source's layers, numbered within the backbone where Keras numbers them within the process."""
     automatic: dict[str, int] = {}
     names = {}
     for layer in structure.layers:
@@ -254,7 +248,7 @@ def _fused(kind: type) -> Any:
 
 
 def _dilate(config: dict[str, Any], rate: int) -> int:
-    """Takes a layer's stride out, and spreads its kernel by the strides that were taken out before; returns its stride."""
+    """Removes a layer's stride, and dilates its kernel by the strides removed before; returns its stride."""
     if "strides" not in config:
         return 1
     stride = max(config["strides"])
@@ -265,5 +259,5 @@ def _dilate(config: dict[str, Any], rate: int) -> int:
 
 
 def _arrays(model: keras.Model) -> list[list[Any]]:
-    """The weights of every layer that has any."""
+    """Returns the weights of every layer with weights."""
     return [layer.get_weights() for layer in model.layers if layer.weights and not _is_scaling(layer)]

@@ -42,8 +42,8 @@ def deep_unet(
     - Skip connections: depthwise attention gates.
     - Decoder: at each of five levels a 2x2 transposed convolution, the gated skip (at strides 16, 8, 4 and 2), and twice a
       depthwise separable 3x3 convolution with batch normalisation and ReLU; then a 1x1 convolution.
-    - Deep supervision: decoder levels 2 and 3 have a mask of their own, enlarged to the image's size. Train them with the same
-      loss as the mask, weighted 0.2 and 0.1 (equation 4). The exported model does not contain them.
+    - Deep supervision: decoder levels 2 and 3 have their own masks, resized to the image's size. Train them with the same loss as
+      the mask, weighted 0.2 and 0.1 (equation 4). The exported model does not contain them.
 
     13.96 M parameters, 56 MB as float32.
 
@@ -51,7 +51,7 @@ def deep_unet(
         image_size: height and width, multiples of 32.
         classes: accepted for uniformity with the other builders; a mask has no classes.
         backbone: the encoder, a name of `BACKBONES` with features at strides 2 to 32.
-        weights: the encoder's: None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
+        weights: weights of the encoder: None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
         filters: features of the five decoder levels, finest first.
         features: channels of the atrous pyramid.
 
@@ -59,10 +59,10 @@ def deep_unet(
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask", "mask_aux_1", "mask_aux_2"}, each (B, H, W, 1) float32
         logits; `mask_aux_1` is of decoder level 2 (half the image's size), `mask_aux_2` of level 3. Feature layers: `encoder_1`
         (stride 2) to `encoder_5` (stride 32), `decoder_5` (stride 16) to `decoder_1` (the image's size), `gate_1_mask` to
-        `gate_4_mask` (what the attention gates let through), and `cam_features`, an alias of the pyramid's end.
+        `gate_4_mask` (the attention gates), and `cam_features`, an alias of the pyramid's output.
 
     Raises:
-        UserError: if an argument is out of range, or if weights cannot be had.
+        UserError: if an argument is out of range, or the weights are not available.
 
     Example:
 
@@ -71,11 +71,11 @@ def deep_unet(
 
     **Deviations from the paper**:
 
-    - It prints neither the widths of pyramid and decoder nor which decoder levels are supervised: these are readings. The widths
-      are those of the implementation that is commonly used with this encoder.
-    - The first loss weight, 0.2, is read as that of the finer of the two supervised levels.
-    - The "Size (MB)" of its table 1, 204.26 for this network, is not that of the weights. It is best explained as weights plus,
-      for one image, the outputs of all layers that have weights: 55.8 + 141.9 = 197.7 MB here. That gives the printed order of
+    - The paper prints neither the widths of pyramid and decoder nor the supervised decoder levels. The widths are those of the
+      common implementation with this encoder.
+    - The first loss weight, 0.2, is taken as that of the finer of the two supervised levels.
+    - The "Size (MB)" of its table 1, 204.26 for this network, is not the size of the weights. It is best explained as the weights
+      plus, for one image, the outputs of all layers with weights: 55.8 + 141.9 = 197.7 MB here. This gives the printed order of
       all four networks: U-Net 185.6 (printed: 200.44), this one, DeepLabV3+ 204.9 (211.31), U-Net++ 224.0 (273.32).
       `tools/model_footprint.py` prints these numbers.
     """
@@ -96,7 +96,7 @@ def deep_unet(
 
 
 def _decoder_level(x: Any, skip: Any, features: int, level: int) -> Any:
-    """Features (B, 2h, 2w, features) from those of the level below, (B, h, w, C), and the encoder's where it has any."""
+    """Returns features (B, 2h, 2w, features) from those of the coarser level, (B, h, w, C), and optionally the encoder's."""
     name = f"decoder_{level}"
     x = keras.layers.Conv2DTranspose(features, 2, strides=2, name=f"{name}_upsample")(x)
     if skip is not None:
@@ -106,6 +106,6 @@ def _decoder_level(x: Any, skip: Any, features: int, level: int) -> Any:
 
 
 def _auxiliary_mask(features: Any, stride: int, name: str) -> Any:
-    """Logits of a mask (B, H, W, 1) from features at a fraction of its size, in float32."""
+    """Returns float32 logits of a mask (B, H, W, 1) from features at a fraction of its size."""
     logits = keras.layers.Conv2D(1, 1, dtype="float32", name=f"{name}_head")(features)
     return keras.layers.UpSampling2D(stride, interpolation="bilinear", dtype="float32", name=name)(logits)

@@ -28,35 +28,35 @@ def deeplabv3plus(
     features: int = 256,
     dilations: Sequence[int] = (6, 12, 18),
 ) -> keras.Model:
-    """Atrous spatial pyramid pooling behind a backbone, and a decoder with one skip connection: a mask and nothing else.
+    """A backbone with atrous spatial pyramid pooling, and a decoder with one skip connection: a mask as the only output.
 
     Source: Chen et al., ECCV 2018, section 3, with an EfficientNet-B3 encoder as the DeepLabV3+ of table 1 of the Deep-UNet and
-    TDBN paper. The backbone keeps stride 16 to its end (its last strides become dilations). The pooled pyramid is enlarged four
-    times, joined with 48 features of the encoder at stride 4, refined by two 3x3 convolutions, and enlarged four times.
+    TDBN paper. The backbone keeps stride 16 to its end (its last strides become dilations). The pooled pyramid is upsampled by
+    four, concatenated with 48 features of the encoder at stride 4, refined by two 3x3 convolutions, and upsampled by four.
     14.67 M parameters with EfficientNet-B3.
 
     Args:
         image_size: height and width, multiples of 32.
         classes: accepted for uniformity with the other builders; a mask has no classes.
         backbone: a name of `BACKBONES` with features at strides 2 to 32.
-        weights: the backbone's: None, `"imagenet"` or a path, see `build_backbone`.
+        weights: weights of the backbone: None, `"imagenet"` or a path, see `build_backbone`.
         features: channels of the pyramid pooling and of the decoder.
-        dilations: of the pyramid's three 3x3 convolutions.
+        dilations: dilations of the pyramid's three 3x3 convolutions.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1) float32 logits}. Feature layers: `encoder_1`
         (stride 2) to `encoder_5` (stride 16, like `encoder_4`), `cam_features`, an alias of it, and `decoder_1` (stride 4).
 
     Raises:
-        UserError: if an argument is out of range or the weights cannot be had.
+        UserError: if an argument is out of range, or the weights are not available.
 
     Example:
 
     >>> deeplabv3plus(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
-    **Deviations from the paper**: convolutions are plain rather than depthwise separable, in the pyramid (KerasCV's layer) and in
-    the decoder; the mask's logits are enlarged, as the paper's, without learnt weights.
+    **Deviations from the paper**: convolutions are plain instead of depthwise separable, in the pyramid (KerasCV's layer) and in
+    the decoder. As in the paper, the mask's logits are upsampled without learnt weights.
     """
     check_pyramid(backbone, FILTERS)
     image = image_input(image_size, STRIDES)
@@ -72,6 +72,6 @@ def deeplabv3plus(
 
 
 def _pyramid_pooling(features: int, dilations: Sequence[int]) -> keras.layers.Layer:
-    import keras_cv  # it takes seconds, and no other model needs it
+    import keras_cv  # takes seconds, and no other model needs it
 
     return keras_cv.layers.SpatialPyramidPooling(list(dilations), num_channels=features, name="pyramid_pooling")

@@ -1,4 +1,4 @@
-"""U-Net segmentation with multi-class classification on one network (paper 000)."""
+"""U-Net segmentation and multi-class classification in one network (paper 000)."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ def dual_task(
     dilated_bottleneck: bool = False,
     weights: str | Mapping[str, str | None] | None = None,
 ) -> keras.Model:
-    """A U-Net that outlines a lesion and, from its encoder's features and those of a second backbone, names its class.
+    """A U-Net that segments a lesion, and classifies it from the features of its encoder and of a second backbone.
 
     Source: Fiaz et al., Frontiers in Medicine 2025, 12, 1681542, section 3 and table 4. A ResNet34 encoder and a U-Net decoder
     give the mask. For the class, the 7x7x1280 features of an EfficientNet-B0 (at 224x224) are concatenated with ResNet34's
-    7x7x512, projected to 512 by a 1x1 convolution with batch normalisation and ReLU, averaged, and put through a dense layer of
-    256 units with ReLU, dropout, and the classes. 29.58 M parameters.
+    7x7x512, projected to 512 by a 1x1 convolution with batch normalisation and ReLU, and averaged. A dense layer of 256 units
+    with ReLU, dropout, and the classes follow. 29.58 M parameters.
 
     Args:
         image_size: height and width, multiples of 32.
         classes: number of classes, at least 2.
         classifier: `"efficientnet_b0"` or `"efficientnet_b3"` as above; `"shared"` classifies ResNet34's features alone.
-        tasks: `"both"`, or the task that is left in the single-task ablations: `"segmentation"` is ResNet34 and the decoder
-            (`classifier` is without effect), `"classification"` is the network without the decoder.
-        dilated_bottleneck: give the decoder dilated convolutions of the encoder's deepest features in place of them.
-        weights: of the backbones; `None` to start from random numbers, `"imagenet"`, or `{backbone: None, "imagenet" or path}` as
-            in `build_backbone`, where a backbone that is not named starts from random numbers.
+        tasks: `"both"`, or the task of a single-task ablation: `"segmentation"` is ResNet34 and the decoder (`classifier` has no
+            effect), `"classification"` is the network without the decoder.
+        dilated_bottleneck: whether the decoder starts from dilated convolutions of the encoder's deepest features.
+        weights: weights of the backbones: `None` to start from random numbers, `"imagenet"`, or `{backbone: None, "imagenet" or
+            path}` as in `build_backbone`; backbones that are not listed start from random numbers.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, or
         one of the two. Feature layers: ResNet34's `encoder_1` (stride 2) to `encoder_5` (stride 32), the second backbone's
-        `classifier_encoder_1` and so on, `decoder_5` (stride 16) to `decoder_1` (stride 1), and `cam_features`: what the
-        classifier averages, after the projection where there is one; without classification an alias of `encoder_5`.
+        `classifier_encoder_1` and so on, `decoder_5` (stride 16) to `decoder_1` (stride 1), and `cam_features`: the
+        input of the classifier's average, after the projection; without classification an alias of `encoder_5`.
 
     Raises:
-        UserError: if an argument is out of range (all of them are listed), or if weights cannot be had.
+        UserError: listing all arguments that are out of range, or if the weights are not available.
 
     Example:
 
@@ -71,29 +71,29 @@ def dual_task(
 
     **Deviations from the paper**:
 
-    - Its parts disagree on the classifier: the abstract and table 4 say EfficientNet-B0, section 3 also describes one on
-      ResNet34's features alone, and the conclusion says EfficientNet-B3. The first is the default, the others are arguments. How
-      the two backbones meet is not said; the concatenation and its projection are a reading of it.
+    - The paper contradicts itself on the classifier: EfficientNet-B0 in the abstract and table 4, also one on ResNet34's features
+      alone in section 3, EfficientNet-B3 in the conclusion. The first is the default, the others are arguments. The paper does
+      not print how the two backbones are joined; the concatenation and its projection are an interpretation.
     - EfficientNet's features "enriching the encoder representations that drive the segmentation module" (section 3) would
-      contradict "the segmentation branch is constructed on a U-Net architecture with a ResNet34 encoder": the mask is computed
-      from ResNet34 alone. The tasks meet in the encoder, which both losses train.
-    - Number and width of the dense layers and the dropout rate are not printed.
-    - The ResNet34 is KerasHub's variant "vd", for the sake of its ImageNet weights: 0.04 M more parameters.
+      contradict "the segmentation branch is constructed on a U-Net architecture with a ResNet34 encoder". Here the mask comes
+      from ResNet34 alone, and both losses train that encoder.
+    - The paper does not print the number and width of the dense layers and the dropout rate.
+    - The ResNet34 is KerasHub's variant "vd", which has ImageNet weights: 0.04 M more parameters.
     - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is
       `atrous_spatial_pyramid` with 256 features, whose dilations 1, 2 and 3 fit a 7x7 map.
     """
     _check(classes, classifier, tasks, weights)
-    # The encoder's end and five levels of decoder: both sides are halved five times.
+    # Five halvings, one for each level of the decoder.
     image = image_input(image_size, (*FILTERS, FUSED))
-    chosen = _weights(weights, classifier)
-    encoder = build_backbone(ENCODER, image, chosen[ENCODER])
+    backbone_weights = _weights(weights, classifier)
+    encoder = build_backbone(ENCODER, image, backbone_weights[ENCODER])
     if tasks == "segmentation":
         explained = keras.layers.Identity(name="cam_features")(encoder.deepest)
         return keras.Model({"image": image}, {"mask": _mask(encoder, explained, dilated_bottleneck)}, name="dual_task")
     outputs = {"mask": _mask(encoder, encoder.deepest, dilated_bottleneck)} if tasks == "both" else {}
     features = encoder.deepest
     if classifier != "shared":
-        second = build_backbone(classifier, image, chosen[classifier], prefix="classifier_").deepest
+        second = build_backbone(classifier, image, backbone_weights[classifier], prefix="classifier_").deepest
         features = keras.layers.Concatenate(name="both_encoders")([second, features])
         features = conv_block(features, convolution(FUSED, kernel_size=1, name="fused_conv"), "fused")
     features = keras.layers.Identity(name="cam_features")(features)
@@ -103,12 +103,12 @@ def dual_task(
 
 
 def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
-    """The decoder: each level doubles the size (nearest neighbour), joins the encoder's features and has two 3x3 convolutions."""
+    """Returns the mask. Each decoder level doubles the size, concatenates the encoder's features and has two convolutions."""
     x = atrous_spatial_pyramid(deepest, FILTERS[-1], name="bottleneck") if dilated else deepest
     for level in range(len(FILTERS), 0, -1):
         name, stride = f"decoder_{level}", 2 ** (level - 1)
         x = keras.layers.UpSampling2D(2, name=f"{name}_upsample")(x)
-        if stride > 1:  # at the image's own size the encoder has no features
+        if stride > 1:  # the encoder has no features at the image's size
             x = keras.layers.Concatenate(name=f"{name}_skip")([x, encoder.levels[stride]])
         x = conv_block(x, convolution(FILTERS[level - 1], name=f"{name}_conv_1"), f"{name}_1")
         x = conv_block(x, convolution(FILTERS[level - 1], name=f"{name}_conv_2"), name)
@@ -117,7 +117,7 @@ def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
 
 
 def _weights(weights: str | Mapping[str, str | None] | None, classifier: str) -> dict[str, str | None]:
-    """The weights of each backbone."""
+    """Returns the weights of each backbone."""
     if isinstance(weights, Mapping):
         return {name: weights.get(name) for name in (ENCODER, classifier)}
     return dict.fromkeys((ENCODER, classifier), weights)
@@ -127,13 +127,13 @@ def _check(classes: int, classifier: str, tasks: str, weights: str | Mapping[str
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
-    for argument, value, known in (("classifier", classifier, CLASSIFIERS), ("tasks", tasks, TASKS)):
-        if value not in known:
-            problems.append(f"{argument} is {value!r}, expected one of {', '.join(known)}")
+    for argument, value, choices in (("classifier", classifier, CLASSIFIERS), ("tasks", tasks, TASKS)):
+        if value not in choices:
+            problems.append(f"{argument} is {value!r}, expected one of {', '.join(choices)}")
     backbones = [ENCODER] if classifier == "shared" else [ENCODER, classifier]
     if isinstance(weights, Mapping):
         problems += [
-            f"weights names '{name}', which this network does not have.{did_you_mean(name, backbones)} "
+            f"weights has an entry '{name}', which is no backbone of this network.{did_you_mean(name, backbones)} "
             f"Its backbones: {', '.join(backbones)}"
             for name in weights
             if name not in backbones

@@ -1,4 +1,4 @@
-"""DualRefNet: image and metadata, refined by super-resolution and by class-frequency regularisation (paper 004)."""
+"""DualRefNet: image and metadata with super-resolution and class-frequency regularisation (paper 004)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_skin.registry import UserError
 
 FUSIONS = ("none", "concatenate", "metanet", "metablock", "visual_attention", "cross_attention")
 ENCODED = ("concatenate", "cross_attention")
-"""Fusions that take the metadata network's 512 features; the others have a network of their own for the columns."""
+"""Fusions that take the metadata network's 512 features; the others have their own network for the columns."""
 ENLARGEMENTS = ("none", *INTERPOLATIONS, "learned")
 ATTENDED_STRIDES = (4, 8, 16)
 HIDDEN_UNITS = 256
@@ -46,7 +46,7 @@ def dualrefnet(
     hidden_coefficient: Literal["outgoing", "uniform"] = "outgoing",
     class_counts: Sequence[int] | None = None,
 ) -> keras.Model:
-    """One class for an image and its clinical metadata; in training the encoder also has to draw the image at twice its size.
+    """Classifies an image with its clinical metadata; in training its features also reconstruct the image at twice its size.
 
     Source: Khurshid et al., "Multimodal dual-stage feature refinement for robust skin lesion classification", Scientific Reports,
     2025. The backbone's features are averaged and fused with the metadata (equation 3); two dense layers, the first of 256
@@ -56,9 +56,9 @@ def dualrefnet(
       `balancing.class_weights`.
     - L_aux, the mean squared error of the super-resolved image (equation 6), is the loss of the output `super_resolution`:
       `losses.super_resolution` with weight beta = 1.
-    - gamma R, the class-frequency regularisation (equation 4), is added by the model itself, in validation as in training:
-      `regularisation` is its lambda, 0.3 for PAD-UFES-20 and 0.2 for ISIC 2019. Losses are logged one by one; this one is what is
-      left of the total.
+    - gamma R, the class-frequency regularisation (equation 4), is added by the model itself, in training and in validation:
+      `regularisation` is its lambda, 0.3 for PAD-UFES-20 and 0.2 for ISIC 2019. It has no own entry in the logs; it is the total
+      without the logged losses.
 
     `gamma` 0 (or `regularisation` 0) gives AuxNet of the same authors; without super-resolution as well it is plain fusion.
 
@@ -67,27 +67,28 @@ def dualrefnet(
         classes: number of classes, at least 2.
         backbone: a key of `keras_skin.models.backbones.BACKBONES`; the paper has vgg13, resnet50, mobilenet_v2, efficientnet_b4
             and densenet121 (and, for comparison, transformers such as vit_base).
-        weights: of the backbone: None to start from random numbers, `"imagenet"` as in the paper, or a path.
-        metadata_width: columns of the encoded metadata; 0 for a model that sees the image alone.
+        weights: weights of the backbone: None to start from random numbers, `"imagenet"` as in the paper, or a path.
+        metadata_width: columns of the encoded metadata; 0 for a model without metadata.
         fusion: how metadata join the image's features. `"concatenate"` (the paper's), `"none"`, or one of its comparisons:
             `"metanet"`, `"metablock"`, `"visual_attention"` (each with its own network for the metadata), `"cross_attention"`.
-        metadata_encoder: the network in front of `"concatenate"` and `"cross_attention"`: `"dense"` (the paper's), or its
-            ablations `"weighted"` and `"transformer"`.
-        super_resolution: how the input is enlarged to be the target of the auxiliary task; `"none"` leaves the task out.
+        metadata_encoder: the network before `"concatenate"` and `"cross_attention"`: `"dense"` (the paper's), or its ablations
+            `"weighted"` and `"transformer"`.
+        super_resolution: how the input is enlarged to the target of the auxiliary task; `"none"` is without that task.
         gamma: weight of the regularisation, 0 or more.
         regularisation: lambda of equation 4, 0 or more.
         hidden_coefficient: coefficient of the 256 hidden units in equation 4, see `ClassFrequencyClassifier`.
-        class_counts: images of each class in the training part, in the order of the classes; needed where gamma and
-            regularisation are positive, which they must be in training only.
+        class_counts: training images of each class, in the order of the classes; required where gamma and regularisation are
+            positive, as in training.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255; "metadata": (B, M) float32, if `metadata_width`} to {"label": (B,
         classes) float32 logits; "super_resolution": (B, 2, 2 H, 2 W, 3) float32 in [0, 1], the predicted image and its target}.
-        The second, of training only, needs no target from the data and is no part of an exported model. Feature layers: the
-        backbone's `encoder_1` and so on, `cam_features` (what is averaged), `fused` (what the dense layers take).
+        The second is only for training: it needs no target from the data, and an exported model does not have it. Feature
+        layers: the backbone's `encoder_1` and so on, `cam_features` (the input of the average), `fused` (the input of the dense
+        layers).
 
     Raises:
-        UserError: if arguments are out of range or do not go together, all of them listed; or from `build_backbone`.
+        UserError: listing all arguments that are out of range or exclude each other; or from `build_backbone`.
 
     Example:
 
@@ -97,9 +98,9 @@ def dualrefnet(
     **Deviations from the paper**:
 
     - Those of the layers: `super_resolution_decoder`, `LearnedEnlargement`, `ClassFrequencyClassifier`, `visual_attention`.
-    - Features are averaged over positions before the dense layers, also of VGG13, whose own classifier is left out: the paper is
-      silent. The comparisons end in the paper's two dense layers, too, instead of heads of their own.
-    - With `fusion="cross_attention"` the attention's result stands alone.
+    - Features are averaged over positions before the dense layers, also those of VGG13, whose classifier is omitted; the paper
+      does not describe this step. The comparisons also end in the paper's two dense layers instead of their own heads.
+    - With `fusion="cross_attention"` the dense layers take the attention's result alone.
     """
     counts = None if class_counts is None else [int(count) for count in class_counts]
     _check(locals())
@@ -128,7 +129,7 @@ def dualrefnet(
 
 
 def _fuse(fusion: str, features: Features, metadata: Any, encoder: str) -> Any:
-    """Image features and metadata (B, M), None without, as one vector (B, D)."""
+    """Returns image features and metadata (B, M) or None, joined to one vector (B, D)."""
     x = features.deepest
     if metadata is None or fusion == "none":
         return _pool(x)
@@ -149,7 +150,7 @@ def _pool(features: Any) -> Any:
 
 
 def _super_resolved(image: Any, features: Any, image_size: tuple[int, int], method: str) -> Any:
-    """The image decoded from the features, and the enlarged input that it should be."""
+    """Returns the image decoded from the features, and its target, the enlarged input."""
     arguments: dict[str, Any] = {"dtype": "float32", "name": "super_resolution_target"}
     enlargement = LearnedEnlargement(**arguments) if method == "learned" else Enlargement(method, **arguments)
     try:
@@ -163,7 +164,7 @@ def _super_resolved(image: Any, features: Any, image_size: tuple[int, int], meth
     return keras.layers.Concatenate(axis=1, dtype="float32", name="super_resolution")(pair)
 
 
-def _check(given: dict[str, Any]) -> None:
+def _check(arguments: dict[str, Any]) -> None:
     choices = {
         "fusion": FUSIONS,
         "metadata_encoder": tuple(METADATA_NETWORKS),
@@ -171,27 +172,29 @@ def _check(given: dict[str, Any]) -> None:
         "hidden_coefficient": HIDDEN_COEFFICIENTS,
     }
     problems = [
-        f"{name} is {given[name]!r}, expected one of {', '.join(known)}"
-        for name, known in choices.items()
-        if given[name] not in known
+        f"{name} is {arguments[name]!r}, expected one of {', '.join(valid)}"
+        for name, valid in choices.items()
+        if arguments[name] not in valid
     ]
-    lowest = {"classes": 2, "metadata_width": 0, "gamma": 0, "regularisation": 0}
-    problems += [f"{name} is {given[name]}, expected {least} or more" for name, least in lowest.items() if given[name] < least]
-    fusion, encoder, counts = given["fusion"], given["metadata_encoder"], given["counts"]
-    if fusion == "none" and given["metadata_width"]:
-        problems.append("fusion is 'none', but metadata are given: leave the experiment's block 'metadata' out")
-    if fusion in FUSIONS[2:] and not given["metadata_width"]:
-        problems.append(f"fusion is {fusion!r}, but there are no metadata: it needs the experiment's block 'metadata'")
+    minima = {"classes": 2, "metadata_width": 0, "gamma": 0, "regularisation": 0}
+    problems += [
+        f"{name} is {arguments[name]}, expected {minimum} or more"
+        for name, minimum in minima.items()
+        if arguments[name] < minimum
+    ]
+    fusion, encoder, counts = arguments["fusion"], arguments["metadata_encoder"], arguments["counts"]
+    if fusion == "none" and arguments["metadata_width"]:
+        problems.append("fusion is 'none', but there are metadata: remove the experiment's block 'metadata'")
+    if fusion in FUSIONS[2:] and not arguments["metadata_width"]:
+        problems.append(f"fusion is {fusion!r}, but there are no metadata: add a block 'metadata' to the experiment")
     if encoder != "dense" and fusion not in ENCODED:
-        problems.append(
-            f"metadata_encoder is {encoder!r}, but fusion {fusion!r} has no use for one: it is for {', '.join(ENCODED)}"
-        )
-    if given["gamma"] * given["regularisation"] > 0 and (
-        counts is None or len(counts) != given["classes"] or min(counts) < 0 or not any(counts)
+        problems.append(f"metadata_encoder is {encoder!r}, but fusion {fusion!r} does not use it: it is for {', '.join(ENCODED)}")
+    if arguments["gamma"] * arguments["regularisation"] > 0 and (
+        counts is None or len(counts) != arguments["classes"] or min(counts) < 0 or not any(counts)
     ):
         problems.append(
-            f"class_counts is {counts}, expected {given['classes']} numbers, not all 0, the images of each class in the training "
-            "part, for the class-frequency regularisation (or regularisation 0)"
+            f"class_counts is {counts}, expected {arguments['classes']} numbers, not all 0: the training images of each class. "
+            "The class-frequency regularisation needs them; without it, set regularisation to 0"
         )
     if problems:
         raise UserError("The dualrefnet model cannot be built: " + "; ".join(problems) + ".")

@@ -40,34 +40,34 @@ def jrl(
     initial_mask: bool = False,
     filters: Sequence[int] = FILTERS,
 ) -> keras.Model:
-    """One network that outlines a lesion and names its class, each task feeding the other.
+    """A network that segments and classifies a lesion, with connections from each task to the other.
 
-    Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4, figure 3 and table 3. The body is `unet`'s; the rows of
-    the ablation add up:
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4, figure 3 and table 3. The body is that of `unet`. Each
+    row of the ablation adds to the previous one:
 
     - `mtl0`: the deepest encoder level, averaged, feeds dense layers of 128, 64 and 32 units (ReLU) and the classes.
-    - `mtl1`: decoder levels 2 and 1, weighed by the predicted mask, join the classifier's input.
-    - `mtl2`: encoder level 5 joins too, and joint reverse learning (equation 2): decoder levels 2 and 1 are computed a second
-      time with the same kernels, the inputs of their second convolutions weighed by the classifier's 64 and 32 units. The second
-      pass gives the mask that the model returns.
-    - `mtl3`: CBAM on encoder levels 5 and 6, for the classifier only. (The paper's MTL4 is this model with more data.)
+    - `mtl1`: decoder levels 2 and 1, weighted by the predicted mask, are further inputs of the classifier.
+    - `mtl2`: encoder level 5 is a further input, and joint reverse learning (equation 2): a second pass through decoder levels 2
+      and 1 with the same kernels, in which the classifier's 64 and 32 units weight the inputs of the second convolutions. The
+      model returns the mask of the second pass.
+    - `mtl3`: CBAM on encoder levels 5 and 6, only for the classifier. (The paper's MTL4 is this model with more data.)
 
     Args:
         image_size: height and width, multiples of 32 for six levels.
         classes: number of classes, at least 2.
         variant: `"mtl0"` to `"mtl3"`.
-        gate: `"relu"` as printed, or `"sigmoid"`, under which no unit can blank a feature; of mtl2 and mtl3.
-        initial_mask: also return the first pass's mask as output `mask_aux_1`, for a loss of its own; of mtl2 and mtl3.
+        gate: `"relu"` as in the paper, or `"sigmoid"`, which never sets a feature to zero; for mtl2 and mtl3.
+        initial_mask: also return the mask of the first pass as output `mask_aux_1`, for a separate loss; for mtl2 and mtl3.
         filters: features of the levels, finest first; at least three.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, and
-        `mask_aux_1` like `mask` if asked for. Feature layers: `encoder_1` (finest) to `encoder_6`, `decoder_5` to `decoder_1` (in
-        mtl2 and mtl3 the second pass; the first is `initial_decoder_2` and `initial_decoder_1`), `cam_features` (what the
-        classifier averages of level 6, after CBAM where there is one).
+        with `initial_mask` also `mask_aux_1`, like `mask`. Feature layers: `encoder_1` (finest) to `encoder_6`, `decoder_5` to
+        `decoder_1` (in mtl2 and mtl3 the second pass; the first is `initial_decoder_2` and `initial_decoder_1`), `cam_features`
+        (the classifier's input from level 6, in mtl3 after CBAM).
 
     Raises:
-        UserError: if an argument is out of range; all of them are listed.
+        UserError: listing all arguments that are out of range.
 
     Example:
 
@@ -78,11 +78,11 @@ def jrl(
 
     - Those of `unet`.
     - Classes have softmax logits; for two classes, cross-entropy of the softmax is binary cross-entropy of their difference.
-    - Two passes that shared moving statistics would mix two distributions, so each has its own batch normalisation. The first
+    - Each pass has its own batch normalisation, because shared moving statistics would mix two distributions. The first
       convolution of decoder level 2 has the same input in both passes and is computed once.
-    - The widths of the branches into the classifier (32 and 32 from the decoder, 128 from encoder 5) and CBAM's 32 hidden units
-      are not printed; these meet the five published parameter counts (10.71, 10.76, 10.80, 10.86, 10.90 M).
-    - The paper does not say whether the first mask is supervised. By default it is not: the Dice loss reaches it only through
+    - The paper does not print the widths of the branches into the classifier (32 and 32 from the decoder, 128 from encoder 5) and
+      CBAM's 32 hidden units; these meet the five published parameter counts (10.71, 10.76, 10.80, 10.86, 10.90 M).
+    - The paper does not report whether the first mask is supervised. By default it is not: the Dice loss reaches it only through
       the classifier and the shared kernels.
     """
     _check(classes, variant, gate, initial_mask, filters)
@@ -92,7 +92,7 @@ def jrl(
     levels = {level: DecoderLevel(level, filters[level - 1]) for level in range(len(filters) - 1, 0, -1)}
     head = mask_head()
 
-    # Decoder, first pass. In mtl2 and mtl3 a second pass follows below and takes the plain names of levels 2 and 1.
+    # Decoder, first pass. In mtl2 and mtl3 the second pass below has the plain names of levels 2 and 1.
     x = skips[-1]
     for level in range(len(filters) - 1, 2, -1):
         x = levels[level](x, skips[level - 1])
@@ -105,7 +105,7 @@ def jrl(
     if initial_mask:
         outputs["mask_aux_1"] = keras.layers.Identity(name="mask_aux_1", dtype="float32")(mask)
 
-    # Classifier, on pooled features of the encoder's end and of what the first mask outlines.
+    # Classifier, on pooled features of the encoder's end and of the lesion in the first mask.
     deepest = CBAM(CBAM_UNITS, name="cbam_6")(skips[-1]) if stage >= 3 else skips[-1]
     branches = [_pool(keras.layers.Identity(name="cam_features")(deepest), "cam_features")]
     if stage >= 1:
@@ -129,14 +129,14 @@ def jrl(
 
 
 def _lesion_branch(features: Any, lesion: Any, width: int, level: int) -> Any:
-    """What a decoder level (B, H, W, C) knows of the outlined lesion (B, H, W, 1), as (B, width)."""
+    """Returns the features (B, width) of a decoder level (B, H, W, C) within the lesion (B, H, W, 1)."""
     name = f"lesion_{level}_features"
     x = keras.layers.Multiply(name=f"{name}_masked")([features, lesion])
     return _pool(conv_block(x, convolution(width, name=f"{name}_conv"), name), name)
 
 
 def _encoder_5_branch(features: Any, attention: bool) -> Any:
-    """The last level but one of the encoder (B, H, W, C), as (B, 128)."""
+    """Returns the features (B, 128) of encoder level 5 (B, H, W, C)."""
     if attention:
         features = CBAM(CBAM_UNITS, name="cbam_5")(features)
     name = "encoder_5_features"
@@ -158,7 +158,7 @@ def _check(classes: int, variant: str, gate: str, initial_mask: bool, filters: S
     if gate != "relu" and variant in VARIANTS[:2]:
         problems.append(f"gate is {gate!r}, but {variant} has no gate: it is for mtl2 and mtl3")
     if initial_mask and variant in VARIANTS[:2]:
-        problems.append(f"initial_mask is true, but {variant} has one mask only: it is for mtl2 and mtl3")
+        problems.append(f"initial_mask is true, but {variant} has only one mask: it is for mtl2 and mtl3")
     if len(filters) < 3:
         problems.append(f"filters has {len(filters)} levels, expected at least 3")
     if problems:

@@ -29,27 +29,27 @@ def msfa_resnet18(
     aggregation: Literal["multi_scale", "none"] = "multi_scale",
     weights: str | None = None,
 ) -> keras.Model:
-    """ResNet18 whose last feature map is averaged at three scales before it is classified.
+    """ResNet18 with averages of its last feature map at three scales before the classifier.
 
     Source: paper 003 (light multi-scale ResNet18 on HAM10000), sections III-B and III-C, figures 1 and 2: ResNet18, multi-scale
     feature aggregation (`multi_scale_aggregation`) on its last feature map, global average pooling, one dense layer.
 
     With seven classes it has 11.45 M parameters, of which the aggregation has 0.26 M; the paper prints about 11.5 M and less than
-    0.3 M. A full 1x1 convolution from the 1536 averaged channels to 512 would add 0.79 M and make it 11.98 M: hence the
-    aggregation's bottleneck of 128 channels, which meets both numbers.
+    0.3 M. A full 1x1 convolution from the 1536 averaged channels to 512 would add 0.79 M, 11.98 M in total. The aggregation's
+    bottleneck of 128 channels meets both numbers.
 
     Args:
         image_size: height and width, 32 or more.
         classes: number of classes, at least 2.
         aggregation: `"multi_scale"`, or `"none"` for the plain ResNet18 of the ablation.
-        weights: of the ResNet18; `None` to start from random numbers, `"imagenet"`, or a path: see `build_backbone`.
+        weights: weights of the ResNet18: `None` to start from random numbers, `"imagenet"`, or a path: see `build_backbone`.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1`
-        (stride 2) to `encoder_5` (stride 32), and `cam_features`, an alias of the deepest: what is aggregated.
+        (stride 2) to `encoder_5` (stride 32), and `cam_features`, an alias of the deepest, the input of the aggregation.
 
     Raises:
-        UserError: if an argument is out of range, or if the weights cannot be had.
+        UserError: if an argument is out of range, or the weights are not available.
 
     Example:
 
@@ -59,9 +59,9 @@ def msfa_resnet18(
     **Deviations from the paper**:
 
     - Those of `multi_scale_aggregation`.
-    - The classification head is not described beyond figure 2; it is the head of ResNet18 itself.
-    - It does not say which layer Grad-CAM looks at. Here it is the last of ResNet18, in front of the aggregation: on a 7x7 map
-      the windows of 8 and 16 average nearly all positions, so that the aggregated map no longer tells where something is.
+    - The paper describes the classification head only in figure 2; here it is the head of ResNet18.
+    - The paper does not name the layer for Grad-CAM. Here it is the last of ResNet18, before the aggregation: on a 7x7 map the
+      windows of 8 and 16 average nearly all positions, so the aggregated map has lost them.
     """
     problems = []
     if classes < 2:

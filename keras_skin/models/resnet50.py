@@ -34,7 +34,7 @@ def resnet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights
         (stride 2) to `encoder_5` (stride 32), and `cam_features`, an alias of the deepest.
 
     Raises:
-        UserError: if an argument is out of range, or if the ImageNet weights can neither be found nor downloaded.
+        UserError: if an argument is out of range, or the ImageNet weights are not available.
 
     Example:
 
@@ -43,10 +43,10 @@ def resnet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights
 
     **Deviations from the paper**:
 
-    - It does not say whether ImageNet weights were used: they are by request.
-    - With and without them images are centred as those weights expect; its section 3.2 scales them to [0, 1]. The normalisation
-      behind the first convolution takes out the difference in scale.
-    - The head's widths are those of the joint model's figure 3; the text names none for the baseline.
+    - The paper does not report whether it used ImageNet weights; here they are an argument.
+    - Images are always centred as those weights expect; section 3.2 of the paper scales them to [0, 1]. The normalisation after
+      the first convolution removes the difference in scale.
+    - The head's widths are those of the joint model's figure 3; the paper prints none for the baseline.
     """
     if classes < 2:
         raise UserError(f"The resnet50 model cannot be built: classes is {classes}, expected 2 or more.")

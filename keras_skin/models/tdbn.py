@@ -49,7 +49,7 @@ def tdbn(
     feed_forward: int = 2048,
     dropout: float = 0.3,
 ) -> keras.Model:
-    """Two encoders, one for the image and one for the lesion cut out of it, joined by cross-attention, and the metadata: a class.
+    """Classifies an image, its segmented lesion and its metadata, with an encoder per image and cross-attention between them.
 
     Source: Atiq and Fattah, Towards Explainable Skin Cancer Classification: A Dual-Network Attention Model with Lesion
     Segmentation and Clinical Metadata Fusion, section 5 and figure 5. C is 1920 for DenseNet201:
@@ -65,28 +65,28 @@ def tdbn(
     Args:
         image_size: height and width, 32 or more.
         classes: number of classes, at least 2.
-        backbone: of both encoders, a name of `BACKBONES`.
-        weights: the backbones': None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
-        branches: `"both"`, or the one that is left in the ablations: its features are averaged, without attention.
+        backbone: backbone of both encoders, a name of `BACKBONES`.
+        weights: weights of the backbones: None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
+        branches: `"both"`, or the single branch of an ablation, whose features are averaged without attention.
         shared_encoder: use one encoder for both images.
-        metadata_width: number of columns of the metadata; 0 is the network without them.
-        metadata_fields: number of columns of each field of the metadata, whose last columns then say for each field whether it is
-            known (`missing="mask"` in `keras_skin.data.metadata`). Without it all rows count as known: alpha is 1.
-        metadata_encoder: `"dense"` as equation 7 has it, or `"transformer"`, with one token for each field.
-        heads: of the cross-attention, a divisor of C; each is C / heads wide.
+        metadata_width: number of metadata columns; 0 is the network without metadata.
+        metadata_fields: number of columns of each metadata field. The last columns then tell for each field whether it is known
+            (`missing="mask"` in `keras_skin.data.metadata`). Without it all rows count as known: alpha is 1.
+        metadata_encoder: `"dense"` as in equation 7, or `"transformer"`, with one token for each field.
+        heads: heads of the cross-attention, a divisor of C; each is C / heads wide.
         feed_forward: hidden units of the FFN.
-        dropout: of projections and classifier, in [0, 1).
+        dropout: dropout of projections and classifier, in [0, 1).
 
     Returns:
-        Model from {"image", "segmented_image": (B, H, W, 3) float32, 0..255; "metadata": (B, metadata_width) float32}, those of
-        them that it uses, to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1` and so on of the image,
+        Model from {"image", "segmented_image": (B, H, W, 3) float32, 0..255; "metadata": (B, metadata_width) float32}, without
+        unused inputs, to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1` and so on of the image,
         `segmented_encoder_1` and so on of the segmented image; for Grad-CAM `cam_features` and `cam_features_segmented`. A single
-        branch, whichever it is, and a shared encoder have `encoder_1` and so on; a single branch has `cam_features`. The second
-        output of the layer `cross_attention` are its weights, (B, heads, N, N): row i shows where in the segmented image the
-        image's token i found its keys, tokens row by row of the encoder's map.
+        branch and a shared encoder have `encoder_1` and so on; a single branch has `cam_features`. The second output of the layer
+        `cross_attention` is its weights, (B, heads, N, N): row i holds the weights of the segmented image's tokens for token i of
+        the image, in the row order of the encoder's map.
 
     Raises:
-        UserError: if an argument is out of range (all of them are listed), or if weights cannot be had.
+        UserError: listing all arguments that are out of range, or if the weights are not available.
 
     Example:
 
@@ -95,13 +95,14 @@ def tdbn(
 
     **Deviations from the paper**:
 
-    - Heads (8 of 240), width of the FFN (2048), of the metadata network (128) and dropout (0.3) are not printed: all readings.
-    - "Residual connections" in the text, one in equation 6: the equation is followed, the attention itself has none. No position
-      is added to the tokens, since none is mentioned.
-    - Equation 8 comes before the projection, which turns zeros into a constant; equation 9 multiplies by alpha once more. Both
-      are done. A field that is unknown beside others that are known is zeros and a flag.
-    - "Transformer" in the title, abstract and figure, two dense layers in equation 7: the equation is the default.
-    - A shared encoder (not in the paper) sees both images in one batch, so that its batch normalisation has the same statistics
+    - The paper does not print the heads (8 of 240), the widths of the FFN (2048) and of the metadata network (128), and
+      the dropout (0.3).
+    - The text has "residual connections", equation 6 has one: this model follows the equation, without one around the attention.
+      The tokens have no position embedding, because the paper mentions none.
+    - Equation 8 comes before the projection, which turns zeros into a constant; equation 9 multiplies by alpha again. This model
+      does both. A single unknown field is zeros and a flag.
+    - Title, abstract and figure have a "transformer", equation 7 has two dense layers: the equation is the default.
+    - A shared encoder (not in the paper) takes both images in one batch, so that its batch normalisation has the same statistics
       in training and inference.
     """
     _check(classes, branches, shared_encoder, metadata_width, metadata_fields, metadata_encoder, dropout)
@@ -131,7 +132,7 @@ def tdbn(
 
 
 def _encode(images: list[Any], backbone: str, weights: str | None, shared: bool) -> list[Any]:
-    """Features (B, h, w, C) of each image."""
+    """Returns the features (B, h, w, C) of each image."""
     if shared:
         both = build_backbone(backbone, ops.concatenate(images, axis=0), weights).deepest
         return list(ops.split(both, len(images), axis=0))
@@ -140,7 +141,7 @@ def _encode(images: list[Any], backbone: str, weights: str | None, shared: bool)
 
 
 def _attend(image: Any, segmented: Any, heads: int, hidden: int) -> Any:
-    """Equations 5 and 6 and the mean over the tokens: (B, C) from two maps (B, h, w, C)."""
+    """Returns (B, C) from two maps (B, h, w, C): equations 5 and 6 and the mean over the tokens."""
     _, rows, columns, width = image.shape
     image = keras.layers.Reshape((rows * columns, width), name="image_tokens")(image)
     segmented = keras.layers.Reshape((rows * columns, width), name="segmented_tokens")(segmented)
@@ -149,14 +150,13 @@ def _attend(image: Any, segmented: Any, heads: int, hidden: int) -> Any:
 
 
 def _tabular(metadata: Any, fields: Sequence[int], encoder: str, width: int, dropout: float) -> Any:
-    """Equations 7 and 8 and the right side of equation 9: (B, width)."""
+    """Returns the metadata features (B, width): equations 7 and 8 and the right side of equation 9."""
 
     def masked(features: Any, name: str) -> Any:
         return AvailabilityMask(len(fields), name=name)([features, metadata]) if fields else features
 
-    known = KnownFields(fields, dtype="float32", name="metadata_known")(metadata) if fields else metadata
-    transformer = encoder == "transformer"
-    x = transformer_metadata(known, fields, METADATA_UNITS) if transformer else dense_metadata(known, METADATA_UNITS)
+    x = KnownFields(fields, dtype="float32", name="metadata_known")(metadata) if fields else metadata
+    x = transformer_metadata(x, fields, METADATA_UNITS) if encoder == "transformer" else dense_metadata(x, METADATA_UNITS)
     x = dense_block(masked(x, "metadata_available"), width, dropout, "tabular_projection")
     return masked(x, "tabular_available")
 
@@ -173,16 +173,16 @@ def _check(
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
-    for argument, value, known in (("branches", branches, BRANCHES), ("metadata_encoder", metadata_encoder, ENCODERS)):
-        if value not in known:
-            problems.append(f"{argument} is {value!r}, expected one of {', '.join(known)}")
+    for argument, value, choices in (("branches", branches, BRANCHES), ("metadata_encoder", metadata_encoder, ENCODERS)):
+        if value not in choices:
+            problems.append(f"{argument} is {value!r}, expected one of {', '.join(choices)}")
     if shared_encoder and branches != "both":
-        problems.append(f"shared_encoder is true, but with branches {branches!r} there is only one encoder")
+        problems.append(f"shared_encoder is true, but branches {branches!r} has only one encoder")
     expected = sum(metadata_fields) + len(metadata_fields)
     if metadata_fields and (min(metadata_fields) < 1 or metadata_width != expected):
         problems.append(
             f"metadata_width is {metadata_width}, but metadata_fields {list(metadata_fields)} make {expected}: the columns of "
-            "each field, 1 or more, and one more for each, which says whether it is known"
+            "each field, 1 or more, and one more for each, which tells whether it is known"
         )
     if metadata_encoder == "transformer" and metadata_width and not metadata_fields:
         problems.append(

@@ -23,7 +23,7 @@ FILTERS = (32, 64, 128, 256, 320, 320)
     params_tolerance=0.005,
 )
 def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILTERS, classes: int = 2) -> keras.Model:
-    """U-Net with nnU-Net's widths and strided convolutions: a mask and nothing else.
+    """U-Net with nnU-Net's widths and strided convolutions: a mask as the only output.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4.1. Six encoder levels of two 3x3 convolutions, each with
     batch normalisation and ReLU, the first of levels 2 to 6 with stride 2; a decoder of 2x2 transposed convolutions, skip
@@ -49,8 +49,8 @@ def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
     **Deviations from the paper**:
 
     - The head is one logit (sigmoid) instead of a softmax over two maps: the same family of functions.
-    - Convolutions in front of a normalisation have no bias, He initialisation, batch-norm momentum 0.9: the paper is silent.
-    - The text appends the 1x1 convolution "to the last layer of the encoder path"; its figure 3 shows the decoder's end.
+    - Not in the paper: convolutions before a normalisation without bias, He initialisation, batch-norm momentum 0.9.
+    - The paper's text appends the 1x1 convolution "to the last layer of the encoder path"; its figure 3 shows the decoder's end.
     """
     image = image_input(image_size, filters)
     skips = encoder(image, filters)
@@ -62,7 +62,7 @@ def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
 
 
 def image_input(image_size: tuple[int, int], levels: Sequence[int]) -> Any:
-    """The symbolic image (B, H, W, 3) in 0..255, after a check that every level but the first halves it without a remainder."""
+    """Returns the symbolic image (B, H, W, 3) in 0..255; raises a UserError if its size cannot be halved for every level."""
     multiple = 2 ** (len(levels) - 1)
     height, width = image_size
     if height < multiple or width < multiple or height % multiple or width % multiple:
@@ -79,7 +79,7 @@ def _nearest(size: int, multiple: int) -> int:
 
 def encoder(image: Any, filters: Sequence[int]) -> list[Any]:
     """Scales the image to [0, 1] and returns the features of every level, finest first."""
-    # bfloat16 has eight bits of mantissa and would turn 201 into 200, so the scaling is float32 under every policy.
+    # bfloat16 has eight bits of mantissa and would round 201 to 200, so the scaling is float32 under every policy.
     x = keras.layers.Rescaling(1 / 255, dtype="float32", name="scale")(image)
     levels = []
     for level, features in enumerate(filters, start=1):
@@ -91,11 +91,11 @@ def encoder(image: Any, filters: Sequence[int]) -> list[Any]:
 
 
 class DecoderLevel:
-    """The kernels of one decoder level; every call is one pass through them, with batch normalisations of its own.
+    """The kernels of one decoder level; every call is a pass through them with its own batch normalisations.
 
     Args:
-        level: number of the level, 1 is the finest; or what stands for it in the names of its layers.
-        features: its number of channels.
+        level: number of the level, 1 is the finest, or a text in its place for the names of its layers.
+        features: number of channels.
     """
 
     def __init__(self, level: int | str, features: int) -> None:
@@ -105,23 +105,23 @@ class DecoderLevel:
         self.convolution_2 = convolution(features, name=f"{self.name}_conv_2")
 
     def __call__(self, x: Any, skip: Any, prefix: str = "") -> Any:
-        """Features (B, H, W, features) from those of the level below, (B, H/2, W/2, C), and the encoder's, None without."""
+        """Returns features (B, H, W, features) from those of the coarser level, (B, H/2, W/2, C), and the encoder's or None."""
         return self.second(self.first(x, skip, prefix), prefix)
 
     def first(self, x: Any, skip: Any, prefix: str = "") -> Any:
-        """Up to the first convolution."""
+        """Returns the features after the first convolution."""
         x = self.upsample(x)
         if skip is not None:
             x = keras.layers.Concatenate(name=f"{prefix}{self.name}_skip")([x, skip])
         return conv_block(x, self.convolution_1, f"{prefix}{self.name}_1")
 
     def second(self, x: Any, prefix: str = "", units: Any = None, gate: str = "relu") -> Any:
-        """The second convolution, of features that a classifier's `units` (B, features) weigh if given."""
+        """Returns the features after the second convolution, whose input is weighted by a classifier's `units` (B, features)."""
         if units is not None:
             x = ReverseJointGate(gate, name=f"{prefix}{self.name}_gate")([x, units])
         return conv_block(x, self.convolution_2, f"{prefix}{self.name}")
 
 
 def mask_head() -> keras.layers.Conv2D:
-    """The 1x1 convolution to one mask logit, in float32."""
+    """Returns the 1x1 convolution to one mask logit, in float32."""
     return keras.layers.Conv2D(1, 1, dtype="float32", name="mask_head")

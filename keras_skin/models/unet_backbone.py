@@ -28,17 +28,17 @@ def unet_backbone(
     weights: str | None = None,
     filters: Sequence[int] = FILTERS,
 ) -> keras.Model:
-    """U-Net whose encoder is a backbone: a mask and nothing else.
+    """U-Net with a backbone as encoder: a mask as the only output.
 
     Source: Ronneberger et al., MICCAI 2015, with an EfficientNet-B3 encoder as the U-Net of table 1 of the Deep-UNet and TDBN
-    paper. Each decoder level doubles the size by a 2x2 transposed convolution, joins the encoder's features of that size and
-    applies two 3x3 convolutions; the last, at the image's size, has nothing to join. 12.73 M parameters with EfficientNet-B3.
+    paper. Each decoder level doubles the size by a 2x2 transposed convolution, concatenates the encoder's features of that size
+    (except at the image's size) and applies two 3x3 convolutions. 12.73 M parameters with EfficientNet-B3.
 
     Args:
         image_size: height and width, multiples of 32.
         classes: accepted for uniformity with the other builders; a mask has no classes.
         backbone: a name of `BACKBONES` with features at strides 2 to 32.
-        weights: the backbone's: None, `"imagenet"` or a path, see `build_backbone`.
+        weights: weights of the backbone: None, `"imagenet"` or a path, see `build_backbone`.
         filters: features of the five decoder levels, finest first.
 
     Returns:
@@ -46,16 +46,16 @@ def unet_backbone(
         (stride 2) to `encoder_5` (stride 32), `cam_features`, an alias of it, and `decoder_5` (stride 16) to `decoder_1`.
 
     Raises:
-        UserError: if an argument is out of range or the weights cannot be had.
+        UserError: if an argument is out of range, or the weights are not available.
 
     Example:
 
     >>> unet_backbone(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
-    **Deviations from the paper**: it names the encoder only. The decoder's widths, 256 to 16, are those of the implementation
-    that is commonly used with it; the learnt upsampling is that of this package's U-Net. Its table prints sizes of 200.44 (MB,
-    weights and activations of one image together, it seems), which the number of parameters cannot be checked against.
+    **Deviations from the paper**: the paper names only the encoder. The decoder's widths, 256 to 16, are those of the common
+    implementation; the learnt upsampling is that of this package's U-Net. The paper's table prints a size of 200.44 (MB, probably
+    weights and activations of one image), which does not determine the number of parameters.
     """
     check_pyramid(backbone, filters)
     image = image_input(image_size, STRIDES)
@@ -67,7 +67,7 @@ def unet_backbone(
 
 
 def check_pyramid(backbone: str, filters: Sequence[int]) -> None:
-    """Raises a UserError where the backbone lacks a level, or a decoder level its width."""
+    """Raises a UserError if the backbone lacks a level, or a decoder level its width."""
     problems = []
     missing = [str(stride) for stride in STRIDES[1:] if stride not in get_backbone(backbone).strides]
     if missing:
@@ -79,5 +79,5 @@ def check_pyramid(backbone: str, filters: Sequence[int]) -> None:
 
 
 def mask_model(image: Any, logits: Any, name: str) -> keras.Model:
-    """The model from an image to mask logits (B, H, W, 1)."""
+    """Returns the model from an image to mask logits (B, H, W, 1)."""
     return keras.Model({"image": image}, {"mask": keras.layers.Identity(name="mask", dtype="float32")(logits)}, name=name)

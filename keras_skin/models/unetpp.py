@@ -25,18 +25,18 @@ def unetpp(
     weights: str | None = None,
     filters: Sequence[int] = FILTERS,
 ) -> keras.Model:
-    """U-Net with nested, dense skip connections: a mask and nothing else.
+    """U-Net with nested, dense skip connections: a mask as the only output.
 
     Source: Zhou et al., DLMIA 2018, figure 1 and equation 1, with an EfficientNet-B3 encoder as the U-Net++ of table 1 of the
-    Deep-UNet and TDBN paper. Node (i, j) takes all nodes (i, 0) to (i, j - 1) of its level and the enlarged node (i + 1, j - 1);
+    Deep-UNet and TDBN paper. Node (i, j) takes all nodes (i, 0) to (i, j - 1) of its level and the upsampled node (i + 1, j - 1);
     node (i, 0) is the encoder's. 13.81 M parameters with EfficientNet-B3.
 
     Args:
         image_size: height and width, multiples of 32.
         classes: accepted for uniformity with the other builders; a mask has no classes.
         backbone: a name of `BACKBONES` with features at strides 2 to 32.
-        weights: the backbone's: None, `"imagenet"` or a path, see `build_backbone`.
-        filters: features of the five decoder levels, finest first; all nodes of a level have as many.
+        weights: weights of the backbone: None, `"imagenet"` or a path, see `build_backbone`.
+        filters: features of the five decoder levels, finest first, the same for all nodes of a level.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1) float32 logits}. Feature layers: `encoder_1`
@@ -44,15 +44,15 @@ def unetpp(
         last nodes of their levels.
 
     Raises:
-        UserError: if an argument is out of range or the weights cannot be had.
+        UserError: if an argument is out of range, or the weights are not available.
 
     Example:
 
     >>> unetpp(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
-    **Deviations from the paper**: the backbone has no features at the image's size, so the nested part has strides 2 to 32 and
-    one plain level enlarges its result; no deep supervision (the peers' table names none); widths as in `unet_backbone`.
+    **Deviations from the paper**: the backbone has no features at the image's size, so the nested levels have strides 2 to 32.
+    One plain level upsamples their result. No deep supervision, as in table 1; widths as in `unet_backbone`.
     """
     check_pyramid(backbone, filters)
     image = image_input(image_size, STRIDES)

@@ -1,11 +1,12 @@
-"""Compiling and fitting models, and continuing a fit that was cut short. Knows neither data sets nor concrete models.
+"""Compiles and fits models, and resumes interrupted fits. Independent of data sets and concrete models.
 
 | module | what it does |
 |---|---|
 | `precision` | numeric precision and determinism |
 | `schedules`, `optimizers` | learning-rate schedules and optimizers from plain dictionaries |
 | `compile` | a loss, its weight and metrics for every output |
-| `plateau` | the learning rate's fall where the monitored value stays |
-| `fit` | the training itself |
-| `run_state` | everything needed to continue bit for bit, in one file |
+| `plateau` | a lower learning rate where the monitored value no longer improves |
+| `unfreeze` | a pretrained backbone that is frozen at first, then unfrozen in stages |
+| `fit` | the training loop |
+| `run_state` | the file from which a training resumes bit for bit |
 """

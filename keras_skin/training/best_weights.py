@@ -17,15 +17,15 @@ EPOCH_PREFIX = "best_epoch_"
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Writes the weights whenever the monitored value improves, and stops a training that has ceased to improve.
+    """Writes the weights whenever the monitored value improves, and stops a training that no longer improves.
 
-    The weights of each better epoch get a file of their own, `best_epoch_<number>.weights.h5`. The run state names the file by
-    epoch and SHA-256, so a kill between the two files leaves weights that no state names, and those are never used. When the
-    training ends, the named file is published as `path`.
+    The weights of each better epoch go into `best_epoch_<number>.weights.h5`. The run state names that file by epoch and SHA-256.
+    A kill between the two files leaves weights that no state names; those are never used. When the training ends, `publish` makes
+    the named file available as `path`.
 
     Args:
         path: the published file, ending in `.weights.h5`.
-        monitor: what is to improve.
+        monitor: the value that should improve.
         patience: stop after this many epochs without improvement; None never stops.
     """
 
@@ -39,11 +39,10 @@ class BestWeights(keras.callbacks.Callback):
         self._sha256: str | None = None
 
     def epoch_path(self, epoch: int) -> Path:
-        """The weights of an epoch (from 1)."""
+        """Returns the weights file of an epoch (from 1)."""
         return self.path.with_name(f"{EPOCH_PREFIX}{epoch}.weights.h5")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Compares this epoch with the best one before."""
         value = self.monitor.value(logs or {})
         if self.monitor.improves(value, self.best_value):
             self.best_epoch, self.best_value = epoch + 1, value
@@ -53,7 +52,7 @@ class BestWeights(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def get_state(self) -> dict[str, Any]:
-        """What the run state keeps of this callback."""
+        """Returns the callback's entry in the run state."""
         return {
             "monitor": str(self.monitor),
             "best_epoch": self.best_epoch,
@@ -62,26 +61,26 @@ class BestWeights(keras.callbacks.Callback):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from `get_state`.
+        """Resumes from `get_state`.
 
         Raises:
-            UserError: if another value was monitored before, or the file of the best epoch is missing or another.
+            UserError: if another value was monitored before, or the file of the best epoch is missing or changed.
         """
         if state["monitor"] != str(self.monitor):
-            raise UserError(f"So far the best epoch was chosen by {state['monitor']}; it cannot go on by {self.monitor}.")
+            raise UserError(f"The run's best epoch was chosen by {state['monitor']}, so it cannot resume with {self.monitor}.")
         if state["best_epoch"] is not None:
             path = self.epoch_path(state["best_epoch"])
             if not path.is_file():
-                raise UserError(f"{path} is missing: it held the weights of epoch {state['best_epoch']}, the best so far.")
+                raise UserError(f"{path} is missing: it holds the weights of epoch {state['best_epoch']}, the best so far.")
             if _digest(path) != state["sha256"]:
                 raise UserError(
-                    f"{path} does not hold the weights of epoch {state['best_epoch']} that the run state names: the file was "
-                    "changed. Restore it, or start a new run."
+                    f"{path} has changed: it does not hold the weights of epoch {state['best_epoch']} that the run state names. "
+                    "Restore the file, or start a new run."
                 )
         self.best_epoch, self.best_value, self._sha256 = state["best_epoch"], state["best_value"], state["sha256"]
 
     def on_state_saved(self) -> None:
-        """Removes the weights of other epochs; the best epoch before this one stays as a spare."""
+        """Removes the weights of other epochs, except the previous best epoch as a spare."""
         prefix, suffix = EPOCH_PREFIX, ".weights.h5"
         numbers = {
             int(path.name.removeprefix(prefix).removesuffix(suffix)): path
@@ -106,13 +105,13 @@ class BestWeights(keras.callbacks.Callback):
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Writes the weights of a functional model as a `.weights.h5` file, which takes its name only when it is complete.
+    """Writes the weights of a functional model to a `.weights.h5` file, complete or not at all.
 
-    Of a compiled model Keras would write the optimizer's variables, too, which makes the file three times as large. An uncompiled
-    model of the same layers is saved instead.
+    For a compiled model, Keras would also write the optimizer's variables, which triples the size of the file. Therefore an
+    uncompiled model of the same layers is saved.
     """
     with atomic_path(path) as temporary:
-        unfinished = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras insists on this ending
+        unfinished = temporary.with_name(f"{temporary.stem}.weights.h5")  # Keras requires this suffix
         try:
             _uncompiled(model).save_weights(unfinished)
             os.replace(unfinished, temporary)
@@ -121,7 +120,7 @@ def save_weights(model: keras.Model, path: Path) -> None:
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Loads what `save_weights` wrote, also into a compiled model, where Keras' own would miss the optimizer's variables."""
+    """Loads a file of `save_weights`, also into a compiled model, for which Keras would expect the optimizer's variables."""
     _uncompiled(model).load_weights(path)
 
 

@@ -1,4 +1,4 @@
-"""Saves the run state regularly, and resumes a training from the last saved step."""
+"""Saves the run state at intervals, and resumes a training from the last saved step."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.run_state import RunState, save_run_state
 
-_PRINTED, _WIDTH = 20, 60
+_MAX_CHANGES, _MAX_WIDTH = 20, 60
 
 
 class Checkpoints(keras.callbacks.Callback):
     """Saves the run state at the start, at intervals within an epoch, at the end of each epoch, and when interrupted.
 
-    It must be the last callback, so that it saves what the others have done. A callback that remembers something from one step or
-    epoch to another has two methods, `get_state()`, which returns JSON values, and `set_state(state)`. Its `on_state_saved()`, if
-    it has one, is called when a state is on the disk.
+    It must be the last callback, so that it saves what the others have done. A callback with a state has two methods:
+    `get_state()`, which returns JSON values, and `set_state(state)`. An optional `on_state_saved()` is called when a state is on
+    the disk.
 
     Args:
         path: the run state's file.
         callbacks: the other callbacks.
         epochs, steps: length of the training.
-        interrupts: says whether the training is to stop.
-        every_seconds: save when this much time has passed since the last time.
-        every_steps: also save whenever this many steps of an epoch are done; None does not.
+        interrupts: tells whether the training should stop.
+        every_seconds: seconds between two saves within an epoch.
+        every_steps: also save every `every_steps` steps of an epoch; None does not.
         context: JSON values that must be the same when the training resumes, such as the experiment and digests of the data.
     """
 
@@ -58,13 +58,13 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = 0
         self.step = 0
         self.stopped = False
-        self._others = _named(callbacks)
+        self._stateful = _stateful(callbacks)
         self._to_restore: RunState | None = None
         self._saved = (0, 0)
         self._saved_at = time.monotonic()
 
     def resume(self, state: RunState, model: keras.Model) -> None:
-        """Continues from a saved state.
+        """Resumes from a saved state.
 
         Raises:
             UserError: if the context changed, or the state belongs to another model, other callbacks or other training data.
@@ -75,48 +75,46 @@ class Checkpoints(keras.callbacks.Callback):
         problems = []
         if record["steps"] != self.steps:
             problems.append(
-                f"its epochs have {record['steps']} steps, those of this training {self.steps}: data, batch size or "
-                f"steps_per_epoch changed"
+                f"its epochs have {record['steps']} steps, expected {self.steps}: the data, the batch size or steps_per_epoch "
+                "changed"
             )
-        if set(record["callbacks"]) != set(self._others):
-            problems.append(
-                f"it was saved with the callbacks {', '.join(record['callbacks'])}, this training has {', '.join(self._others)}"
-            )
+        if set(record["callbacks"]) != set(self._stateful):
+            problems.append(f"its callbacks are {', '.join(record['callbacks'])}, expected {', '.join(self._stateful)}")
         if problems:
             raise UserError(f"{state.source} belongs to another training: {'; '.join(problems)}.")
         state.restore(model)
-        for name, callback in self._others.items():
+        for name, callback in self._stateful.items():
             callback.set_state(record["callbacks"][name])
         self.epoch, self.step, self.stopped = record["epoch"], record["step"], record["stopped"]
         self._saved = (self.epoch, self.step)
         self._to_restore = state
 
     def save(self, epoch: int, step: int) -> None:
-        """Writes a state from which the training continues after `step` steps of `epoch` (both from 0)."""
+        """Writes a state from which the training resumes after `step` steps of `epoch` (both from 0)."""
         record = {
             "epoch": epoch,
             "step": step,
             "steps": self.steps,
             "stopped": bool(self.model.stop_training),
             "context": self.context,
-            "callbacks": {name: callback.get_state() for name, callback in self._others.items()},
+            "callbacks": {name: callback.get_state() for name, callback in self._stateful.items()},
         }
         save_run_state(self.path, self.model, record)
-        for callback in self._others.values():
+        for callback in self._stateful.values():
             if hasattr(callback, "on_state_saved"):
                 callback.on_state_saved()
         self._saved = (epoch, step)
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Saves the untrained state, so that a training that is killed at once can be resumed, too."""
+        """Saves the untrained state, so that a training killed in its first steps can resume."""
         if self._to_restore is None:
             self.save(0, 0)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Restores the metrics of an epoch that resumes in its middle: Keras has just reset them.
+        """Restores the metrics of an epoch that resumes in its middle, because Keras has just reset them.
 
-        Between two epochs a state holds the metrics of the validation, with which the next epoch must not start.
+        A state between two epochs holds the metrics of the validation, which must not enter the next epoch.
         """
         self.epoch = epoch
         if self._to_restore is not None and self.step:
@@ -124,7 +122,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._to_restore = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Saves when it is time. The state after an epoch's last step is not saved: validation would be missing from it."""
+        """Saves when a save is due, but not after an epoch's last step, when validation is still missing."""
         done = batch + 1
         if done >= self.steps:
             return
@@ -137,11 +135,10 @@ class Checkpoints(keras.callbacks.Callback):
         self._stop_if_interrupted()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Validation can be repeated from the last saved state: nothing to save here."""
-        self._stop_if_interrupted()
+        self._stop_if_interrupted()  # nothing to save: validation can be repeated from the last saved state
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves a state from which the next epoch begins."""
+        """Saves a state from which the next epoch starts."""
         self.save(epoch + 1, 0)
         self._stop_if_interrupted()
 
@@ -153,19 +150,19 @@ class Checkpoints(keras.callbacks.Callback):
 
 def _refuse_changes(source: Path, before: Any, now: Mapping[str, Any]) -> None:
     if before is None:
-        raise UserError(f"{source} does not record what it was trained on: it was saved by an earlier version. Start a new run.")
+        raise UserError(f"{source} has no record of its training data: an earlier version saved it. Start a new run.")
     changes = _changes(before, now)
     if changes:
-        rest = [f"  ... and {len(changes) - _PRINTED} more"] if len(changes) > _PRINTED else []
-        lines = "\n".join([*(f"  - {change}" for change in changes[:_PRINTED]), *rest])
+        more = [f"  ... and {len(changes) - _MAX_CHANGES} more"] if len(changes) > _MAX_CHANGES else []
+        lines = "\n".join([*(f"  - {change}" for change in changes[:_MAX_CHANGES]), *more])
         raise UserError(
-            f"The run cannot be resumed, because it has changed since its state was saved:\n{lines}\n"
+            f"The run cannot be resumed, because its settings or data have changed since its state was saved:\n{lines}\n"
             "Undo the changes, or start a new run."
         )
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """Sentences on how two JSON values differ, one for each leaf."""
+    """Returns the differences of two JSON values, a sentence for each leaf."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = dict.fromkeys([*before, *now])
         return [
@@ -176,16 +173,16 @@ def _changes(before: Any, now: Any, path: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 4]}...{text[-1]}"
+    return text if len(text) <= _MAX_WIDTH else f"{text[: _MAX_WIDTH - 4]}...{text[-1]}"
 
 
-def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
-    """The callbacks that have a state, by class name; the second of a class is called `Name 2`."""
-    seen: Counter[str] = Counter()
-    named = {}
+def _stateful(callbacks: Sequence[Any]) -> dict[str, Any]:
+    """Returns the callbacks that have a state, by class name; the second of a class is called `Name 2`."""
+    counts: Counter[str] = Counter()
+    result = {}
     for callback in callbacks:
         if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
             name = type(callback).__name__
-            seen[name] += 1
-            named[name if seen[name] == 1 else f"{name} {seen[name]}"] = callback
-    return named
+            counts[name] += 1
+            result[name if counts[name] == 1 else f"{name} {counts[name]}"] = callback
+    return result

@@ -1,4 +1,4 @@
-"""Compiling a model: a loss with its weight, and metrics, for every output."""
+"""Compiles a model with a weighted loss and metrics for every output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "mask": ("dsc", "iou"),
     "label": ("accuracy", "balanced_accuracy", "f1_weighted", "auc"),
 }
-"""The metrics of an output where none are asked for; an output that is not listed has none."""
+"""Default metrics of the outputs; other outputs have none."""
 
 
 def compile_model(
@@ -30,16 +30,16 @@ def compile_model(
 ) -> keras.Model:
     """Compiles a functional model whose outputs are a dictionary.
 
-    The total loss is the sum over outputs of weight times loss; Keras logs it as `loss`, and the parts without their weight as
-    `mask_loss`, `label_loss`. Metrics are logged as `mask_dsc`, `label_auc` and so on, also where there is one output only.
+    The total loss is the sum over outputs of weight times loss. Keras logs it as `loss`, and the unweighted losses as `mask_loss`
+    and `label_loss`. Metrics are logged as `mask_dsc`, `label_auc` and so on, also for a single output.
 
     Args:
         model: the model.
         losses: for each output `{"name": ..., "weight": 1.0, ...}`; further entries are arguments of that loss.
-        metrics: for each output a list of names, of `{"name": ..., ...arguments}` or of `keras.metrics.Metric`; None takes
-            `DEFAULT_METRICS`, and so does an output that is not listed. An empty list means none.
+        metrics: for each output a list of names, of `{"name": ..., ...arguments}` or of `keras.metrics.Metric`. An output that is
+            not listed has `DEFAULT_METRICS`; an empty list means none.
         optimizer: a `keras.optimizers.Optimizer`, as `make_optimizer` returns it.
-        sample_losses: makes one more metric from the loss and the weight of each output, which records the losses of single
+        sample_losses: makes a further metric from the loss and the weight of each output, which records the losses of single
             images (`SampleLossFeedback.metric`).
         compile_arguments: further arguments of `model.compile`.
 
@@ -51,13 +51,13 @@ def compile_model(
     """
     outputs = list(model.output)
     problems = [
-        f"The model has no output '{name}' to apply a {kind} to.{did_you_mean(name, outputs)} It has: {', '.join(outputs)}."
-        for kind, given in (("loss", losses), ("metric", metrics or {}))
-        for name in given
+        f"The model has no output '{name}' for a {kind}.{did_you_mean(name, outputs)} Its outputs: {', '.join(outputs)}."
+        for kind, settings in (("loss", losses), ("metric", metrics or {}))
+        for name in settings
         if name not in outputs
     ]
     problems += [
-        f"The model's output '{name}' has no loss. Known losses: {', '.join(loss_registry.names())}."
+        f"The model's output '{name}' has no loss. Valid losses: {', '.join(loss_registry.names())}."
         for name in outputs
         if name not in losses
     ]
@@ -68,13 +68,13 @@ def compile_model(
             arguments = dict(losses[output])
             weights[output] = arguments.pop("weight", 1.0)
             built_losses[output] = _build(loss_registry.registry, arguments, classes, problems)
-        wanted = (metrics or {}).get(output, DEFAULT_METRICS.get(output, ()))
-        built_metrics[output] = [_metric(item, classes, problems) for item in wanted]
+        items = (metrics or {}).get(output, DEFAULT_METRICS.get(output, ()))
+        built_metrics[output] = [_metric(item, classes, problems) for item in items]
         if sample_losses is not None and built_losses.get(output) is not None:
             built_metrics[output].append(sample_losses(built_losses[output], weights[output]))
     if problems:
         raise UserError("\n".join(problems))
-    if len(outputs) == 1:  # Keras puts the output's name before its metrics only where there are several outputs
+    if len(outputs) == 1:  # Keras adds the output's name to its metrics only for models with several outputs
         for metric in built_metrics[outputs[0]]:
             metric.name = f"{outputs[0]}_{metric.name}"
     model.compile(optimizer=optimizer, loss=built_losses, loss_weights=weights, metrics=built_metrics, **compile_arguments)
@@ -88,7 +88,7 @@ def _metric(item: Any, classes: int, problems: list[str]) -> Any:
 
 
 def _build(registry: Registry, arguments: dict[str, Any], classes: int, problems: list[str]) -> Any:
-    """The loss or metric of that name; notes what is wrong with the name or the arguments."""
+    """Returns the loss or metric of that name; adds wrong names and arguments to `problems` and returns None."""
     name = str(arguments.pop("name", ""))
     try:
         builder = registry.get(name).builder

@@ -1,4 +1,4 @@
-"""L2 regularisation as PyTorch's optimizers mean it: part of the gradient, before the moments see it."""
+"""Coupled L2 regularisation as in PyTorch's optimizers: part of the gradient, before the moments."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import keras
 
 
 def coupled_l2(optimizer: type[keras.optimizers.Optimizer], l2: float, **arguments: Any) -> keras.optimizers.Optimizer:
-    """An optimizer that adds `l2` times the weights to their gradients, as `weight_decay` of PyTorch's Adam and SGD does.
+    """Returns an optimizer that adds `l2` times the weights to their gradients, as `weight_decay` of PyTorch's Adam and SGD does.
 
-    Keras' own `weight_decay` is decoupled: it shrinks the weights beside the step. With Adam the two differ much, since here
-    the decay is divided by the root of the second moment like any other gradient. All weights are decayed, those of batch
-    normalisations and the biases among them, after clipping, as PyTorch does.
+    Keras' `weight_decay` is decoupled: it shrinks the weights outside the step. With Adam the two differ much, because the
+    coupled decay is divided by the root of the second moment. As in PyTorch, all weights decay, including biases and those of
+    batch normalisations, after clipping.
 
     Args:
         optimizer: class of the optimizer.
         l2: factor, 0 or more.
-        arguments: arguments of the class.
+        arguments: further arguments of the class.
     """
     base: Any = optimizer
 

@@ -1,4 +1,4 @@
-"""Callbacks over a training in which every epoch is one call of `model.fit`."""
+"""Callbacks of a training in which every epoch is one call of `model.fit`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import keras
 
 
 class EpochCallbacks(keras.callbacks.CallbackList):
-    """A callback list that outlives single calls of `model.fit`.
+    """A callback list that lasts for several calls of `model.fit`.
 
-    `model.fit` uses a `CallbackList` that it is given as it is. This one tells its callbacks of the begin and end of the training
-    only once, and counts the steps of an epoch that was taken up in its middle from there, so that callbacks see the training
-    that an undisturbed `model.fit` over all epochs would have shown them.
+    `model.fit` uses a `CallbackList` unchanged. This one announces the start and end of the training only once, and numbers the
+    steps of an epoch that resumes in its middle from there. So the callbacks get the same calls as from a single `model.fit` over
+    all epochs.
 
     Attributes:
-        first_step: steps of the coming epoch that were already done before.
-        steps_seen: steps done of the present epoch, `first_step` included.
+        first_step: steps of the next epoch that were done before the resume.
+        steps_seen: steps done of the current epoch, including `first_step`.
     """
 
     def __init__(self, callbacks: list[keras.callbacks.Callback], model: keras.Model, epochs: int, steps: int) -> None:
@@ -33,21 +33,20 @@ class EpochCallbacks(keras.callbacks.CallbackList):
         super().on_train_end()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Nothing: the training began before this epoch."""
+        """Does nothing: the training started before this epoch."""
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Nothing: the training does not end with this epoch."""
+        """Does nothing: the training does not end with this epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Passes on the begin of an epoch."""
         self.steps_seen = self.first_step
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Passes on the begin of a step, numbered within the whole epoch."""
+        """Numbers the step within the whole epoch."""
         super().on_train_batch_begin(self.first_step + batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Passes on the end of a step, numbered within the whole epoch."""
+        """Numbers the step within the whole epoch."""
         self.steps_seen = self.first_step + batch + 1
         super().on_train_batch_end(self.first_step + batch, logs)

@@ -1,4 +1,4 @@
-"""What can end a training before its last epoch."""
+"""Exceptions that end a training before its last epoch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 class NonFiniteLoss(RuntimeError):
-    """The training loss became infinite or not a number; the message names epoch, step and, where known, the images."""
+    """The training loss became infinite or not a number; the message names the epoch, the step and, if known, the images."""
 
 
 class TrainingInterrupted(Exception):
-    """Ctrl-C or SIGTERM ended the training; its run state is on disk and `fit(..., resume=True)` continues from it.
+    """Ctrl-C or SIGTERM ended the training; its run state is on disk and `fit(..., resume=True)` resumes from it.
 
     Attributes:
-        signal_number: the signal that came.
-        exit_code: what a command should exit with: 128 + signal number (130 for Ctrl-C).
-        folder: where the run state lies.
-        epoch, step: the training continues in this epoch (from 1), after this many of its steps.
+        signal_number: the signal.
+        exit_code: exit code for a command: 128 + signal number (130 for Ctrl-C).
+        folder: folder of the run state.
+        epoch, step: the training resumes in this epoch (from 1), after this many of its steps.
     """
 
     def __init__(self, signal_number: int, folder: Path, epoch: int, step: int, epochs: int, steps: int) -> None:
@@ -27,5 +27,5 @@ class TrainingInterrupted(Exception):
         self.epoch = epoch
         self.step = step
         name = "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
-        where = "all its epochs are done" if epoch > epochs else f"it continues in epoch {epoch}, after {step} of {steps} steps"
-        super().__init__(f"Interrupted by {name}. The state of the training is saved: {where}.")
+        position = "all its epochs are done" if epoch > epochs else f"it resumes in epoch {epoch}, after {step} of {steps} steps"
+        super().__init__(f"Interrupted by {name}. The state of the training is saved: {position}.")

@@ -1,4 +1,4 @@
-"""The history of a training: one row per epoch, kept as a CSV file."""
+"""The history of a training: a CSV file with one row per epoch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_skin.registry import atomic_path
 
 
 class EpochHistory(keras.callbacks.Callback):
-    """Collects one row per epoch and writes all of them to a CSV file after each.
+    """Collects one row per epoch and writes the CSV file after each.
 
-    Columns: `epoch` (from 1), `learning_rate` (after the epoch's last step), `seconds` (validation included), then every logged
-    value. A resumed epoch counts the seconds from before the interruption, too.
+    Columns: `epoch` (from 1), `learning_rate` (after the epoch's last step), `seconds` (including validation), then every logged
+    value. The seconds of a resumed epoch include those before the interruption.
 
     Args:
         path: the CSV file.
@@ -28,34 +28,32 @@ class EpochHistory(keras.callbacks.Callback):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
         self._seconds_before = 0.0
-        self._began: float | None = None
+        self._start: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts the clock."""
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds the row and writes the file."""
         learning_rate = float(self.model.optimizer.learning_rate)
         row = {"epoch": epoch + 1, "learning_rate": learning_rate, "seconds": round(self.seconds(), 3)}
         self.rows.append({**row, **(logs or {})})
-        self._seconds_before, self._began = 0.0, None
+        self._seconds_before, self._start = 0.0, None
         with atomic_path(self.path) as temporary:
             self.table().to_csv(temporary, index=False)
 
     def seconds(self) -> float:
-        """Seconds that the present epoch has taken so far."""
-        return self._seconds_before + (0.0 if self._began is None else time.monotonic() - self._began)
+        """Returns the seconds of the current epoch so far."""
+        return self._seconds_before + (0.0 if self._start is None else time.monotonic() - self._start)
 
     def table(self) -> pd.DataFrame:
-        """All rows so far."""
+        """Returns all rows so far."""
         return pd.DataFrame(self.rows)
 
     def get_state(self) -> dict[str, Any]:
-        """What the run state keeps of this callback."""
+        """Returns the callback's entry in the run state."""
         return {"rows": self.rows, "seconds": self.seconds()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from `get_state`."""
+        """Resumes from `get_state`."""
         self.rows = list(state["rows"])
         self._seconds_before = state["seconds"]

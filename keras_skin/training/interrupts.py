@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until the training can save its state."""
+"""Delays Ctrl-C and SIGTERM until the training can save its state."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldInterrupts:
-    """Context in which the first SIGINT or SIGTERM is only noted in `received`; a second one acts as usual, at once.
+    """Context in which the first SIGINT or SIGTERM only sets `received`; a second one acts as usual.
 
-    Outside the main thread, where Python allows no signal handlers, nothing is held back.
+    Outside the main thread, where Python allows no signal handlers, it has no effect.
     """
 
     def __init__(self) -> None:
@@ -24,20 +24,20 @@ class HeldInterrupts:
 
     def __enter__(self) -> HeldInterrupts:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._give_back()
+        self._restore_handlers()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._give_back()
-        # Not print or logging: a handler may run in the middle of either, and neither can be entered twice.
+        self._restore_handlers()
+        # No print or logging: the handler may interrupt either, and neither is reentrant.
         with contextlib.suppress(OSError):
-            os.write(2, b"\nStopping after this step and saving; once more stops at once, without saving.\n")
+            os.write(2, b"\nStopping after this step and saving. A second Ctrl-C stops at once, without saving.\n")
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

@@ -1,4 +1,4 @@
-"""The logged value by which the best epoch is chosen."""
+"""The logged value that decides which epoch is best."""
 
 from __future__ import annotations
 
@@ -13,48 +13,44 @@ MODES = ("auto", "min", "max")
 
 @dataclass(frozen=True)
 class Monitor:
-    """One logged value, or the mean of several, and which direction is better."""
+    """A logged value, or the mean of several, and its direction."""
 
     names: tuple[str, ...]
     maximise: bool
 
     @classmethod
     def create(cls, names: str | Sequence[str], mode: str, available: Collection[str]) -> Monitor:
-        """Checks the names against what the training will log.
+        """Checks the names against those that the training logs.
 
         Args:
             names: one name or several, such as `"val_loss"` or `["val_mask_dsc", "val_label_auc"]`.
-            mode: `"min"`, `"max"`, or `"auto"`: losses and errors are better low, everything else high.
-            available: every name that will be logged.
+            mode: `"min"`, `"max"` or `"auto"`, which minimises losses and errors and maximises everything else.
+            available: every name that the training logs.
 
         Raises:
-            UserError: if a name will not be logged, or the direction is unclear.
+            UserError: if the training does not log a name, or the direction is unclear.
         """
-        chosen = (names,) if isinstance(names, str) else tuple(names)
-        problems = [
-            f"There is no '{name}' to monitor.{did_you_mean(name, available)}" for name in chosen if name not in available
-        ]
+        names = (names,) if isinstance(names, str) else tuple(names)
+        problems = [f"There is no '{name}' to monitor.{did_you_mean(name, available)}" for name in names if name not in available]
+        if not names:
+            problems = ["There is no value to monitor."]
         if problems:
             raise UserError("\n".join([*problems, f"This training logs: {', '.join(sorted(available))}."]))
-        if not chosen:
-            raise UserError(f"No value to monitor was named. This training logs: {', '.join(sorted(available))}.")
         if mode not in MODES:
             raise UserError(f"The monitor's mode is {mode!r}. Valid: {', '.join(MODES)}.")
         if mode != "auto":
-            return cls(chosen, mode == "max")
-        directions = {not (name.endswith("loss") or "error" in name) for name in chosen}
+            return cls(names, mode == "max")
+        directions = {not (name.endswith("loss") or "error" in name) for name in names}
         if len(directions) > 1:
-            raise UserError(
-                f"{', '.join(chosen)}: some are better low, some high, so that their mean says nothing. Monitor one kind."
-            )
-        return cls(chosen, directions.pop())
+            raise UserError(f"{', '.join(names)}: some should be low, some high, so their mean means nothing. Use one kind.")
+        return cls(names, directions.pop())
 
     def value(self, logs: Mapping[str, float]) -> float:
-        """The mean of the monitored values."""
+        """Returns the mean of the monitored values."""
         return math.fsum(logs[name] for name in self.names) / len(self.names)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than `best`; a value that is not finite never is, and None is worse than any other."""
+        """Returns whether `value` is better than `best`. A non-finite value never is, and None is worse than any other."""
         if not math.isfinite(value):
             return False
         if best is None:

@@ -18,22 +18,22 @@ OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nadam": ("Nadam", (*_COMMON, "beta_1", "beta_2", "epsilon")),
     "lion": ("Lion", (*_COMMON, "beta_1", "beta_2")),
 }
-"""Names of the optimizers, each with its class in `keras.optimizers` and the arguments it takes.
+"""Names of the optimizers, each with its class in `keras.optimizers` and its arguments.
 
-Listed here so that they can be named without importing Keras. Keras' moving average of the weights (`use_ema`) is left out: it
-overwrites the weights when a call of `model.fit` ends, and here every epoch is one such call.
+Keras' moving average of the weights (`use_ema`) is not among them: it overwrites the weights when a call of `model.fit` ends, and
+here every epoch is one such call.
 """
 
 
 def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, *, epochs: int, steps: int) -> Any:
-    """The optimizer that the settings describe, with its learning-rate schedule.
+    """Returns the optimizer of the settings, with its learning-rate schedule.
 
     Args:
-        settings: `name`, `learning_rate` and any argument of that optimizer, `gradient_accumulation_steps` among them, or `l2`
-            (see `coupled_l2`). Arguments that are None keep Keras' default.
-        schedule: see `make_schedule`; None means a constant learning rate.
+        settings: `name`, `learning_rate` and further arguments of that optimizer, or `l2` (see `coupled_l2`). None keeps the
+            default of Keras.
+        schedule: see `make_schedule`; None is a constant learning rate.
         epochs: epochs of the whole training.
-        steps: steps of one epoch.
+        steps: steps per epoch.
 
     Returns:
         A `keras.optimizers.Optimizer`. In mixed float16, `model.compile` wraps it in a `LossScaleOptimizer`.
@@ -58,7 +58,7 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
         raise UserError("\n".join(problems))
     l2 = arguments.pop("l2", None)
     if l2 is not None and arguments.get("weight_decay") is not None:
-        raise UserError(f"Optimizer '{name}': l2 (coupled) and weight_decay (decoupled) are two readings of one thing; give one.")
+        raise UserError(f"Optimizer '{name}': l2 (coupled) and weight_decay (decoupled) exclude each other. Remove one.")
     import keras
 
     from keras_skin.training.coupled_l2 import coupled_l2
@@ -67,5 +67,5 @@ def make_optimizer(settings: Mapping[str, Any], schedule: Mapping[str, Any] | No
     arguments["learning_rate"] = make_schedule(schedule, learning_rate, epochs, steps)
     try:
         return kind(**arguments) if l2 is None else coupled_l2(kind, l2, **arguments)
-    except ValueError as error:  # Keras checks the values and combinations of arguments
-        raise error if isinstance(error, UserError) else UserError(f"Optimizer '{name}': {error}") from error
+    except ValueError as error:  # from Keras, which checks the values and combinations of arguments
+        raise UserError(f"Optimizer '{name}': {error}") from error

@@ -1,4 +1,4 @@
-"""What a person sees of a training: one line per epoch, and on a terminal a line that lives within the epoch."""
+"""Shows the progress of a training: one line per epoch, and on a terminal a line that is rewritten within the epoch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _REDRAW_SECONDS = 0.25
 
 
 class Progress(keras.callbacks.Callback):
-    """Says how the training goes.
+    """Logs the progress of a training.
 
-    Every epoch ends with one line through the logger `keras_skin.training`. Within an epoch a terminal shows a line that is
-    rewritten; anything else gets a log line at most once a minute.
+    Every epoch ends with one line of the logger `keras_skin.training`. Within an epoch a terminal shows a line that is rewritten;
+    other streams get a log line at most once a minute.
 
     Args:
         epochs, steps: length of the training.
-        history: has the rows so far.
-        best: knows whether this epoch was the best.
-        stream: where the rewritten line goes; standard error if None.
-        heartbeat_seconds: time between two lines within an epoch where there is no terminal.
+        history: the rows so far.
+        best: the callback that finds the best epoch.
+        stream: stream of the rewritten line; standard error if None.
+        heartbeat_seconds: seconds between two lines within an epoch without a terminal.
     """
 
     def __init__(
@@ -52,87 +52,83 @@ class Progress(keras.callbacks.Callback):
         self.heartbeat_seconds = heartbeat_seconds
         self._is_terminal = self.stream.isatty()
         self._epoch = 0
-        self._said_at = 0.0
-        self._drawn = False
+        self._shown_at = 0.0
+        self._has_line = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes the epoch."""
         self._epoch = epoch
-        self._said_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Shows the step and the mean loss so far."""
         if self._is_due():
-            self._within(f"step {batch + 1}/{self.steps}  loss {number((logs or {}).get('loss', float('nan')))}")
+            self._show(f"step {batch + 1}/{self.steps}  loss {number((logs or {}).get('loss', float('nan')))}")
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Shows that validation is running."""
         if self._is_due():
-            self._within(f"validation step {batch + 1}")
+            self._show(f"validation step {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Says how the epoch went."""
+        """Logs the line of the epoch."""
         self.clear()
         row = self.history.rows[-1]
-        left = duration(self._seconds_left(epoch))
         training, validation = headline(logs or {})
-        parts = [f"{self._name(epoch)}  {training}"]
+        line = f"{self._name(epoch)}  {training}"
         if validation:
-            parts.append(f" | val {validation}")
-        parts.append(f"  lr {row['learning_rate']:.2g}  {duration(row['seconds'])}")
+            line += f" | val {validation}"
+        line += f"  lr {row['learning_rate']:.2g}  {duration(row['seconds'])}"
         if epoch + 1 < self.epochs:
-            parts.append(f"  left {left}")
+            line += f"  left {duration(self._remaining_seconds(epoch))}"
         if self.best.best_epoch == epoch + 1:
-            parts.append("  *best")
-        logger.info("".join(parts))
+            line += "  *best"
+        logger.info(line)
 
     def clear(self) -> None:
-        """Takes the rewritten line away."""
-        if self._drawn:
+        """Removes the rewritten line."""
+        if self._has_line:
             self.stream.write("\r\x1b[K")
             self.stream.flush()
-            self._drawn = False
+            self._has_line = False
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}"
 
     def _is_due(self) -> bool:
-        return time.monotonic() - self._said_at >= (_REDRAW_SECONDS if self._is_terminal else self.heartbeat_seconds)
+        return time.monotonic() - self._shown_at >= (_REDRAW_SECONDS if self._is_terminal else self.heartbeat_seconds)
 
-    def _within(self, text: str) -> None:
-        self._said_at = time.monotonic()
+    def _show(self, text: str) -> None:
+        self._shown_at = time.monotonic()
         line = f"{self._name(self._epoch)}  {text}  {duration(self.history.seconds())}"
         if self._is_terminal:
             self.stream.write(f"\r\x1b[K{line}")
             self.stream.flush()
-            self._drawn = True
+            self._has_line = True
         else:
             logger.info(line)
 
-    def _seconds_left(self, epoch: int) -> float:
+    def _remaining_seconds(self, epoch: int) -> float:
         recent = [row["seconds"] for row in self.history.rows[-3:]]
         return (self.epochs - epoch - 1) * sum(recent) / len(recent)
 
 
 def headline(logs: Mapping[str, float]) -> tuple[str, str]:
-    """The loss and the metrics that matter most, of training and of validation, as two texts.
+    """Returns the loss and the main metrics of training and of validation, as two texts.
 
-    Dice of masks and weighted F1 of labels are shown, or all metrics where there is neither.
+    The main metrics are the Dice coefficient of masks and the weighted F1 of labels, or all metrics if neither is logged.
     """
     metrics = [name for name in logs if name != "loss" and not name.startswith("val_") and not name.endswith("_loss")]
-    chosen = [name for name in metrics if name.endswith(_HEADLINES)] or metrics
-    chosen.sort(key=lambda name: next((i for i, ending in enumerate(_HEADLINES) if name.endswith(ending)), len(_HEADLINES)))
-    labels = dict(zip(chosen, short_names(chosen), strict=True))
+    names = [name for ending in _HEADLINES for name in metrics if name.endswith(ending)] or metrics
+    labels = {"loss": "loss", **dict(zip(names, short_names(names), strict=True))}
 
     def text(prefix: str) -> str:
-        shown = [("loss", "loss"), *labels.items()]
-        return " ".join(f"{label} {number(logs[prefix + name])}" for name, label in shown if prefix + name in logs)
+        return " ".join(f"{label} {number(logs[prefix + name])}" for name, label in labels.items() if prefix + name in logs)
 
     return text(""), text("val_")
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """`mask_dsc` becomes `DSC`, as long as no two names become the same."""
+    """Shortens names, `mask_dsc` to `DSC`, where the short names are unique."""
     short = [
         next((label for ending, label in SHORT_NAMES.items() if name == ending or name.endswith(f"_{ending}")), name)
         for name in names
@@ -141,12 +137,12 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three decimals, or three digits where the value is large or tiny."""
+    """Formats a value with three decimals, large and tiny values with three digits."""
     return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 100 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `41 s`, `33 min`, `2 h 05 min`."""
+    """Formats seconds as `0.4 s`, `41 s`, `33 min` or `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 119.5:

@@ -1,11 +1,11 @@
-"""The run state: everything that a training needs to continue bit for bit, in one file.
+"""The run state: one file from which a training resumes bit for bit.
 
-It holds every array of the model's variables (dropout seeds are among them), the optimizer's variables (the float16 loss scale is
-among them) and the metrics' variables, with a JSON record of where the training is and what its callbacks remember. A
-`.weights.h5` or `.keras` file lacks the metrics, so that neither can continue in the middle of an epoch.
+It holds the variables of the model (including dropout seeds), of the optimizer (including the float16 loss scale) and of the
+metrics, and a JSON record of the position of the training and the states of its callbacks. `.weights.h5` and `.keras` files lack
+the metrics, so a training cannot resume from them in the middle of an epoch.
 
-The file is an uncompressed `.npz` without any pickled object. Arrays are stored by position; path, shape and dtype of each are
-stored beside them, so that a state that belongs to another model is refused with a message.
+The file is an uncompressed `.npz` without pickled objects. Arrays are stored by position, with path, shape and dtype of each, so
+that the state of another model is refused with a message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AUTOMATIC_NUMBER = re.compile(r"_\d+(?=[/_]|$)")
 
 @dataclass(frozen=True)
 class RunState:
-    """A run state that was read: its arrays in order, the layout (`[path, shape, dtype]` of each) and the JSON record."""
+    """A run state in memory: its arrays in order, the layout (`[path, shape, dtype]` of each) and the JSON record."""
 
     source: Path
     arrays: tuple[np.ndarray, ...]
@@ -40,35 +40,35 @@ class RunState:
     record: dict[str, Any]
 
     def restore(self, model: keras.Model) -> None:
-        """Assigns every array to the variable it was taken from.
+        """Assigns every array to its variable.
 
         Raises:
-            UserError: if the model, its optimizer or its metrics are not those of the saved run; nothing is assigned then.
+            UserError: if the model, its optimizer or its metrics are not those of the saved run. Then nothing is assigned.
         """
         variables = state_variables(model)
         problems = _differences(self.layout, _layout(variables))
         if problems:
             lines = "\n".join(f"  - {problem}" for problem in problems)
             raise UserError(
-                f"{self.source} does not fit this model, its optimizer and metrics, so the training cannot continue "
-                f"from it:\n{lines}\nContinue with the experiment that the run was started with."
+                f"{self.source} does not fit this model, its optimizer and metrics, so the training cannot resume "
+                f"from it:\n{lines}\nResume with the experiment that started the run."
             )
         for variable, array in zip(variables, self.arrays, strict=True):
             variable.assign(array.view(np.asarray(variable.numpy()).dtype))
 
 
 def state_variables(model: keras.Model) -> list[keras.Variable]:
-    """All variables of the run state in a fixed order. The model must be compiled, its metrics and optimizer built."""
+    """Returns all variables of the run state in a fixed order. The model must be compiled, its metrics and optimizer built."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
 def save_run_state(path: str | os.PathLike[str], model: keras.Model, record: Mapping[str, Any]) -> None:
-    """Writes the run state; a state of the same path is replaced only when the new one is complete on disk.
+    """Writes the run state; it replaces an older state only when it is complete on disk.
 
     Args:
         path: file to write, ending in `.npz`.
         model: compiled model whose metrics and optimizer are built.
-        record: whatever else is to be kept, as JSON values.
+        record: further JSON values.
     """
     variables = state_variables(model)
     text = json.dumps({"format": FORMAT, "layout": _layout(variables), "record": record})
@@ -84,13 +84,13 @@ def load_run_state(path: str | os.PathLike[str]) -> RunState:
     """Reads a run state.
 
     Raises:
-        UserError: if the file is not a complete run state, or of a newer format.
+        UserError: if the file is not a complete run state, or has another format.
     """
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             content = json.loads(archive["json"].tobytes().decode("utf-8"))
             if content["format"] != FORMAT:
-                raise UserError(f"{path}: run state of format {content['format']}; this version reads format {FORMAT}.")
+                raise UserError(f"{path}: run state of format {content['format']}, expected {FORMAT}.")
             layout = tuple((name, tuple(shape), dtype) for name, shape, dtype in content["layout"])
             arrays = tuple(archive[f"{index:05d}"] for index in range(len(layout)))
             return RunState(Path(path), arrays, layout, content["record"])
@@ -105,19 +105,19 @@ def _layout(variables: list[keras.Variable]) -> list[tuple[str, tuple[int, ...],
 
 
 def _storable(array: Any) -> np.ndarray:
-    """bfloat16 and its like are unknown to the .npz format: their bits are stored as unsigned integers."""
+    """Returns bfloat16 and similar arrays as unsigned integers, because the .npz format does not know these types."""
     array = np.asarray(array)
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 
-def _differences(saved: Any, wanted: Any, most: int = 5) -> list[str]:
-    """Sentences on how two layouts differ. Keras numbers unnamed layers through the life of a process; that is no difference."""
-    if len(saved) != len(wanted):
-        return [f"the saved state holds {len(saved)} arrays, this training {len(wanted)}"]
-    found = []
-    for (path, shape, dtype), (path_now, shape_now, dtype_now) in zip(saved, wanted, strict=True):
+def _differences(saved: Any, current: Any, maximum: int = 5) -> list[str]:
+    """Returns the differences of two layouts, without the numbers of unnamed layers, which Keras counts through a process."""
+    if len(saved) != len(current):
+        return [f"the saved state holds {len(saved)} arrays, this training {len(current)}"]
+    lines = []
+    for (path, shape, dtype), (path_now, shape_now, dtype_now) in zip(saved, current, strict=True):
         if _AUTOMATIC_NUMBER.sub("", path) != _AUTOMATIC_NUMBER.sub("", path_now):
-            found.append(f"saved '{path}', here '{path_now}'")
+            lines.append(f"saved '{path}', here '{path_now}'")
         elif (shape, dtype) != (shape_now, dtype_now):
-            found.append(f"'{path_now}': saved {dtype} {list(shape)}, here {dtype_now} {list(shape_now)}")
-    return found[:most] + ([f"and {len(found) - most} more"] if len(found) > most else [])
+            lines.append(f"'{path_now}': saved {dtype} {list(shape)}, here {dtype_now} {list(shape_now)}")
+    return lines[:maximum] + ([f"and {len(lines) - maximum} more"] if len(lines) > maximum else [])

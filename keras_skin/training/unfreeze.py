@@ -1,11 +1,11 @@
-"""Training a pretrained backbone gently: at a lower rate than the rest, and frozen at first, then unfrozen stage by stage.
+"""Trains a pretrained backbone at a lower rate than the rest of the model: frozen at first, then unfrozen stage by stage.
 
-A stage is everything that leads to the feature layer `encoder_k` of a model and not yet to `encoder_(k-1)`; whatever lies behind
-the last of them (decoders, classifiers) trains from the beginning. A prefix (`image_encoder_3`) tells the backbones of a model
-apart; their deepest stages thaw together.
+A stage is the set of layers before the feature layer `encoder_k` of a model that are not before `encoder_(k-1)`. Layers after the
+last feature layer (decoders, classifiers) train from the start. A prefix (`image_encoder_3`) names each backbone of a model with
+several; their deepest stages unfreeze together.
 
-What is frozen is a function of the epoch alone, and every variable has its place in the optimizer from the start, so that a
-resume needs nothing beyond the run state.
+The frozen layers are a function of the epoch alone, and the optimizer holds every variable from the start. So a resume needs only
+the run state.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FEATURES = re.compile(r"(.*?)encoder_(\d+)")
 
 
 @dataclass(frozen=True)
-class Thaw:
-    """When which stage of a backbone is trained, and how fast.
+class UnfreezePlan:
+    """When each stage of a backbone is trained, and at which rate.
 
     Args:
         rate: factor on the learning rate of the backbone's variables (and on their decoupled weight decay), above 0, at most 1.
-        frozen_epochs: epochs in which the whole backbone is frozen; then the deepest stage thaws.
-        stage_epochs: epochs from one stage's thaw to the next's; 0 thaws all stages together.
+        frozen_epochs: epochs in which the whole backbone is frozen; then the deepest stage unfreezes.
+        stage_epochs: epochs between two stages; 0 unfreezes all stages together.
 
     Raises:
         UserError: naming every value that is out of range.
@@ -48,17 +48,17 @@ class Thaw:
             if value < 0
         ]
         if not 0 < self.rate <= 1:
-            problems.append(f"rate is {self.rate}, expected above 0 and at most 1 (frozen_epochs keeps a backbone frozen)")
+            problems.append(f"rate is {self.rate}, expected above 0 and at most 1 (to freeze the backbone, set frozen_epochs)")
         if problems:
             raise UserError("The training of the backbone: " + "; ".join(problems) + ".")
 
-    def begin(self, rank: int) -> int:
-        """The first epoch (from 0) in which a stage is trained; rank 0 is the deepest."""
+    def first_epoch(self, rank: int) -> int:
+        """Returns the first epoch (from 0) in which a stage is trained; rank 0 is the deepest stage."""
         return self.frozen_epochs + rank * self.stage_epochs
 
 
 def backbone_stages(model: keras.Model) -> list[list[keras.layers.Layer]]:
-    """The layers with weights of every backbone's stages, deepest first.
+    """Returns the layers with weights of each stage, deepest stage first; stages of several backbones are joined.
 
     Raises:
         UserError: if the model has no feature layers.
@@ -68,65 +68,64 @@ def backbone_stages(model: keras.Model) -> list[list[keras.layers.Layer]]:
         if match := _FEATURES.fullmatch(layer.name):
             numbers.setdefault(match[1], []).append(int(match[2]))
     if not numbers:
-        raise UserError(f"Model '{model.name}' has no feature layers encoder_1, encoder_2...: there is no backbone to freeze.")
+        raise UserError(f"Model '{model.name}' has no feature layers encoder_1, encoder_2..., so there is no backbone to freeze.")
     stages: list[list[keras.layers.Layer]] = [[] for _ in range(max(map(len, numbers.values())))]
-    for prefix, found in numbers.items():
-        seen: set[str] = set()
-        for rank, number in zip(range(len(found) - 1, -1, -1), sorted(found), strict=True):
-            leading = keras.Model(model.input, model.get_layer(f"{prefix}encoder_{number}").output).layers
-            stages[rank] += [layer for layer in leading if layer.weights and layer.name not in seen]
-            seen |= {layer.name for layer in leading}
+    for prefix, backbone in numbers.items():
+        earlier: set[str] = set()
+        for rank, number in zip(range(len(backbone) - 1, -1, -1), sorted(backbone), strict=True):
+            layers = keras.Model(model.input, model.get_layer(f"{prefix}encoder_{number}").output).layers
+            stages[rank] += [layer for layer in layers if layer.weights and layer.name not in earlier]
+            earlier |= {layer.name for layer in layers}
     return stages
 
 
 class Unfreezing(keras.callbacks.Callback):
-    """Freezes the stages of a backbone and thaws them when their time has come.
+    """Freezes the stages of a backbone and unfreezes each at its epoch.
 
-    A frozen stage gets no gradients and its batch normalisations use their moving statistics, which do not move.
+    A frozen stage gets no gradients, and its batch normalisations use their moving statistics, which do not change.
 
     Args:
         stages: as `backbone_stages` returns them.
-        thaw: when which of them is trained.
+        plan: when each of them is trained.
     """
 
-    def __init__(self, stages: list[list[keras.layers.Layer]], thaw: Thaw) -> None:
+    def __init__(self, stages: list[list[keras.layers.Layer]], plan: UnfreezePlan) -> None:
         super().__init__()
         self.stages = stages
-        self.thaw = thaw
+        self.plan = plan
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Freezes and thaws; the training step is traced anew where that changes anything."""
-        self._train_ranks(sum(self.thaw.begin(rank) <= epoch for rank in range(len(self.stages))))
+        """Freezes and unfreezes the stages of this epoch."""
+        self._train_stages(sum(self.plan.first_epoch(rank) <= epoch for rank in range(len(self.stages))))
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Leaves nothing frozen behind."""
-        self._train_ranks(len(self.stages))
+        """Unfreezes all stages."""
+        self._train_stages(len(self.stages))
 
-    def _train_ranks(self, count: int) -> None:
-        wanted = {id(layer): rank < count for rank, layers in enumerate(self.stages) for layer in layers}
-        layers = [layer for stage in self.stages for layer in stage]
-        if all(layer.trainable == wanted[id(layer)] for layer in layers):
+    def _train_stages(self, count: int) -> None:
+        trainable = [(layer, rank < count) for rank, layers in enumerate(self.stages) for layer in layers]
+        if all(layer.trainable == value for layer, value in trainable):
             return
-        for layer in layers:
-            layer.trainable = wanted[id(layer)]
-        # A traced step keeps the variables that were trainable when it was traced.
+        for layer, value in trainable:
+            layer.trainable = value
+        # The traced step would train the variables that were trainable at its tracing.
         self.model.make_train_function(force=True)
         logger.info(f"backbone: {count} of {len(self.stages)} stages are trained, the deepest first")
 
 
 def train_gently(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, thaw: Thaw, steps: int
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, plan: UnfreezePlan, steps: int
 ) -> tuple[keras.optimizers.Optimizer, Unfreezing]:
-    """What it takes to train a model's backbone as `thaw` says.
+    """Returns the optimizer and the callback for training a model's backbone as planned.
 
     Args:
-        model: a model with feature layers; nothing of it is changed yet.
+        model: a model with feature layers; it does not change yet.
         optimizer: an optimizer that is not built yet.
-        thaw: the settings.
-        steps: steps of an epoch.
+        plan: the rate, and when each stage is trained.
+        steps: steps per epoch.
 
     Returns:
-        An optimizer of the same kind and settings, to compile the model with, and a callback for `fit`.
+        An optimizer of the same class and settings, to compile the model with, and a callback for `fit`.
 
     Raises:
         UserError: if the model has no feature layers.
@@ -135,19 +134,19 @@ def train_gently(
     ranks = {
         variable.path: rank for rank, layers in enumerate(stages) for layer in layers for variable in layer.trainable_variables
     }
-    return _with_rates(optimizer, ranks, thaw, steps), Unfreezing(stages, thaw)
+    return _with_rates(optimizer, ranks, plan, steps), Unfreezing(stages, plan)
 
 
 def _with_rates(
-    optimizer: keras.optimizers.Optimizer, ranks: dict[str, int], thaw: Thaw, steps: int
+    optimizer: keras.optimizers.Optimizer, ranks: dict[str, int], plan: UnfreezePlan, steps: int
 ) -> keras.optimizers.Optimizer:
     kind: Any = type(optimizer)
 
     class WithRates(kind):
-        """Scales the steps of a backbone's variables; counts their iterations from their stage's thaw."""
+        """Scales the steps of a backbone's variables; counts their iterations from the start of their stage."""
 
         weight_decay: Any
-        _before_thaw = 0
+        _offset = 0
 
         def build(self, variables: list[keras.Variable]) -> None:
             self._ranks = [ranks.get(variable.path) for variable in variables]
@@ -155,26 +154,26 @@ def _with_rates(
 
         @property
         def iterations(self) -> Any:
-            # Adam's bias correction: moments that begin at zero late must not be taken for settled ones, or the first hundred
-            # steps of a thawed stage are three to six times too long.
-            return keras.ops.maximum(super().iterations - self._before_thaw, 0) if self._before_thaw else super().iterations
+            # Adam's bias correction must count from the start of the stage, or the first hundred steps of an unfrozen stage are
+            # three to six times too long.
+            return keras.ops.maximum(super().iterations - self._offset, 0) if self._offset else super().iterations
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             rank = self._ranks[self._get_variable_index(variable)]
             if rank is None:
                 return super().update_step(gradient, variable, learning_rate)
-            self._before_thaw = thaw.begin(rank) * steps // (self.gradient_accumulation_steps or 1)
-            super().update_step(gradient, variable, learning_rate * thaw.rate)
-            self._before_thaw = 0
+            self._offset = plan.first_epoch(rank) * steps // (self.gradient_accumulation_steps or 1)
+            super().update_step(gradient, variable, learning_rate * plan.rate)
+            self._offset = 0
 
         def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
             if self.weight_decay is None:
                 return
-            mine = [variable for variable in variables if self._ranks[self._get_variable_index(variable)] is not None]
+            backbone = [variable for variable in variables if self._ranks[self._get_variable_index(variable)] is not None]
             others = [variable for variable in variables if self._ranks[self._get_variable_index(variable)] is None]
             super()._apply_weight_decay(others)
-            decay, self.weight_decay = self.weight_decay, self.weight_decay * thaw.rate
-            super()._apply_weight_decay(mine)
+            decay, self.weight_decay = self.weight_decay, self.weight_decay * plan.rate
+            super()._apply_weight_decay(backbone)
             self.weight_decay = decay
 
     WithRates.__name__ = kind.__name__

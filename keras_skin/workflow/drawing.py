@@ -15,9 +15,8 @@ from keras_skin.evaluation.evaluate import Evaluation
 from keras_skin.evaluation.latency import describe_latency
 from keras_skin.evaluation.run_report import REPORT
 from keras_skin.explain.callback import Explanations
-from keras_skin.figures.balance import class_balance
 from keras_skin.figures.box_plots import segmentation_box_plots
-from keras_skin.figures.class_counts import class_counts
+from keras_skin.figures.class_counts import class_balance, class_counts
 from keras_skin.figures.confusion import confusion_matrix
 from keras_skin.figures.curriculum import curriculum_figure
 from keras_skin.figures.curves import roc_and_precision_recall

@@ -40,7 +40,7 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
         cam=settings.cam,
         methods=settings.methods,
         every=settings.every,
-        drawn=settings.images,
+        max_pictures=settings.images,
         measure=measured > 0,
         background=background,
         metadata_columns=data.metadata.field_of_columns if data.metadata else (),

@@ -81,6 +81,6 @@ def _super_resolutions(run: ActiveRun, split: str) -> Picture | None:
         title=f"Super-resolution, {split}",
         synthetic=run.synthetic,
     )
-    means = [np.mean([measure(image.drawn, image.target) for image in images]) for measure in (psnr, ssim)]
+    means = [np.mean([measure(image.output, image.target) for image in images]) for measure in (psnr, ssim)]
     caption = "The model's input, its super-resolved image, and the target of that auxiliary task"
     return Picture(path, f"{caption}; mean PSNR {means[0]:.1f} dB, SSIM {means[1]:.3f}.") if path else None

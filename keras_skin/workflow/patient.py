@@ -121,7 +121,7 @@ def metadata_explainer(run: Run) -> MetadataShap | None:
     with np.load(file, allow_pickle=False) as arrays:
         background = [arrays[name] for name in arrays.files]
     columns, switches = run.metadata.field_of_columns, run.metadata.availability_columns
-    return MetadataShap.from_head_inputs(run.model, background, columns, switches, run.experiment.train.seed)
+    return MetadataShap(run.model, background, columns, switches, run.experiment.train.seed)
 
 
 def _readable(files: Sequence[Path]) -> None:

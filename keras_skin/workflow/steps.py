@@ -124,7 +124,7 @@ def explain(run: ActiveRun, explainer: ExplainCallback | None) -> Explanations:
     sheets = lesion_sheets(run)
     if explainer is None:
         return Explanations(sheets, {}, [])
-    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.drawn), len(explainer.samples))
+    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.picture_samples), len(explainer.samples))
     explanations = explainer.explain(run.model)
     for warning in explanations.warnings:
         log.warning("%s", warning)

@@ -23,7 +23,7 @@ from keras_skin.training.fit import TrainingResult, fit
 from keras_skin.training.optimizers import make_optimizer
 from keras_skin.training.plateau import Plateau
 from keras_skin.training.sample_losses import SampleLossFeedback
-from keras_skin.training.unfreeze import Thaw, train_gently
+from keras_skin.training.unfreeze import UnfreezePlan, train_gently
 from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.prepare import PreparedData
 
@@ -77,7 +77,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     optimizer = make_optimizer(settings.optimizer.model_dump(), schedule, epochs=settings.epochs, steps=data.steps)
     callbacks: list[keras.callbacks.Callback] = [feedback] if feedback else []
     if settings.backbone:
-        optimizer, unfreezing = train_gently(model, optimizer, Thaw(**settings.backbone.model_dump()), steps=data.steps)
+        optimizer, unfreezing = train_gently(model, optimizer, UnfreezePlan(**settings.backbone.model_dump()), steps=data.steps)
         callbacks.append(unfreezing)
     if explainer and explainer.every:
         explainer.set_model(model)

@@ -1,4 +1,4 @@
-"""Attention maps against the weights that they are made of."""
+"""Attention maps against the weights that they are computed from."""
 
 import cv2
 import keras
@@ -22,7 +22,7 @@ def inputs():
     return {"image": image, "segmented_image": image * (image[..., :1] > 128)}
 
 
-def test_a_map_is_what_each_place_contributes_to_all_tokens(model, inputs):
+def test_a_map_is_each_positions_contribution_to_all_tokens(model, inputs):
     weights = np.asarray(keras.Model(model.input, model.get_layer("cross_attention").output[1])(inputs, training=False), float)
     batch, heads, tokens, _ = weights.shape
     assert tokens == 2 * 3
@@ -32,10 +32,10 @@ def test_a_map_is_what_each_place_contributes_to_all_tokens(model, inputs):
             for query in range(tokens):
                 for key in range(tokens):
                     expected[image, key // 3, key % 3] += weights[image, head, query, key] / heads / tokens * tokens
-    found = attention_maps(model, inputs, batch_size=2)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert found.mean(axis=(1, 2)) == pytest.approx(np.ones(3), abs=1e-4)
-    assert found.std() > 1e-4
+    maps = attention_maps(model, inputs, batch_size=2)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
+    assert maps.mean(axis=(1, 2)) == pytest.approx(np.ones(3), abs=1e-4)
+    assert maps.std() > 1e-4
 
 
 def test_which_models_have_attention(model):

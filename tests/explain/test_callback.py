@@ -67,7 +67,7 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     assert sheet.shape[1] > 3 * 320
 
 
-def test_on_train_end_explains_the_weights_the_model_has_then(tmp_path, samples):
+def test_on_train_end_explains_the_weights_at_that_time(tmp_path, samples):
     model = small_model()
     model.compile("sgd", loss={"mask": "mse", "label": "mse"})
     callback = ExplainCallback(samples, tmp_path, CLASSES, measure=False)
@@ -100,7 +100,7 @@ def test_a_model_without_label_is_explained_by_its_predicted_lesion(tmp_path, sa
     assert (tmp_path / "a" / "grad_cam_mask.png").is_file()
 
 
-def test_no_evidence_is_said_in_the_picture(tmp_path, samples):
+def test_no_evidence_is_a_remark_in_the_picture(tmp_path, samples):
     model = small_model()
     model.get_layer("label").set_weights([np.full((4, 2), -1.0, "float32"), np.zeros(2, "float32")])
     callback = ExplainCallback(samples[:1], tmp_path, CLASSES, synthetic=True, measure=False)
@@ -133,17 +133,17 @@ def test_mistakes_are_found_before_training(tmp_path, samples):
     assert ExplainCallback([], tmp_path, CLASSES).explain(model) == ([], {}, [])
 
 
-def test_equal_folder_names_are_told_apart(tmp_path, samples):
+def test_equal_folder_names_get_numbers(tmp_path, samples):
     twice = [samples[0]._replace(image_id="x/y"), samples[0]._replace(image_id="x_y"), samples[0]._replace(image_id="..")]
     ExplainCallback(twice, tmp_path / "explain", CLASSES, measure=False).explain(small_model())
     assert sorted(path.name for path in (tmp_path / "explain").iterdir() if path.is_dir()) == ["unnamed", "x_y", "x_y_2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explain"]
 
 
-def test_every_second_epoch_has_a_folder_of_its_own(tmp_path, samples):
+def test_every_second_epoch_has_its_own_folder(tmp_path, samples):
     model = small_model(outputs=("label",))
     model.compile("sgd", loss={"label": "mse"})
-    callback = ExplainCallback(samples, tmp_path, CLASSES, every=2, drawn=1, measure=False)
+    callback = ExplainCallback(samples, tmp_path, CLASSES, every=2, max_pictures=1, measure=False)
     model.fit({"image": np.zeros((2, *SIZE, 3))}, {"label": np.zeros((2, 2))}, epochs=5, verbose=0, callbacks=[callback])
     assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_002", "epoch_004"]
     assert len(list((tmp_path / "epoch_004").glob("*/grad_cam_*.npy"))) == 1
@@ -172,9 +172,9 @@ def test_everything_at_once_on_two_branches_with_metadata(tmp_path):
         images = generator.uniform(0, 255, (2, count, *SIZE, 3)).astype("float32")
         return {"image": images[0], "segmented_image": images[1], "metadata": generator.random((count, 3), np.float32)}
 
-    seen = inputs(6)
+    arrays = inputs(6)
     samples = [
-        ExplainSample(f"im{i}", {key: value[i] for key, value in seen.items()}, i % 2, mask, metadata={"age": "50", "sex": ""})
+        ExplainSample(f"im{i}", {key: value[i] for key, value in arrays.items()}, i % 2, mask, metadata={"age": "50", "sex": ""})
         for i in range(6)
     ]
     methods = ("integrated_gradients", "smoothgrad", "occlusion", "image_shap")
@@ -183,7 +183,7 @@ def test_everything_at_once_on_two_branches_with_metadata(tmp_path):
         tmp_path,
         CLASSES,
         methods=methods,
-        drawn=2,
+        max_pictures=2,
         background=inputs(4),
         metadata_columns=("age", "sex", "sex"),
     )

@@ -1,4 +1,4 @@
-"""Every registered model can be explained: at each layer that it offers, in batch as singly, and its metadata if it takes any."""
+"""Explanations of every registered model: each feature layer, batches against single images, and metadata."""
 
 import conformance
 import keras
@@ -34,7 +34,7 @@ def test_heat_maps(name, arguments):
 
 
 @pytest.mark.parametrize("name", [name for name in FULLEST if "metadata_width" in models.registry.parameters(name)])
-def test_metadata_can_be_cut_off(name):
+def test_the_model_can_be_cut_before_its_metadata(name):
     model = conformance.tiny(name, FULLEST[name])
     features, head = metadata_view(model)
     inputs = conformance.images(model, 2)

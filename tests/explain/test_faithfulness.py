@@ -1,4 +1,4 @@
-"""Faithfulness: maps that are right pass, maps that are not get a red line, and every number can be had another way."""
+"""Faithfulness: right maps pass, wrong maps get a red line, and every number has a second way to compute it."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def right(samples):
     return measure_faithfulness(spot_model(("label", "mask")), {"right": constant(REGION)}, samples, CLASSES)
 
 
-def test_a_right_map_is_found_right(right):
+def test_a_right_map_passes(right):
     values = {name: metric["value"] for name, metric in right.metrics["right"].items()}
     assert values["relevance_inside"] == values["pointing_game"] == values["iou_true_mask"] == 1
     assert values["iou_predicted_mask"] == values["iou_predicted_mask/malignant"] == 1
@@ -59,7 +59,7 @@ def test_a_right_map_is_found_right(right):
     for gain in ("deletion_gain_gaussian", "deletion_gain_random", "insertion_gain_gaussian", "insertion_gain_random"):
         assert right.metrics["right"][gain]["ci95"][0] > 0
     assert right.metrics["right"]["relevance_inside"]["n"] == 12
-    # the map is no function of the weights: that alone is said
+    # only the shuffled weights fail: the map is no function of the weights
     assert values["shuffled_correlation"] == pytest.approx(1)
     assert len(right.warnings) == 1
     assert "shuffled weights" in right.warnings[0]
@@ -77,13 +77,13 @@ def test_table_and_curves_agree(right):
 
 def test_deletion_equals_painting_by_hand(samples):
     model = spot_model()
-    found = measure_faithfulness(model, {"right": constant(REGION)}, samples[:1], CLASSES, resamples=0)
+    result = measure_faithfulness(model, {"right": constant(REGION)}, samples[:1], CLASSES, resamples=0)
     image = samples[0].inputs["image"]
     painted = image.copy()
     painted[REGION] = image.mean(axis=(0, 1))
     whole, without = (keras.ops.softmax(model({"image": value[None]})["label"])[0, 1] for value in (image, painted))
     share = REGION.mean()
-    curve = found.curves["right"]["deletion"]["map"]
+    curve = result.curves["right"]["deletion"]["map"]
     after = share <= FRACTIONS
     np.testing.assert_allclose(curve[0], whole, rtol=1e-5)
     np.testing.assert_allclose(curve[after], np.full(after.sum(), without), rtol=1e-4, atol=1e-6)
@@ -92,28 +92,28 @@ def test_deletion_equals_painting_by_hand(samples):
 def test_a_wrong_map_gets_red_lines(samples):
     wrong = np.zeros(SIZE)
     wrong[9:, 10:] = 1
-    found = measure_faithfulness(spot_model(), {"wrong": constant(wrong)}, samples, CLASSES)
-    text = " ".join(found.warnings)
+    result = measure_faithfulness(spot_model(), {"wrong": constant(wrong)}, samples, CLASSES)
+    text = " ".join(result.warnings)
     for subject in ("relevance inside the lesion", "deletion", "insertion"):
         assert f"by {subject}, the maps are no better than a Gaussian" in text
-    assert found.metrics["wrong"]["relevance_inside"]["value"] == 0
+    assert result.metrics["wrong"]["relevance_inside"]["value"] == 0
 
 
-def test_a_blank_map_is_counted_and_left_out(samples):
-    found = measure_faithfulness(spot_model(), {"blank": constant(np.zeros(SIZE))}, samples, CLASSES)
-    assert found.metrics["blank"]["no_evidence"]["value"] == 1
-    assert "relevance_inside" not in found.metrics["blank"]
-    assert "deletion_auc" not in found.metrics["blank"]
+def test_a_blank_map_is_counted_and_not_measured(samples):
+    result = measure_faithfulness(spot_model(), {"blank": constant(np.zeros(SIZE))}, samples, CLASSES)
+    assert result.metrics["blank"]["no_evidence"]["value"] == 1
+    assert "relevance_inside" not in result.metrics["blank"]
+    assert "deletion_auc" not in result.metrics["blank"]
 
 
-def test_a_mask_is_scored_by_the_pixels_that_were_lesion(samples):
-    found = measure_faithfulness(spot_model(("mask",)), {"right": constant(REGION)}, samples[:3], CLASSES)
-    assert found.table["explained"].tolist() == [""] * 3
-    assert found.table["correct"].isna().all()
-    assert found.metrics["right"]["deletion_auc"]["value"] < 0.15
+def test_a_mask_is_scored_by_its_predicted_lesion(samples):
+    result = measure_faithfulness(spot_model(("mask",)), {"right": constant(REGION)}, samples[:3], CLASSES)
+    assert result.table["explained"].tolist() == [""] * 3
+    assert result.table["correct"].isna().all()
+    assert result.metrics["right"]["deletion_auc"]["value"] < 0.15
 
 
-def test_grad_cam_of_shuffled_weights_differs_and_the_model_is_left_as_it_was(samples):
+def test_grad_cam_of_shuffled_weights_differs_and_the_model_does_not_change(samples):
     keras.utils.set_random_seed(2)
     image = keras.Input((*SIZE, 3), name="image")
     x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="cam_features")(keras.layers.Rescaling(1 / 255)(image))

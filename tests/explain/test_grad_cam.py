@@ -190,10 +190,10 @@ def test_mask_output_is_explained_by_the_mean_logit_of_the_predicted_lesion(mode
     view = keras.Model(model.input, [model.get_layer("cam_features").output, model.output["mask"]])
     features, logits = (np.asarray(value, "float64") for value in view({"image": images}))
     kernel = model.get_layer("mask").get_weights()[0][0, 0, :, 0].astype("float64")
-    for found, a, logit in zip(maps, features, logits, strict=True):
+    for map_, a, logit in zip(maps, features, logits, strict=True):
         weight = (logit > 0).reshape(6, 2, 8, 2).sum(axis=(1, 3)) / max((logit > 0).sum(), 1)
         alpha = (weight[..., None] * kernel).mean(axis=(0, 1))
-        np.testing.assert_allclose(found, np.maximum(a @ alpha, 0), atol=1e-6)
+        np.testing.assert_allclose(map_, np.maximum(a @ alpha, 0), atol=1e-6)
     assert maps.max() > 0
 
 

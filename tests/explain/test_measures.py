@@ -54,14 +54,14 @@ def test_entropy_goes_from_a_point_to_a_uniform_map():
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float64, (2, 3, 4), elements=st.integers(0, 5).map(float)))
 def test_rank_correlation_equals_scipy(pair):
-    found = measures.rank_correlation(pair[:1], pair[1:])[0]
+    correlation = measures.rank_correlation(pair[:1], pair[1:])[0]
     if np.ptp(pair[0]) == 0 or np.ptp(pair[1]) == 0:
-        assert found == 0
+        assert correlation == 0
     else:
-        assert found == pytest.approx(spearmanr(pair[0].ravel(), pair[1].ravel()).statistic, abs=1e-12)
+        assert correlation == pytest.approx(spearmanr(pair[0].ravel(), pair[1].ravel()).statistic, abs=1e-12)
 
 
-def test_gaussian_is_centred_whatever_the_shape():
+def test_gaussian_is_centred_for_any_shape():
     blob = measures.centred_gaussian((5, 9))
     assert blob.shape == (5, 9)
     assert np.unravel_index(blob.argmax(), blob.shape) == (2, 4)
@@ -69,7 +69,7 @@ def test_gaussian_is_centred_whatever_the_shape():
     assert blob[0, 4] == pytest.approx(np.exp(-0.5 * (2 / (5 / 6)) ** 2))
 
 
-def test_pixels_go_in_the_order_of_the_map_and_ties_in_no_order():
+def test_pixels_follow_the_map_and_ties_are_in_random_order():
     heat = np.zeros((20, 30))
     heat[10, 10], heat[3, 4] = 2, 1
     ranks = measures.removal_order(heat, np.random.default_rng(0))
@@ -80,7 +80,7 @@ def test_pixels_go_in_the_order_of_the_map_and_ties_in_no_order():
     assert 6 < first[:, 0].mean() < 13  # not the upper rows
 
 
-def test_deletion_and_insertion_take_and_give_the_same_pixels():
+def test_deletion_and_insertion_use_the_same_pixels():
     image = np.random.default_rng(1).uniform(0, 255, (6, 8, 3)).astype(np.float32)
     ranks = measures.removal_order(image[..., 0], np.random.default_rng(0))
     fractions = np.array([0.0, 0.25, 1.0])

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, and that text and lines stay legible when images are small."""
+"""Pictures: positions of what they show, and legible text and lines on small images."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""tf-explain through the view: what it finds lies where it must, on pictures of any shape and models of several inputs."""
+"""tf-explain through the view: every method finds the region, on images of any shape and models of several inputs."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_skin.explain.saliency import METHODS, Saliency
 from keras_skin.explain.samples import ExplainSample
 from keras_skin.registry import UserError
 
-SIZE = (24, 40)  # not square: tf-explain's occlusion takes rows for columns there
+SIZE = (24, 40)  # not square: tf-explain's occlusion confuses rows and columns there
 REGION = np.s_[2:8, 26:36]
 
 
@@ -43,13 +43,13 @@ def test_every_method_finds_the_region(model, sample):
         assert inside > (0.55 if name == "occlusion" else 0.99), name  # patches of 4 pixels reach over the region's edge
 
 
-def test_occlusion_is_what_covering_takes_away(model, sample):
+def test_occlusion_is_the_fall_of_the_probability_under_a_patch(model, sample):
     map_ = Saliency(model, ["occlusion"])(sample, 1)["occlusion"]
     covered = sample.inputs["image"].copy()
     covered[4:8, 28:32] = 127.5  # a patch of the grid: 8 rows of grey lie above the image on its square
-    given = np.stack([sample.inputs["image"], covered])
+    images = np.stack([sample.inputs["image"], covered])
     metadata = np.repeat(sample.inputs["metadata"][None], 2, axis=0)
-    before, after = keras.ops.convert_to_numpy(keras.ops.softmax(model({"image": given, "metadata": metadata})["label"]))[:, 1]
+    before, after = keras.ops.convert_to_numpy(keras.ops.softmax(model({"image": images, "metadata": metadata})["label"]))[:, 1]
     assert before > after
     assert map_[5:7, 29:31].mean() == pytest.approx(before - after, rel=0.2)  # enlarged, it mixes with its neighbours
 
@@ -59,10 +59,10 @@ def test_noise_is_seeded(model, sample):
     np.testing.assert_array_equal(first, second)
 
 
-def test_what_cannot_be_explained_is_said(model):
+def test_what_cannot_be_explained_is_refused(model):
     with pytest.raises(UserError, match="Did you mean 'smoothgrad'"):
         Saliency(model, ["smooth_grad"])
-    with pytest.raises(UserError, match="images of the training part"):
+    with pytest.raises(UserError, match="some training images"):
         Saliency(model, ["image_shap"])
     image = keras.Input((8, 8, 3), name="image")
     with pytest.raises(UserError, match="no output 'label'"):

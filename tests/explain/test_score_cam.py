@@ -42,8 +42,8 @@ def reference(model, image, index):
 
 
 def test_equals_the_loop(model, images):
-    found = ScoreCAM(model)({"image": images}, [0, 1, 2])
-    for map_, image, index in zip(found, images, (0, 1, 2), strict=True):
+    maps = ScoreCAM(model)({"image": images}, [0, 1, 2])
+    for map_, image, index in zip(maps, images, (0, 1, 2), strict=True):
         np.testing.assert_allclose(map_, reference(model, image, index), rtol=1e-3, atol=1e-5)
 
 

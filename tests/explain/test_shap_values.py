@@ -29,18 +29,18 @@ def data(count, seed):
 @pytest.mark.parametrize("with_image", [False, True])
 def test_a_linear_head_is_explained_by_its_closed_form(with_image):
     model, background, patients = linear_model(with_image), data(16, 0), data(5, 1)
-    found = MetadataShap(model, background, COLUMNS).explain(patients)
+    attributions = MetadataShap(model, background, COLUMNS).explain(patients)
     weights = model.get_layer("label").get_weights()[0][-6:].astype("float64")
-    moved = patients["metadata"].astype("float64") - background["metadata"].mean(axis=0, dtype="float64")
-    expected = moved[:, :, None] * weights
+    distance = patients["metadata"].astype("float64") - background["metadata"].mean(axis=0, dtype="float64")
+    expected = distance[:, :, None] * weights
     by_field = np.stack([expected[:, :1].sum(1), expected[:, 1:3].sum(1), expected[:, 3:].sum(1)], axis=1)
-    assert found.groups == (("image",) if with_image else ()) + ("age", "sex", "site")
-    np.testing.assert_allclose(found.values[:, -3:], by_field, atol=1e-3)
-    np.testing.assert_allclose(found.gap, 0, atol=1e-3)
-    assert found.relative_gap < 1e-3
+    assert attributions.groups == (("image",) if with_image else ()) + ("age", "sex", "site")
+    np.testing.assert_allclose(attributions.values[:, -3:], by_field, atol=1e-3)
+    np.testing.assert_allclose(attributions.gap, 0, atol=1e-3)
+    assert attributions.relative_gap < 1e-3
 
 
-def test_values_of_a_curved_head_add_up_but_for_the_gap_that_is_told():
+def test_values_of_a_curved_head_and_the_gap_add_up():
     keras.utils.set_random_seed(1)
     metadata, image = keras.Input((6,), name="metadata"), keras.Input((8, 8, 3), name="image")
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3, activation="relu")(image))
@@ -48,25 +48,26 @@ def test_values_of_a_curved_head_add_up_but_for_the_gap_that_is_told():
     model = keras.Model({"image": image, "metadata": metadata}, {"label": keras.layers.Dense(2, name="label")(hidden)})
     patients = data(6, 3)
     explainer = MetadataShap(model, data(16, 2), COLUMNS)
-    found = explainer.explain(patients)
+    attributions = explainer.explain(patients)
     logits = np.asarray(model(patients)["label"])
-    np.testing.assert_allclose(found.logits, logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.values.sum(axis=1) + found.base + found.gap, logits, rtol=1e-5, atol=1e-5)
-    assert 0 < found.relative_gap < 0.1
-    table = found.table(list("abcdef"), ["benign", "malignant"])
+    np.testing.assert_allclose(attributions.logits, logits, rtol=1e-5, atol=1e-6)
+    total = attributions.values.sum(axis=1) + attributions.base + attributions.gap
+    np.testing.assert_allclose(total, logits, rtol=1e-5, atol=1e-5)
+    assert 0 < attributions.relative_gap < 0.1
+    table = attributions.table(list("abcdef"), ["benign", "malignant"])
     whole = table.pivot_table(index=["image_id", "class"], columns="field", values="shap")
     np.testing.assert_allclose(whole.drop(columns="logit").sum(axis=1), whole["logit"], rtol=1e-9)
-    np.testing.assert_array_equal(explainer.explain(patients).values, found.values)
-    again = MetadataShap.from_head_inputs(model, explainer.background, COLUMNS)
-    np.testing.assert_array_equal(again.explain(patients).values, found.values)
+    np.testing.assert_array_equal(explainer.explain(patients).values, attributions.values)
+    again = MetadataShap(model, explainer.background, COLUMNS)
+    np.testing.assert_array_equal(again.explain(patients).values, attributions.values)
 
 
-def test_switches_are_seen_though_they_have_no_gradient():
-    """Two fields, each multiplied by whether it is known; unknown values are zero, but the bias of the field goes with them."""
+def test_switches_without_gradient_are_measured():
+    """Two fields, each multiplied by whether it is known; unknown values are zero, but the field loses its bias, too."""
     metadata = keras.Input((4,), name="metadata")
-    known = keras.ops.cast(metadata[:, 2:] > 0, "float32")
-    shown = (metadata[:, :2] + 3.0) * known
-    model = keras.Model({"metadata": metadata}, {"label": keras.layers.Dense(2, name="label")(shown)})
+    switches = keras.ops.cast(metadata[:, 2:] > 0, "float32")
+    values = (metadata[:, :2] + 3.0) * switches
+    model = keras.Model({"metadata": metadata}, {"label": keras.layers.Dense(2, name="label")(values)})
     weights = model.get_layer("label").get_weights()[0].astype("float64")
     background = {"metadata": np.array([[0.5, 0.2, 1, 1], [0.1, 0, 1, 0]], "float32")}
     patients = {"metadata": np.array([[1, 0, 1, 0], [0, 0, 0, 0], [2, 1, 1, 1]], "float32")}
@@ -76,14 +77,14 @@ def test_switches_are_seen_though_they_have_no_gradient():
 
     expected = effect(patients["metadata"]) - effect(background["metadata"]).mean(axis=0)
     columns = ("age", "site", "age", "site")
-    found = MetadataShap(model, background, columns, switches=(2, 3)).explain(patients)
-    np.testing.assert_allclose(found.values, expected, atol=1e-5)
-    np.testing.assert_allclose(found.gap, 0, atol=1e-5)
+    attributions = MetadataShap(model, background, columns, switches=(2, 3)).explain(patients)
+    np.testing.assert_allclose(attributions.values, expected, atol=1e-5)
+    np.testing.assert_allclose(attributions.gap, 0, atol=1e-5)
     blind = MetadataShap(model, background, columns).explain(patients)
     assert blind.relative_gap > 0.2
 
 
-def test_numpys_random_state_is_left_alone():
+def test_numpys_random_state_does_not_change():
     model = linear_model(False)
     np.random.seed(7)  # noqa: NPY002
     expected = np.random.rand()  # noqa: NPY002
@@ -96,7 +97,7 @@ def test_wrong_columns_and_backgrounds_are_named():
     with pytest.raises(UserError, match="6 metadata columns, but the fields of 2"):
         MetadataShap(linear_model(True), data(2, 0), ("age", "sex"))
     with pytest.raises(UserError, match="not of this model"):
-        MetadataShap.from_head_inputs(linear_model(True), [np.zeros((2, 4)), np.zeros((2, 6))], COLUMNS)
+        MetadataShap(linear_model(True), [np.zeros((2, 4)), np.zeros((2, 6))], COLUMNS)
 
 
 def test_pixels_of_a_linear_model_have_their_closed_form():
@@ -104,7 +105,7 @@ def test_pixels_of_a_linear_model_have_their_closed_form():
     image = keras.Input((4, 6, 3), name="image")
     model = keras.Model({"image": image}, {"label": keras.layers.Dense(2, name="label")(keras.layers.Flatten()(image))})
     generator = np.random.default_rng(0)
-    seen, known = generator.uniform(0, 255, (4, 6, 3)).astype("float32"), np.zeros((1, 4, 6, 3), "float32")
+    pixels, background = generator.uniform(0, 255, (4, 6, 3)).astype("float32"), np.zeros((1, 4, 6, 3), "float32")
     weights = model.get_layer("label").get_weights()[0][:, 1].reshape(4, 6, 3)
-    found = image_shap(model, {"image": seen}, known, 1, samples=4)
-    np.testing.assert_allclose(found, (weights * seen).sum(axis=-1), rtol=1e-3, atol=1e-2)
+    values = image_shap(model, {"image": pixels}, background, 1, samples=4)
+    np.testing.assert_allclose(values, (weights * pixels).sum(axis=-1), rtol=1e-3, atol=1e-2)

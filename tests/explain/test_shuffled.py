@@ -1,4 +1,4 @@
-"""Shuffled weights: other numbers in the same arrays, and back."""
+"""Shuffled weights: the same numbers in another order, and restored."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from keras_skin.explain.shuffled import shuffled_weights
 
 
-def test_weights_are_shuffled_and_put_back_even_after_an_error():
+def test_weights_are_shuffled_and_restored_even_after_an_error():
     keras.utils.set_random_seed(0)
     image = keras.Input((4, 4, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.5)(keras.layers.Conv2D(8, 3)(image)))

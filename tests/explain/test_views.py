@@ -1,4 +1,4 @@
-"""Views give what the whole model gives."""
+"""Views of a model return the same as the whole model."""
 
 import keras
 import numpy as np
@@ -31,11 +31,11 @@ def inputs():
     return {"image": generator.uniform(0, 255, (3, *SIZE, 3)).astype("float32"), "metadata": generator.random((3, 4), np.float32)}
 
 
-def test_metadata_are_cut_off_where_they_join(model, inputs):
+def test_the_model_is_cut_where_metadata_join(model, inputs):
     features, head = views.metadata_view(model)
     assert {tuple(tensor.shape[1:]) for tensor in features.outputs} == {(6, 6, 4), (5,)}
-    parts = keras.tree.flatten(features(inputs))
-    np.testing.assert_allclose(head([*parts, tf.constant(inputs["metadata"])]), model(inputs)["label"], rtol=1e-5, atol=1e-6)
+    tensors = keras.tree.flatten(features(inputs))
+    np.testing.assert_allclose(head([*tensors, tf.constant(inputs["metadata"])]), model(inputs)["label"], rtol=1e-5, atol=1e-6)
     assert not any(isinstance(layer, keras.layers.Conv2D) for layer in head.layers)
 
 
@@ -68,19 +68,19 @@ def test_one_image_view_holds_the_other_inputs(model, inputs):
     assert view.output.shape == (None, 3)
 
 
-def test_predict_gives_probabilities_of_what_there_is(model, inputs):
-    found = views.predict(model, {**inputs, "unused": None})
-    np.testing.assert_allclose(found["label"].sum(axis=1), 1, rtol=1e-5)
-    assert found["mask"].shape == (3, 4, 4, 1)
-    assert ((found["mask"] > 0) & (found["mask"] < 1)).all()
+def test_predict_returns_probabilities_of_label_and_mask(model, inputs):
+    predictions = views.predict(model, {**inputs, "unused": None})
+    np.testing.assert_allclose(predictions["label"].sum(axis=1), 1, rtol=1e-5)
+    assert predictions["mask"].shape == (3, 4, 4, 1)
+    assert ((predictions["mask"] > 0) & (predictions["mask"] < 1)).all()
 
 
-def test_the_seed_is_put_back():
+def test_the_seed_is_restored():
     np.random.seed(5)  # noqa: NPY002
     expected = np.random.rand()  # noqa: NPY002
     np.random.seed(5)  # noqa: NPY002
-    with views.others_code(1):
+    with views.third_party_explainer(1):
         first = np.random.rand()  # noqa: NPY002
     assert np.random.rand() == expected  # noqa: NPY002
-    with views.others_code(1):
+    with views.third_party_explainer(1):
         assert np.random.rand() == first  # noqa: NPY002

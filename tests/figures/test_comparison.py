@@ -19,8 +19,8 @@ def pixels(path):
 
 
 def like(picture, colour, tolerance=30):
-    wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
-    return (np.abs(picture - wanted).max(axis=2) < tolerance).sum()
+    rgb = np.array(matplotlib.colors.to_rgb(colour)) * 255
+    return (np.abs(picture - rgb).max(axis=2) < tolerance).sum()
 
 
 def load(dataset, image_id):
@@ -57,15 +57,15 @@ def test_figures_are_written_and_synthetic_ones_are_marked(sides, tmp_path, name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
 
 
-def test_a_side_has_one_colour_in_every_figure_whoever_is_drawn_beside_it(sides, tmp_path):
-    drawn = drawings(sides)
-    curves, differences = (pixels(drawn[name](tmp_path / f"{name}.png")) for name in ("curves", "differences"))
+def test_a_side_has_the_same_colour_in_every_figure(sides, tmp_path):
+    draw = drawings(sides)
+    curves, differences = (pixels(draw[name](tmp_path / f"{name}.png")) for name in ("curves", "differences"))
     blue, red, green = figures.CYCLE[:3]  # unet, resnet, jrl
     assert like(curves, blue) == 0
     assert like(curves, red) > 200
     assert like(curves, green) > 200
     assert like(differences, green) > 200
-    outlines = pixels(drawn["outlines"](tmp_path / "outlines.png"))
+    outlines = pixels(draw["outlines"](tmp_path / "outlines.png"))
     assert like(outlines, figures.OUTLINES[0]) > 300
     assert like(outlines, figures.OUTLINES[1]) == 0
     assert like(outlines, figures.OUTLINES[2]) > 300
@@ -84,12 +84,12 @@ def test_classes_have_a_panel_each(tmp_path):
 
 
 def test_images_on_which_the_runs_differ_most_come_first_and_none_twice(sides):
-    drawn = [sides[0], sides[2]]
-    chosen = figures.most_different(drawn, 3)
-    spread = (drawn[0].predictions["dsc"] - drawn[1].predictions["dsc"]).abs()
-    assert chosen["runs differ most"] == list(spread.sort_values(ascending=False, kind="stable").index[:3])
-    assert not set(chosen["typical"]) & set(chosen["runs differ most"])
-    assert len(chosen["typical"]) == 3
+    pair = [sides[0], sides[2]]
+    rows = figures.most_different(pair, 3)
+    spread = (pair[0].predictions["dsc"] - pair[1].predictions["dsc"]).abs()
+    assert rows["runs differ most"] == list(spread.sort_values(ascending=False, kind="stable").index[:3])
+    assert not set(rows["typical"]) & set(rows["runs differ most"])
+    assert len(rows["typical"]) == 3
     averaged = np.mean([run.predictions["dsc"] for run in sides[2].runs], axis=0)
     np.testing.assert_allclose(sides[2].predictions["dsc"], averaged)
 
@@ -114,8 +114,8 @@ def test_heat_maps_of_the_same_image_stand_side_by_side(tmp_path):
             Image.new("RGB", (60, 50), colours[path.name]).save(folder / f"grad_cam_{row.predicted}.png")
     sheet = pixels(figures.heat_maps(sides, tmp_path / "sheet.png", count=2))
     left, right = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
-    for half, own, other in ((left, "resnet", "jrl"), (right, "jrl", "resnet")):
-        assert like(half, np.array(colours[own]) / 255) > 5000
+    for half, name, other in ((left, "resnet", "jrl"), (right, "jrl", "resnet")):
+        assert like(half, np.array(colours[name]) / 255) > 5000
         assert like(half, np.array(colours[other]) / 255) == 0
 
 

@@ -30,16 +30,16 @@ def test_is_written_and_marked_where_synthetic(tmp_path, epochs):
 
 
 def test_cells_hold_shares_and_counts_of_common_classes_first(tmp_path, monkeypatch):
-    drawn = []
+    panels = []
     cells = module._cells
 
-    def noted(axes, values, epochs, names, numbers, *rest):
-        drawn.append((values, list(names), numbers))
+    def recording(axes, values, epochs, names, numbers, *rest):
+        panels.append((values, list(names), numbers))
         return cells(axes, values, epochs, names, numbers, *rest)
 
-    monkeypatch.setattr(module, "_cells", noted)
+    monkeypatch.setattr(module, "_cells", recording)
     curriculum_figure(*tables(3), IMAGES, tmp_path / "figure.png")
-    (shares, names, percents), (replays, _, counts) = drawn
+    (shares, names, percents), (replays, _, counts) = panels
     assert names == ["nv (n = 1,340)", "mel (n = 200)", "df (n = 20)"]
     np.testing.assert_allclose(shares, [[0, 0.5, 1]] * 3)
     assert percents[0] == ["–", "50", "100"]
@@ -47,7 +47,7 @@ def test_cells_hold_shares_and_counts_of_common_classes_first(tmp_path, monkeypa
     assert counts[2] == ["–", "1", "2"]
 
 
-def test_nearly_none_and_nearly_all_are_told_apart():
+def test_nearly_none_and_nearly_all_differ_from_none_and_all():
     shares = (0.0, 0.004, 0.006, 0.994, 0.996, 1.0)
     assert [module._per_cent(share) for share in shares] == ["–", "<1", "1", "99", ">99", "100"]
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from keras_skin.figures import embedding as module
-from keras_skin.figures.embedding import FEWEST, embedding_figure, tsne
+from keras_skin.figures.embedding import MIN_IMAGES, embedding_figure, tsne
 
 BANNER = (0xB0, 0x00, 0x20)
 CLASSES = ("mel", "nv", "bcc")
@@ -18,18 +18,18 @@ def clusters(images=60, seed=0):
 
 def test_neighbours_stay_neighbours():
     features, truth = clusters()
-    places = tsne(features, seed=1)
-    assert places.shape == (60, 2)
-    distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.diag([np.inf] * 60)
+    positions = tsne(features, seed=1)
+    assert positions.shape == (60, 2)
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.diag([np.inf] * 60)
     assert (truth[distances.argmin(axis=1)] == truth).all()
-    np.testing.assert_array_equal(tsne(features, seed=1), places)
+    np.testing.assert_array_equal(tsne(features, seed=1), positions)
 
 
 def test_is_written_and_marked_where_synthetic(tmp_path):
     features, truth = clusters()
-    said = np.where(np.arange(60) % 7 == 0, "nv", truth)
-    plain = embedding_figure(features, truth, said, CLASSES, tmp_path / "deep" / "plain.png", "Features")
-    marked = embedding_figure(features, truth, said, CLASSES, tmp_path / "marked.png", synthetic=True)
+    predicted = np.where(np.arange(60) % 7 == 0, "nv", truth)
+    plain = embedding_figure(features, truth, predicted, CLASSES, tmp_path / "deep" / "plain.png", "Features")
+    marked = embedding_figure(features, truth, predicted, CLASSES, tmp_path / "marked.png", synthetic=True)
     for path, expected in ((plain, False), (marked, True)):
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
@@ -40,12 +40,12 @@ def test_is_written_and_marked_where_synthetic(tmp_path):
 
 def test_every_image_is_drawn_in_both_panels_and_errors_are_crossed(tmp_path, monkeypatch):
     features, truth = clusters(30)
-    said = truth.copy()
-    said[[2, 5, 6]] = "mel"  # the last of them is one
+    predicted = truth.copy()
+    predicted[[2, 5, 6]] = "mel"  # the last of them is one
     figures = []
     drawing = module.new_figure
 
-    class Noted:
+    class RecordedFigure:
         def __init__(self, *arguments):
             self.context = drawing(*arguments)
 
@@ -56,8 +56,8 @@ def test_every_image_is_drawn_in_both_panels_and_errors_are_crossed(tmp_path, mo
         def __exit__(self, *error):
             return self.context.__exit__(*error)
 
-    monkeypatch.setattr(module, "new_figure", Noted)
-    embedding_figure(features, truth, said, (*CLASSES, "scc"), tmp_path / "figure.png")
+    monkeypatch.setattr(module, "new_figure", RecordedFigure)
+    embedding_figure(features, truth, predicted, (*CLASSES, "scc"), tmp_path / "figure.png")
     by_class, by_success = figures[0].axes
     assert [text.get_text() for text in by_class.get_legend().get_texts()] == [
         "mel (n = 10)",
@@ -66,22 +66,22 @@ def test_every_image_is_drawn_in_both_panels_and_errors_are_crossed(tmp_path, mo
         "scc (n = 0)",
     ]
     assert [text.get_text() for text in by_success.get_legend().get_texts()] == ["right (28)", "wrong (2)"]
-    places = tsne(features)
+    positions = tsne(features)
     right, wrong = (points.get_offsets().data for points in by_success.collections)
-    np.testing.assert_allclose(wrong, places[[2, 5]])
+    np.testing.assert_allclose(wrong, positions[[2, 5]])
     assert len(right) == 28
-    np.testing.assert_allclose(by_class.collections[1].get_offsets().data, places[truth == "nv"])
+    np.testing.assert_allclose(by_class.collections[1].get_offsets().data, positions[truth == "nv"])
 
 
-@pytest.mark.parametrize("features", [np.zeros((40, 3)), np.random.default_rng(0).normal(size=(FEWEST - 1, 3))])
+@pytest.mark.parametrize("features", [np.zeros((40, 3)), np.random.default_rng(0).normal(size=(MIN_IMAGES - 1, 3))])
 def test_nothing_to_lay_out_writes_nothing(tmp_path, features):
     names = ["mel"] * len(features)
     assert embedding_figure(features, names, names, CLASSES, tmp_path / "figure.png") is None
     assert not list(tmp_path.iterdir())
 
 
-def test_fewest_images_are_enough(tmp_path):
-    features, truth = clusters(FEWEST)
+def test_the_minimum_of_images_is_enough(tmp_path):
+    features, truth = clusters(MIN_IMAGES)
     assert embedding_figure(features, truth, truth, CLASSES, tmp_path / "figure.png")
 
 

@@ -33,26 +33,26 @@ def image(image_id):
     return np.full((30, 40, 3), 40 * "abcdefg".index(image_id), np.uint8)
 
 
-def test_true_classes_take_turns_the_surest_first():
+def test_true_classes_take_turns_the_most_probable_first():
     rows = pd.DataFrame({"image_id": list("abcdef"), "label": list("xxxyyx"), "probability": [0.7, 0.9, 0.9, 0.6, 0.8, 0.5]})
     assert in_turn(rows, 6)["image_id"].tolist() == ["b", "e", "c", "d", "a", "f"]
     assert in_turn(rows, 2)["image_id"].tolist() == ["b", "e"]
 
 
-def test_shows_the_surest_of_right_and_wrong(tmp_path):
-    shown = []
+def test_shows_the_most_probable_of_right_and_wrong(tmp_path):
+    image_ids = []
 
     def load(image_id):
-        shown.append(image_id)
+        image_ids.append(image_id)
         return image(image_id)
 
     path = examples_figure(ROWS, CLASSES, load, tmp_path / "deep" / "figure.png", count=3)
-    assert shown == ["c", "a", "d", "e", "f"]
+    assert image_ids == ["c", "a", "d", "e", "f"]
     with Image.open(path) as picture:
         assert np.asarray(picture).std() > 0
 
 
-def test_captions_tell_truth_prediction_and_probability(tmp_path, monkeypatch):
+def test_captions_have_truth_prediction_and_probability(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
     titles = []

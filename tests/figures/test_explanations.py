@@ -1,4 +1,4 @@
-"""Figures of explanations: they are written, marked, and their sums are right."""
+"""Figures of explanations are written and marked as synthetic."""
 
 import matplotlib.image
 import numpy as np
@@ -38,19 +38,19 @@ def test_swarm_keeps_to_its_row_and_spreads_equals():
     assert heights[30] == 0
 
 
-def test_waterfall_puts_weak_groups_together(tmp_path):
+def test_waterfall_joins_weak_groups(tmp_path):
     many = np.linspace(1, 0.01, 30)
-    path = figures.waterfall(many, [f"field {i}" for i in range(30)], 0.0, 16.0, tmp_path / "fall.png", most=5)
+    path = figures.waterfall(many, [f"field {i}" for i in range(30)], 0.0, 16.0, tmp_path / "fall.png", max_groups=5)
     few = figures.waterfall(many[:5], [f"field {i}" for i in range(5)], 0.0, 4.0, tmp_path / "few.png")
     assert matplotlib.image.imread(path).shape[0] < 1.3 * matplotlib.image.imread(few).shape[0]
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_faithfulness_shows_the_lesion_where_there_are_masks(tmp_path, known):
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_faithfulness_has_a_panel_for_the_lesion_with_masks(tmp_path, has_masks):
     generator = np.random.default_rng(0)
-    inside = generator.random((10, 2)) if known else np.full((10, 2), np.nan)
+    inside = generator.random((10, 2)) if has_masks else np.full((10, 2), np.nan)
     table = pd.DataFrame(inside, columns=["relevance_inside", "relevance_inside_gaussian"]).assign(correct=[1, 0] * 5)
     curve = np.linspace(1, 0, 11)
     curves = {way: dict.fromkeys(("map", "gaussian", "random"), curve) for way in ("deletion", "insertion")}
     path = figures.faithfulness_figure(table, curves, np.linspace(0, 1, 11), tmp_path / "f.png", "title")
-    assert matplotlib.image.imread(path).shape[1] == pytest.approx((3 if known else 2) * 3.9 * 130, abs=2)
+    assert matplotlib.image.imread(path).shape[1] == pytest.approx((3 if has_masks else 2) * 3.9 * 130, abs=2)

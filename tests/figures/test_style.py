@@ -75,7 +75,7 @@ def test_figures_are_written_and_synthetic_ones_are_marked(tmp_path, name):
     assert not (pixels(plain) == BANNER).all(axis=2).any()
     marked = pixels(DRAWINGS[name](tmp_path / "marked.png", synthetic=True))
     assert (marked == BANNER).all(axis=2).sum() > 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # no temporary file remains
 
 
 def test_curves_of_eight_classes_have_a_legend_below_them_that_is_not_cut(tmp_path):
@@ -100,28 +100,28 @@ def test_nothing_to_draw_writes_nothing(tmp_path):
 
 
 def test_sheet_shows_extremes_and_draws_both_outlines(tmp_path):
-    shown = []
+    image_ids = []
 
-    def watched(image_id):
-        shown.append(image_id)
+    def recording_load(image_id):
+        image_ids.append(image_id)
         return load(image_id)
 
-    path = segmentation_sheet(predictions(9), watched, tmp_path / "sheet.png", count=2)
-    assert shown == ["im8", "im7", "im5", "im4", "im1", "im0"]
+    path = segmentation_sheet(predictions(9), recording_load, tmp_path / "sheet.png", count=2)
+    assert image_ids == ["im8", "im7", "im5", "im4", "im1", "im0"]
     picture = pixels(path).astype(int)
     for colour in (TRUE_CONTOUR, PREDICTED_CONTOUR):
-        wanted = np.array(matplotlib.colors.to_rgb(colour)) * 255
-        assert (np.abs(picture - wanted).max(axis=2) < 40).sum() > 100
+        rgb = np.array(matplotlib.colors.to_rgb(colour)) * 255
+        assert (np.abs(picture - rgb).max(axis=2) < 40).sum() > 100
 
 
 def test_small_tables_draw_no_image_twice(tmp_path):
     for count in (1, 2, 3, 7):
-        shown = []
+        names = []
         segmentation_sheet(
-            predictions(count), lambda name, shown=shown: shown.append(name) or load(name), tmp_path / "sheet.png", count=4
+            predictions(count), lambda name, names=names: names.append(name) or load(name), tmp_path / "sheet.png", count=4
         )
-        assert len(shown) == len(set(shown))
-        assert len(shown) >= min(count, 3)
+        assert len(names) == len(set(names))
+        assert len(names) >= min(count, 3)
 
 
 def test_failure_leaves_no_file(tmp_path):

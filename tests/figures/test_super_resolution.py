@@ -16,18 +16,18 @@ def pictures(count=2):
 
 
 def test_quality_stands_above_each_super_resolved_image(tmp_path, monkeypatch):
-    titles, shown = [], []
+    titles, arrays = [], []
     monkeypatch.setattr(Axes, "set_title", lambda self, text, **style: titles.append(text))
     draw = Axes.imshow
-    monkeypatch.setattr(Axes, "imshow", lambda self, array: (shown.append(array), draw(self, array))[1])
+    monkeypatch.setattr(Axes, "imshow", lambda self, array: (arrays.append(array), draw(self, array))[1])
     images = list(pictures())
     super_resolution_figure(images, tmp_path / "figure.png")
     assert titles[0] == "input, 16 x 24\nimage_0"
     assert titles[1].startswith("super-resolved, 32 x 48\nPSNR 20.0 dB, SSIM 0.")
     assert titles[2:4] == ["target, 32 x 48\n", "image_1"]
     assert titles[4].startswith("PSNR 20.0 dB, SSIM ")
-    for found, expected in zip(shown, (images[0].seen / 255, images[0].drawn, images[0].target), strict=False):
-        np.testing.assert_array_equal(found, expected)
+    for array, expected in zip(arrays, (images[0].input / 255, images[0].output, images[0].target), strict=False):
+        np.testing.assert_array_equal(array, expected)
 
 
 @pytest.mark.parametrize("synthetic", [False, True])

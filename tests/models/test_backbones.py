@@ -239,7 +239,7 @@ def test_imagenet_weights_with_a_checksum(keras_home: Path, monkeypatch: pytest.
     reference = application("efficientnet_b0")
     path = keras_home / "models" / "efficientnetb0_notop.h5"
     write_legacy_file(reference, path)
-    with pytest.raises(UserError, match=r"efficientnetb0_notop.h5 was there with a checksum that is not the official file's"):
+    with pytest.raises(UserError, match=r"efficientnetb0_notop.h5 did not have the checksum of the official file"):
         network("efficientnet_b0", weights="imagenet")
     checksum = write_legacy_file(reference, path)
     monkeypatch.setitem(efficientnet.WEIGHTS_HASHES, "b0", ("", checksum))

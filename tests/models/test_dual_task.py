@@ -129,7 +129,7 @@ def test_mistakes_are_named() -> None:
         UserError, match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask'"
     ):
         dual_task(classes=1, classifier="efficientnet", tasks="mask")
-    with pytest.raises(UserError, match=r"names 'resnet50', which this network does not have\..*resnet34, efficientnet_b0"):
+    with pytest.raises(UserError, match=r"entry 'resnet50', which is no backbone of this network\..*resnet34, efficientnet_b0"):
         dual_task(weights={"resnet50": None})
     with pytest.raises(UserError, match=r"one entry per backbone: \{\"resnet34\": \"...\", \"efficientnet_b0\": \"...\"\}"):
         dual_task(weights="some/file.h5")

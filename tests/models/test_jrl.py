@@ -130,7 +130,7 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
         ({"image_size": (190, 256)}, ["190x256", "multiples of 32", "192x256"]),
         ({"image_size": (192, 8)}, ["192x8", "192x32"]),
         ({"variant": "mtl5", "gate": "tanh", "classes": 1}, ["'mtl5'", "'tanh'", "classes is 1"]),
-        ({"variant": "mtl1", "initial_mask": True}, ["mtl1 has one mask only"]),
+        ({"variant": "mtl1", "initial_mask": True}, ["mtl1 has only one mask"]),
         ({"variant": "mtl0", "gate": "sigmoid"}, ["mtl0 has no gate"]),
         ({"filters": (4, 8)}, ["2 levels"]),
     ],

@@ -194,7 +194,7 @@ def test_mistakes_are_named() -> None:
         tdbn(**TINY, metadata_width=6, metadata_fields=FIELDS)
     with pytest.raises(UserError, match="needs the columns of each field: set the metadata's missing to 'mask'"):
         tdbn(**TINY, metadata_width=6, metadata_encoder="transformer")
-    with pytest.raises(UserError, match="there is only one encoder"):
+    with pytest.raises(UserError, match="has only one encoder"):
         tdbn(**TINY, branches="image", shared_encoder=True)
     with pytest.raises(UserError, match="heads is 7, which does not divide the 512 of 'resnet18'"):
         tdbn(**TINY, heads=7)

@@ -71,7 +71,7 @@ def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path, setti
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     interrupted = train(folder, signal=[2, 2, "SIGINT"], resume=True, seed=1, **settings)
     assert interrupted.returncode == 130, interrupted.stderr
-    assert "continues in epoch 3, after 3 of 5 steps" in interrupted.stdout
+    assert "resumes in epoch 3, after 3 of 5 steps" in interrupted.stdout
     assert not (folder / "outcome.npz").exists()
     resumed = train(folder, resume=True, seed=2, **settings)
     assert resumed.returncode == 0, resumed.stderr

@@ -87,8 +87,8 @@ def test_every_mistake_is_named_at_once(small):
         )
     text = str(error.value)
     for words in (
-        "no output 'maks' to apply a loss to. Did you mean 'mask'?",
-        "no output 'lable' to apply a metric to",
+        "no output 'maks' for a loss. Did you mean 'mask'?",
+        "no output 'lable' for a metric.",
         "output 'mask' has no loss",
         "no loss 'categorical_crossentopy'",
         "no metric 'dcs'",

@@ -237,7 +237,7 @@ def test_the_second_interrupt_acts_at_once(capfd, python_handles_ctrl_c):
         assert interrupts.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert "once more stops at once" in capfd.readouterr().err
+    assert "second Ctrl-C stops at once" in capfd.readouterr().err
 
 
 def test_the_state_is_saved_by_the_clock(small, seeded, tmp_path):
@@ -391,7 +391,7 @@ def test_a_folder_is_not_trained_in_twice_by_accident(small, finished):
     [
         (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
         (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
-        (5, [], "loss", "chosen by lowest val_loss; it cannot go on by lowest loss"),
+        (5, [], "loss", "chosen by lowest val_loss, so it cannot resume with lowest loss"),
     ],
 )
 def test_a_state_of_another_training_is_refused(small, finished, steps, callbacks, monitor, words):

@@ -52,9 +52,9 @@ def test_better_is_strictly_better_and_nan_never_is():
             "auto",
             ["'val_mask_dcs'", "Did you mean 'val_mask_dsc'?", "'nothing'", "logs: loss, mask_dsc"],
         ),
-        ([], "auto", ["No value to monitor"]),
+        ([], "auto", ["There is no value to monitor"]),
         ("loss", "best", ["'best'", "auto, min, max"]),
-        (["val_loss", "val_mask_dsc"], "auto", ["some are better low"]),
+        (["val_loss", "val_mask_dsc"], "auto", ["some should be low, some high"]),
     ],
 )
 def test_mistakes(names, mode, words):

@@ -103,7 +103,7 @@ def test_accumulated_small_batches_are_one_large_batch():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"name": "adam", "learning_rate": 1.0, "l2": 0.1, "weight_decay": 0.1}, ["l2 (coupled)", "give one"]),
+        ({"name": "adam", "learning_rate": 1.0, "l2": 0.1, "weight_decay": 0.1}, ["l2 (coupled)", "Remove one"]),
         ({"name": "adm", "learning_rate": 1.0}, ["'adm'", "Did you mean 'adam'?"]),
         ({"learning_rate": 1.0}, ["no optimizer None"]),
         (

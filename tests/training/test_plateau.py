@@ -18,7 +18,7 @@ from keras_skin.training.fit import fit
 from keras_skin.training.monitor import Monitor
 from keras_skin.training.optimizers import make_optimizer
 from keras_skin.training.plateau import FallOnPlateau, Plateau
-from keras_skin.training.unfreeze import Thaw, train_gently
+from keras_skin.training.unfreeze import UnfreezePlan, train_gently
 
 RATE = 0.01
 PATIENT = Plateau(factor=0.1, patience=2)
@@ -131,7 +131,12 @@ def staged_model() -> keras.Model:
 
 
 def train(
-    small: ModuleType, folder: Any, *callbacks: keras.callbacks.Callback, thaw: Thaw | None = None, seed: int = 0, **settings: Any
+    small: ModuleType,
+    folder: Any,
+    *callbacks: keras.callbacks.Callback,
+    plan: UnfreezePlan | None = None,
+    seed: int = 0,
+    **settings: Any,
 ) -> tuple[keras.Model, list[float]]:
     """Four epochs in which the loss is asked to rise, so that the rate falls; the model and its rates."""
     keras.utils.set_random_seed(seed)
@@ -142,8 +147,8 @@ def train(
         epochs=4,
         steps=small.STEPS,
     )
-    if thaw:
-        optimizer, unfreezing = train_gently(model, optimizer, thaw, small.STEPS)
+    if plan:
+        optimizer, unfreezing = train_gently(model, optimizer, plan, small.STEPS)
         used.append(unfreezing)
     model.compile(
         optimizer,
@@ -166,15 +171,15 @@ def train(
     return model, result.history["learning_rate"].tolist()
 
 
-@pytest.mark.parametrize("thaw", [None, Thaw(rate=0.2, frozen_epochs=1, stage_epochs=1)], ids=["plain", "two rates"])
-def test_a_resume_after_a_kill_is_exact(small: ModuleType, tmp_path: Any, thaw: Thaw | None) -> None:
+@pytest.mark.parametrize("plan", [None, UnfreezePlan(rate=0.2, frozen_epochs=1, stage_epochs=1)], ids=["plain", "two rates"])
+def test_a_resume_after_a_kill_is_exact(small: ModuleType, tmp_path: Any, plan: UnfreezePlan | None) -> None:
     """Killed in the third epoch, when the rate has fallen, before and after a save; continued with a model of another seed."""
-    whole, fallen = train(small, tmp_path / "whole", thaw=thaw)
+    whole, fallen = train(small, tmp_path / "whole", plan=plan)
     assert min(fallen) < RATE
     for step in (0, 3):
         with pytest.raises(Killed):
-            train(small, tmp_path / "parts", KillAt(2, step), thaw=thaw, save_every_steps=2, resume=step > 0, seed=step)
-    resumed, rates_of_parts = train(small, tmp_path / "parts", thaw=thaw, resume=True, seed=9)
+            train(small, tmp_path / "parts", KillAt(2, step), plan=plan, save_every_steps=2, resume=step > 0, seed=step)
+    resumed, rates_of_parts = train(small, tmp_path / "parts", plan=plan, resume=True, seed=9)
     assert rates_of_parts == fallen
     for mine, other in zip(
         [*resumed.variables, *resumed.optimizer.variables], [*whole.variables, *whole.optimizer.variables], strict=True
@@ -188,7 +193,7 @@ def test_a_backbones_rate_stays_its_share(small: ModuleType) -> None:
     for factor in (1.0, 0.5):
         keras.utils.set_random_seed(0)
         model = staged_model()
-        optimizer, _ = train_gently(model, keras.optimizers.SGD(RATE), Thaw(rate=0.1), small.STEPS)
+        optimizer, _ = train_gently(model, keras.optimizers.SGD(RATE), UnfreezePlan(rate=0.1), small.STEPS)
         model.compile(
             optimizer,
             loss={
@@ -220,5 +225,5 @@ def test_works_with_a_loss_scale(small: ModuleType, tmp_path: Any) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match=r"factor is 0, expected above 0 and at most 1; patience is 0, expected 1 or more"):
+    with pytest.raises(UserError, match=r"factor must be above 0 .* got 0\.\n.*patience must be .* at least 1, got 0"):
         Plateau(factor=0, patience=0)

@@ -14,7 +14,7 @@ from keras_skin.registry import UserError
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.training.fit import fit
 from keras_skin.training.optimizers import make_optimizer
-from keras_skin.training.unfreeze import Thaw, backbone_stages, train_gently
+from keras_skin.training.unfreeze import UnfreezePlan, backbone_stages, train_gently
 
 
 def staged_model() -> keras.Model:
@@ -34,12 +34,12 @@ def staged_model() -> keras.Model:
     return keras.Model({"image": image}, {"mask": mask, "label": label})
 
 
-def prepared(thaw: Thaw, steps: int = 5, schedule: dict | None = None, **optimizer: Any) -> tuple[keras.Model, Any]:
+def prepared(plan: UnfreezePlan, steps: int = 5, schedule: dict | None = None, **optimizer: Any) -> tuple[keras.Model, Any]:
     """A compiled model, the same whenever it is asked for, and its callback."""
     keras.utils.set_random_seed(0)
     model = staged_model()
     settings = {"name": "adam", "learning_rate": 0.01, **optimizer}
-    built, callback = train_gently(model, make_optimizer(settings, schedule, epochs=4, steps=steps), thaw, steps)
+    built, callback = train_gently(model, make_optimizer(settings, schedule, epochs=4, steps=steps), plan, steps)
     model.compile(
         built,
         loss={
@@ -95,8 +95,8 @@ def test_the_deepest_stages_of_two_backbones_go_together() -> None:
 # Freezing
 
 
-def test_stages_thaw_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
-    model, callback = prepared(Thaw(rate=0.5, frozen_epochs=1, stage_epochs=1))
+def test_stages_unfreeze_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
+    model, callback = prepared(UnfreezePlan(rate=0.5, frozen_epochs=1, stage_epochs=1))
     watch = Watch()
     fit(model, small.SmallData(), epochs=4, folder=tmp_path, callbacks=[callback, watch], monitor="loss")
     always = {"label_logits", "mask_logits"}
@@ -105,8 +105,8 @@ def test_stages_thaw_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
     assert all(layer.trainable for layer in model.layers)
 
 
-def test_all_stages_thaw_together(small: ModuleType, tmp_path: Any) -> None:
-    model, callback = prepared(Thaw(frozen_epochs=2))
+def test_all_stages_unfreeze_together(small: ModuleType, tmp_path: Any) -> None:
+    model, callback = prepared(UnfreezePlan(frozen_epochs=2))
     watch = Watch()
     fit(model, small.SmallData(), epochs=3, folder=tmp_path, callbacks=[callback, watch], monitor="loss")
     assert [len(changed) for changed in watch.changed] == [2, 2, 8]
@@ -114,8 +114,8 @@ def test_all_stages_thaw_together(small: ModuleType, tmp_path: Any) -> None:
 
 def test_a_frozen_stage_is_the_model_without_it(small: ModuleType, tmp_path: Any) -> None:
     """The head learns what it learns when Keras trains a model whose backbone never was trainable."""
-    model, callback = prepared(Thaw(frozen_epochs=3))
-    other, _ = prepared(Thaw())
+    model, callback = prepared(UnfreezePlan(frozen_epochs=3))
+    other, _ = prepared(UnfreezePlan())
     for layer in (layer for stage in backbone_stages(other) for layer in stage):
         layer.trainable = False
     for each, callbacks, folder in ((model, [callback], "staged"), (other, [], "plain")):
@@ -131,9 +131,9 @@ def test_a_frozen_stage_is_the_model_without_it(small: ModuleType, tmp_path: Any
 # Rates
 
 
-def one_step(thaw: Thaw, small: ModuleType, **optimizer: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def one_step(plan: UnfreezePlan, small: ModuleType, **optimizer: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The change of every kernel in the first step, and the kernels before."""
-    model, _ = prepared(thaw, **optimizer)
+    model, _ = prepared(plan, **optimizer)
     kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
     before = {name: np.array(kernel.numpy()) for name, kernel in kernels.items()}
     model.train_on_batch(*small.SmallData().batch(0, 0))
@@ -143,24 +143,24 @@ def one_step(thaw: Thaw, small: ModuleType, **optimizer: Any) -> tuple[dict[str,
 @pytest.mark.parametrize("optimizer", [{"name": "adam"}, {"name": "sgd", "momentum": 0.9}, {"name": "rmsprop"}])
 def test_the_rate_is_that_of_the_backbone_alone(small: ModuleType, optimizer: dict) -> None:
     """Adam takes steps whose length does not depend on the gradient's: the rate must act on the step."""
-    plain, _ = one_step(Thaw(), small, **optimizer)
-    slow, _ = one_step(Thaw(rate=0.1), small, **optimizer)
+    plain, _ = one_step(UnfreezePlan(), small, **optimizer)
+    slow, _ = one_step(UnfreezePlan(rate=0.1), small, **optimizer)
     for name, change in plain.items():
         expected = change if name.endswith("logits") else 0.1 * change
         np.testing.assert_allclose(slow[name], expected, rtol=2e-3, atol=1e-7, err_msg=name)
 
 
 def test_weight_decay_has_the_backbones_rate_too(small: ModuleType) -> None:
-    plain, _ = one_step(Thaw(rate=0.1), small, name="adamw", weight_decay=0.0)
-    decayed, before = one_step(Thaw(rate=0.1), small, name="adamw", weight_decay=0.2)
+    plain, _ = one_step(UnfreezePlan(rate=0.1), small, name="adamw", weight_decay=0.0)
+    decayed, before = one_step(UnfreezePlan(rate=0.1), small, name="adamw", weight_decay=0.2)
     for name, change in plain.items():
         factor = 0.2 * 0.01 * (1 if name.endswith("logits") else 0.1)
         np.testing.assert_allclose(decayed[name] - change, -factor * before[name], rtol=1e-2, atol=1e-7, err_msg=name)
 
 
 def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, tmp_path: Any) -> None:
-    """Adam's first step is as long as the learning rate, for a stage that thaws in the third epoch, too."""
-    model, callback = prepared(Thaw(rate=0.1, frozen_epochs=2))
+    """Adam's first step is as long as the learning rate, for a stage that unfreezes in the third epoch, too."""
+    model, callback = prepared(UnfreezePlan(rate=0.1, frozen_epochs=2))
     before = weights(model, "conv_3")[0]
     steps: list[np.ndarray] = []
 
@@ -184,11 +184,11 @@ def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, t
     ],
 )
 def test_a_resume_is_exact(small: ModuleType, tmp_path: Any, settings: dict) -> None:
-    """Interrupted in the middle of the epoch in which a stage thaws, and continued with another model of another seed."""
-    thaw = Thaw(rate=0.2, frozen_epochs=1, stage_epochs=1)
+    """Interrupted in the middle of the epoch in which a stage unfreezes, and resumed with another model of another seed."""
+    plan = UnfreezePlan(rate=0.2, frozen_epochs=1, stage_epochs=1)
 
     def train(folder: str, seed: int, *callbacks: keras.callbacks.Callback, resume: bool = False) -> keras.Model:
-        model, callback = prepared(thaw, **settings)
+        model, callback = prepared(plan, **settings)
         keras.utils.set_random_seed(seed)
         if resume:
             for variable in model.trainable_variables:
@@ -218,7 +218,7 @@ def test_works_with_a_loss_scale(small: ModuleType, tmp_path: Any) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model, callback = prepared(Thaw(rate=0.1, frozen_epochs=1, stage_epochs=0))
+        model, callback = prepared(UnfreezePlan(rate=0.1, frozen_epochs=1, stage_epochs=0))
     finally:
         keras.config.set_dtype_policy(before)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -233,8 +233,8 @@ def test_works_with_a_loss_scale(small: ModuleType, tmp_path: Any) -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"frozen_epochs is -1.*rate is 0"):
-        Thaw(rate=0, frozen_epochs=-1)
+        UnfreezePlan(rate=0, frozen_epochs=-1)
     image = keras.Input((4,), name="image")
     model = keras.Model({"image": image}, {"label": keras.layers.Dense(2)(image)}, name="plain")
     with pytest.raises(UserError, match=r"Model 'plain' has no feature layers"):
-        train_gently(model, keras.optimizers.Adam(), Thaw(rate=0.1), steps=3)
+        train_gently(model, keras.optimizers.Adam(), UnfreezePlan(rate=0.1), steps=3)

@@ -93,8 +93,8 @@ def test_super_resolved_images_beside_what_the_model_saw(active, prepared, tmp_p
     assert [picture.path.name for picture in drawn] == ["test_embeddings.png", "test_super_resolution.png"]
     assert len(seen) == module.SUPER_RESOLVED
     for image in seen:
-        np.testing.assert_allclose(image.seen / 255, image.target[::2, ::2], atol=1e-5)
-        assert psnr(image.drawn, image.target) == pytest.approx(20, abs=0.01)
+        np.testing.assert_allclose(image.input / 255, image.target[::2, ::2], atol=1e-5)
+        assert psnr(image.output, image.target) == pytest.approx(20, abs=0.01)
     assert "mean PSNR 20.0 dB" in drawn[1].caption
 
 

@@ -106,7 +106,7 @@ def test_class_weights_have_mean_one_over_the_images():
         class_weights(table, ("a", "b", "c"))
 
 
-def test_a_backbone_is_thawed_stage_by_stage_and_latency_is_told(ham, tmp_path):
+def test_a_backbone_is_unfrozen_stage_by_stage_and_latency_is_told(ham, tmp_path):
     folder = run(
         ham,
         tmp_path,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_skin.figures.balance import class_balance
+from keras_skin.figures.class_counts import class_balance
 
 BEFORE = {"nv": 6705, "mel": 1113, "df": 115}
 AFTER = {"df": 878, "mel": 2732, "nv": 6705}
