@@ -1,4 +1,4 @@
-"""A run folder with clinical metadata, as `python -m keras_skin.run` leaves it, but for the training: made in seconds."""
+"""A run folder with clinical metadata, as `python -m keras_skin.run` writes it, of a model that was not trained."""
 
 import json
 
@@ -25,27 +25,30 @@ TABLE = pd.DataFrame(
 )
 
 
-def make_clinical_run(folder):
-    """An untrained TDBN of the image alone with age, sex and site, in `folder`."""
+def make_clinical_run(out):
+    """Writes the run folder `tdbn` of an untrained TDBN: one image branch with age, sex and site."""
+    folder = out / "tdbn"
     keras.utils.set_random_seed(7)
     experiment = load_experiment("tdbn_ham10000", [*tiny("tdbn_ham10000"), "segmenter=null", "model.branches=image"])
     encoder = fit_metadata(TABLE, ham10000.METADATA, missing="mask", inputs=list(TABLE))
-    told = {
+    arguments = {
         "class_counts": [1] * len(CLASSES),
         "metadata_width": encoder.width,
         "metadata_fields": [len(field.column_names) for field in encoder.fields],
     }
-    model = build_model(experiment, len(CLASSES), told)
-    for part in ("checkpoints", "explain"):
-        (folder / part).mkdir(parents=True)
+    model = build_model(experiment, len(CLASSES), arguments)
+    for name in ("checkpoints", "explain"):
+        (folder / name).mkdir(parents=True)
     (folder / "experiment.json").write_text(experiment.to_json())
-    (folder / "run.json").write_text(json.dumps({"classes": CLASSES, "model_arguments": told, "demo": True, "finished": True}))
+    (folder / "run.json").write_text(
+        json.dumps({"classes": CLASSES, "model_arguments": arguments, "demo": True, "finished": True})
+    )
     (folder / "metrics.json").write_text("{}")
     (folder / "metadata.json").write_text(encoder.to_json())
     model.save_weights(folder / "checkpoints" / "best.weights.h5")
     image = np.random.default_rng(0).uniform(0, 255, (len(TABLE), *experiment.image_size, 3)).astype(np.float32)
-    seen = {"image": image, "metadata": encoder.transform(TABLE)}
-    explainer = MetadataShap(model, seen, encoder.field_of_columns, encoder.availability_columns)
+    inputs = {"image": image, "metadata": encoder.transform(TABLE)}
+    explainer = MetadataShap(model, inputs, encoder.field_of_columns, encoder.availability_columns)
     np.savez(folder / "explain" / SHAP_BACKGROUND, *explainer.background)
     export_model(
         model,
@@ -57,4 +60,3 @@ def make_clinical_run(folder):
         synthetic=True,
         extra={"title": experiment.title, "trained_on": {"ham10000": len(TABLE)}},
     )
-    return folder

@@ -1,4 +1,4 @@
-"""Shared fixtures: quiet TensorFlow, and the real data where there is some."""
+"""Shared fixtures: real data, finished runs, and a test process that stays small. Long files start first."""
 
 import contextlib
 import ctypes
@@ -6,12 +6,13 @@ import gc
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Tests share image stores with one another, and never touch the user's.
+# All tests share one folder of image stores, which is not the user's.
 os.environ["KERAS_SKIN_CACHE"] = str(
     Path(tempfile.gettempdir()) / f"keras_skin_test_cache_{os.getuid() if hasattr(os, 'getuid') else 0}"
 )
@@ -19,11 +20,24 @@ os.environ["KERAS_SKIN_CACHE"] = str(
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG_FILES = ("test_jax_backend.py",)
+"""Files that take longer than a minute, the longest first: at the end of a run each would keep one worker busy alone."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes pytest-xdist start files in the order of collection, not by their number of tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of long files first."""
+    rank = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(REPOSITORY / "tests").as_posix(), len(rank)))
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with real images and tables; the test is skipped where there is none."""
+    """Folder with real images and tables. Tests that need it are skipped where it is missing."""
     folder = Path(os.environ.get("KERAS_SKIN_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("no real data here: set KERAS_SKIN_DATA to a folder that holds isic2016/, isic2017/ and ph2_sample/")
@@ -31,36 +45,38 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_process():
-    """A file's models and graphs go with it: a process that tests many models would grow by ten gigabytes and more."""
+def small_process() -> Iterator[None]:
+    """Frees the models and graphs of each file. Without it, a process would grow by more than ten gigabytes."""
     yield
     if "keras" in sys.modules:
         forget_models()
 
 
 def forget_models() -> None:
-    """Frees the memory of models that nobody holds any more, and gives it back to the system."""
-    sys.modules["keras"].backend.clear_session()
+    """Frees the memory of models that are no longer referenced, and returns it to the system."""
+    sys.modules["keras"].backend.clear_session(free_memory=False)
     gc.collect()
+    gc.freeze()  # imported modules are never garbage: later collections need not walk through them
     with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> Path:
-    """A finished tiny demo run of jrl_ph2."""
-    from keras_skin.run import main
-    from tests.tiny_run import arguments
+def tiny_run() -> Iterator[Path]:
+    """A finished tiny demo run of jrl_ph2, shared with other processes. Tests that change a run change a copy."""
+    from tests.built_once import built_once
+    from tests.tiny_run import make_tiny_run
 
-    out = tmp_path_factory.mktemp("runs")
-    assert main(arguments("jrl_ph2", "--out", str(out))) == 0
-    (run,) = out.iterdir()
-    return run
+    with built_once("jrl_ph2", make_tiny_run) as folder:
+        (run,) = folder.iterdir()
+        yield run
 
 
 @pytest.fixture(scope="session")
-def clinical_run(tmp_path_factory) -> Path:
-    """A run folder of a tiny TDBN with age, sex and site, untrained."""
+def clinical_run() -> Iterator[Path]:
+    """A run folder of a tiny untrained TDBN with age, sex and site, shared with other processes."""
+    from tests.built_once import built_once
     from tests.clinical_run import make_clinical_run
 
-    return make_clinical_run(tmp_path_factory.mktemp("clinical") / "tdbn")
+    with built_once("clinical", make_clinical_run) as folder:
+        yield folder / "tdbn"

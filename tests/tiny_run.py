@@ -1,6 +1,7 @@
-"""A run of seconds for tests: a model with few features on small rendered images."""
+"""Settings of runs that take seconds: a model with few features on small rendered images."""
 
 import json
+from pathlib import Path
 
 from keras_skin import models
 from keras_skin.experiment import load_experiment
@@ -17,11 +18,11 @@ SHORT = [
 ]
 
 TINY = ["image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
-"""Of the joint model and the U-Net of paper 001."""
+"""Overrides for the joint model and the U-Net of paper 001."""
 
 
 def tiny(name: str) -> list[str]:
-    """Overrides that make a shipped experiment tiny: the arguments with which the conformance tests build its model."""
+    """Overrides for any shipped experiment: the size and the arguments with which the conformance tests build its model."""
     entry = models.get(load_experiment(name).model.name)
     registry, reserved = REGISTRIES["model"]
     arguments = {
@@ -32,7 +33,7 @@ def tiny(name: str) -> list[str]:
 
 
 def stratified(dataset: str) -> list[str]:
-    """Overrides that put a data set without official parts in the place of an experiment's own."""
+    """Overrides that replace an experiment's data sets by one that has no official split."""
     return [
         f"data.train.name={dataset}",
         "data.test=null",
@@ -47,3 +48,10 @@ def stratified(dataset: str) -> list[str]:
 def arguments(*more: str, overrides: list[str] = TINY) -> list[str]:
     """Arguments of `python -m keras_skin.run` for a tiny demo run."""
     return [*more, "--demo", *(item for text in overrides for item in ("--set", text))]
+
+
+def make_tiny_run(out: Path) -> None:
+    """Trains jrl_ph2 on drawn images in a new folder of `out`."""
+    from keras_skin.run import main
+
+    assert main(arguments("jrl_ph2", "--out", str(out))) == 0
