@@ -1,4 +1,4 @@
-"""The losses of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
+"""The losses of the package, by name; `target` is the kind of output of each: "mask", "label" or "super_resolution"."""
 
 from keras_skin.registry import Registry, lazy_names
 

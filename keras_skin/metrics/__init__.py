@@ -1,4 +1,4 @@
-"""The metrics of the package, by name; `target` in their information is the kind of output they are for: "mask" or "label"."""
+"""The metrics of the package, by name; `target` is the kind of output of each: "mask" or "label"."""
 
 from keras_skin.registry import Registry, lazy_names
 

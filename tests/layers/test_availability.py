@@ -30,7 +30,7 @@ def test_available_if_any_field_is_known() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"fields of \[1, 2\] columns, there are 4"):
+    with pytest.raises(ValueError, match=r"Fields of \[1, 2\] columns need 5 columns in all, got 4"):
         KnownFields([1, 2])(np.ones((1, 4), "float32"))
     with pytest.raises(ValueError, match="positive"):
         KnownFields([])

@@ -181,8 +181,8 @@ def test_what_is_served_has_no_super_resolution_and_its_size_says_so(tmp_path: P
     [
         ({"regularisation": 0.3}, "class_counts is None, expected 3 numbers"),
         ({"regularisation": 0.3, "class_counts": (3, 4)}, "class_counts is \\[3, 4\\]"),
-        ({"fusion": "none"}, "leave the experiment's block 'metadata' out"),
-        ({"fusion": "metanet", "metadata_width": 0}, "needs the experiment's block 'metadata'"),
+        ({"fusion": "none"}, "remove the experiment's block 'metadata'"),
+        ({"fusion": "metanet", "metadata_width": 0}, "add a block 'metadata' to the experiment"),
         ({"fusion": "metablock", "metadata_encoder": "weighted"}, "it is for concatenate, cross_attention"),
         ({"gamma": -1, "fusion": "concat", "classes": 1}, "fusion is 'concat'.*classes is 1.*gamma is -1"),
         ({"image_size": (40, 40)}, "multiples of 32.*super_resolution to 'none'"),

@@ -389,8 +389,8 @@ def test_a_folder_is_not_trained_in_twice_by_accident(small, finished):
 @pytest.mark.parametrize(
     ("steps", "callbacks", "monitor", "words"),
     [
-        (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
-        (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
+        (4, [], "val_loss", "epochs have 5 steps, expected 4"),
+        (5, [Recorder()], "val_loss", "expected Recorder, EpochHistory"),
         (5, [], "loss", "chosen by lowest val_loss, so it cannot resume with lowest loss"),
     ],
 )
@@ -410,7 +410,7 @@ def test_a_state_of_another_training_is_refused(small, finished, steps, callback
 
 def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path):
     shutil.copy(finished[0] / "run_state.npz", tmp_path)
-    with pytest.raises(UserError, match=r"best_epoch_1\.weights\.h5 is missing: it held the weights of epoch 1"):
+    with pytest.raises(UserError, match=r"best_epoch_1\.weights\.h5 is missing: it holds the weights of epoch 1"):
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
     (tmp_path / "best_epoch_1.weights.h5").write_text("the weights of an abandoned epoch")
     with pytest.raises(UserError, match="does not hold the weights of epoch 1 that the run state names"):
