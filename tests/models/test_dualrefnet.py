@@ -1,4 +1,4 @@
-"""DualRefNet: its parts one by one, what is left when they are taken away, and what is served."""
+"""DualRefNet: its parts one by one, models without them, and the exported model."""
 
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,13 @@ def test_super_resolution_alone_trains_the_encoder_and_not_the_classifier() -> N
     model.train_on_batch(*batch(model))
     after = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
-    def moved(name: str) -> bool:
+    def changed(name: str) -> bool:
         return any((old != new).any() for old, new in zip(before[name], after[name], strict=True))
 
-    assert moved("encoder_1")
-    assert moved("super_resolution_6")
-    assert not moved("label")
-    assert not moved("metadata_1")
+    assert changed("encoder_1")
+    assert changed("super_resolution_6")
+    assert not changed("label")
+    assert not changed("metadata_1")
 
 
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
