@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling: one feature map seen at several distances."""
+"""Atrous spatial pyramid pooling: convolutions of one feature map with several dilations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ DILATIONS = (1, 2, 3)
 
 
 def atrous_spatial_pyramid(inputs: Any, features: int, dilations: Sequence[int] = DILATIONS, name: str = "aspp") -> Any:
-    """A 1x1 convolution and dilated 3x3 convolutions of the same features, concatenated and fused by a 1x1 convolution.
+    """Applies a 1x1 and dilated 3x3 convolutions to the same features, concatenates the results and fuses them by a 1x1 one.
 
     Source: Chen et al., DeepLab, 2017, figure 7, with the dilations of Atiq and Fattah (paper 002), section 4.1.1. Every
-    convolution is followed by batch normalisation and ReLU. With dilations 1, 2 and 3 the windows are 3, 5 and 7 positions wide:
-    as wide as the 7x7 map that they are for. That paper names no pooled branch and there is none here, which is why it is not
-    keras-cv's SpatialPyramidPooling.
+    convolution is followed by batch normalisation and ReLU. With dilations 1, 2 and 3 the windows are 3, 5 and 7 positions wide,
+    up to the width of the 7x7 map. As in that paper there is no pooled branch, unlike in keras-cv's SpatialPyramidPooling.
 
     Args:
         inputs: symbolic tensor (B, H, W, C).
@@ -30,7 +29,7 @@ def atrous_spatial_pyramid(inputs: Any, features: int, dilations: Sequence[int] 
         Symbolic tensor (B, H, W, features), not negative.
 
     Raises:
-        ValueError: if there is no dilation, or if one is not positive or is given twice.
+        ValueError: if there is no dilation, or the dilations are not positive and distinct.
     """
     if not dilations or min(dilations) < 1 or len(set(dilations)) < len(dilations):
         raise ValueError(f"dilations must be positive and distinct; they are {list(dilations)}.")

@@ -13,11 +13,11 @@ REDUCTION = 4
 
 
 def depthwise_attention_gate(skip: Any, name: str) -> Any:
-    """Refines an encoder's features and dims them where a mask computed from them finds nothing of interest.
+    """Refines an encoder's features and weights them by a mask computed from them.
 
     Source: Atiq and Fattah (paper 002), section 4.1.1, "Depthwise Attention Gated (DAG) blocks": a depthwise separable 3x3
-    convolution with batch normalisation and ReLU; of its result a small convolutional network with sigmoid makes the mask; their
-    product goes to the decoder.
+    convolution with batch normalisation and ReLU; a small convolutional network with sigmoid computes the mask from the result;
+    their product goes to the decoder.
 
     Args:
         skip: symbolic tensor (B, H, W, C), features of the encoder.
@@ -26,9 +26,9 @@ def depthwise_attention_gate(skip: Any, name: str) -> Any:
     Returns:
         Symbolic tensor (B, H, W, C), not negative.
 
-    **Deviations from the paper**: it gives no sizes. The small network is a 3x3 convolution to a quarter of the channels, batch
-    normalisation, ReLU, and a 1x1 convolution; one mask serves all channels, since it is to tell lesion from background. The
-    decoder's features have no part in it, unlike in Attention U-Net: the text speaks of the encoder's alone.
+    **Deviations from the paper**: the paper prints no sizes. The small network is a 3x3 convolution to a quarter of the channels,
+    batch normalisation, ReLU, and a 1x1 convolution. One mask serves all channels, because it separates lesion and background. As
+    in the paper's text, and unlike in Attention U-Net, the mask depends on the encoder's features alone.
     """
     channels = skip.shape[-1]
     features = conv_block(skip, separable_convolution(channels, name=f"{name}_features_conv"), f"{name}_features")

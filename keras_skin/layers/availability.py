@@ -1,8 +1,8 @@
-"""What is known of a patient and what is not: masks that let no unknown value through.
+"""Masks that remove unknown metadata.
 
 Metadata are rows (B, M): the columns of each field, then for each field one column that is 1 where the field is known and else 0,
-as `keras_skin.data.metadata` encodes them with `missing="mask"`. Values are selected rather than multiplied, so that not even NaN
-or infinity in an unknown field reaches the result.
+as `keras_skin.data.metadata` encodes them with `missing="mask"`. Values are selected instead of multiplied, so that NaN and
+infinity in an unknown field do not reach the result.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class KnownFields(keras.layers.Layer):
         """Checks that the columns are those of the fields."""
         expected = sum(self.widths) + len(self.widths)
         if input_shape[-1] != expected:
-            raise ValueError(f"{expected} columns belong to fields of {self.widths} columns, there are {input_shape[-1]}.")
+            raise ValueError(f"Fields of {self.widths} columns need {expected} columns in all, got {input_shape[-1]}.")
         self.built = True
 
     def call(self, inputs: Any) -> Any:
         first_flag, start, blocks, flags = sum(self.widths), 0, [], []
         for number, width in enumerate(self.widths):
-            known = inputs[:, first_flag + number : first_flag + number + 1] > 0
+            is_known = inputs[:, first_flag + number : first_flag + number + 1] > 0
             block = inputs[:, start : start + width]
-            blocks.append(ops.where(known, block, ops.zeros_like(block)))
-            flags.append(ops.cast(known, inputs.dtype))
+            blocks.append(ops.where(is_known, block, ops.zeros_like(block)))
+            flags.append(ops.cast(is_known, inputs.dtype))
             start += width
         return ops.concatenate([*blocks, *flags], axis=-1)
 
@@ -66,12 +66,12 @@ class KnownFields(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class AvailabilityMask(keras.layers.Layer):
-    """Sets features to zero in the rows of which no field is known.
+    """Sets features to zero in rows without any known field.
 
     Source: Atiq and Fattah (paper 002), equation 8: alpha E, with alpha 1 if any field is known and else 0.
 
     Args:
-        fields: number of fields, that is, of the last columns of the metadata that say what is known.
+        fields: number of fields, hence of the last columns of the metadata, which tell what is known.
         **kwargs: base layer arguments.
 
     Call arguments:
@@ -89,8 +89,8 @@ class AvailabilityMask(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         features, metadata = inputs
-        available = ops.any(metadata[:, -self.fields :] > 0, axis=-1, keepdims=True)
-        return ops.where(available, features, ops.zeros_like(features))
+        any_known = ops.any(metadata[:, -self.fields :] > 0, axis=-1, keepdims=True)
+        return ops.where(any_known, features, ops.zeros_like(features))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return tuple(input_shape[0])

@@ -15,16 +15,16 @@ _FUSED_DTYPES = ("float16", "bfloat16", "float32")
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` with TensorFlow's fused kernel where there is one.
+    """`keras.layers.BatchNormalization` with TensorFlow's fused kernel.
 
-    Source: Ioffe and Szegedy, 2015, algorithms 1 and 2. Keras composes the normalisation of a dozen element-wise operations in
-    float32, which takes up to half of a training step; the fused kernel reads a half-precision input once and keeps its
-    statistics in float32. Variables, arguments, configuration and results are those of Keras' own layer: weights move freely
-    between the two, and the Bessel correction that the kernel applies to the batch variance is undone before the moving variance
-    is updated. As in Keras, a frozen layer (`trainable=False`) normalises with its moving statistics.
+    Source: Ioffe and Szegedy, 2015, algorithms 1 and 2. Keras composes the normalisation from a dozen element-wise operations in
+    float32, which take up to half of a training step. The fused kernel reads a half-precision input once and computes its
+    statistics in float32. Variables, arguments, configuration and results are those of the Keras layer, so weights fit both. The
+    kernel's Bessel correction of the batch variance is reverted before the update of the moving variance. As in Keras, a frozen
+    layer (`trainable=False`) normalises with its moving statistics.
 
-    Anything the kernel cannot do goes through Keras' implementation: other backends, inputs that are not (B, H, W, C) with the
-    channels last, float64, masks, `renorm=True` and `synchronized=True`.
+    The implementation of Keras handles everything else: other backends, inputs that are not (B, H, W, C) with the channels last,
+    float64, masks, `renorm=True` and `synchronized=True`.
 
     Example:
 
@@ -49,9 +49,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 is_training=False,
             ).y
             return ops.cast(outputs, self.compute_dtype)
-        nothing = tf.zeros((0,), "float32")
+        empty = tf.zeros((0,), "float32")
         result = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=gamma, offset=beta, mean=nothing, variance=nothing, epsilon=self.epsilon, is_training=True
+            x=inputs, scale=gamma, offset=beta, mean=empty, variance=empty, epsilon=self.epsilon, is_training=True
         )
         shape = tf.shape(inputs)
         count = tf.cast(shape[0] * shape[1] * shape[2], "float32")

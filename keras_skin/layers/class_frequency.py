@@ -1,4 +1,4 @@
-"""Two dense layers whose weights are held down the more, the rarer the classes that they serve."""
+"""Two dense layers with a stronger penalty on the weights of rarer classes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class ClassFrequencyClassifier(keras.layers.Layer):
 
     Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), equation 4: the penalty is
     sum_i f_i |W_before,i|_1 + sum_j f_j |W_cls,j|_1, with f_c = 1 / n_c for a class of n_c training images, not normalised. W_i
-    is what leads into unit i, without its bias.
+    is the kernel of unit i, without its bias.
 
-    Give the layer `dtype="float32"`, so that logits and penalty are float32 under any precision policy.
+    Create the layer with `dtype="float32"`, so that logits and penalty are float32 under any precision policy.
 
     Args:
         classes: number of logits.
         hidden_units: width of the hidden layer, 256 in the paper.
-        strength: the penalty's weight in the model's loss (the paper's gamma times lambda), 0 or more; 0 takes it away.
-        class_counts: images of each class in the training part, in the order of the logits; needed where `strength` is positive.
-            A class without any has no frequency, and f_c = 0.
+        strength: the penalty's weight in the model's loss (the paper's gamma times lambda), 0 or more; 0 is without penalty.
+        class_counts: training images of each class, in the order of the logits; required where `strength` is positive. For a
+            class without images, f_c is 0.
         hidden_coefficient: f_i of a hidden unit. `"outgoing"`: the mean of f_c over the classes, weighted by the absolute weights
-            that lead from the unit to each class, through which no gradient flows; `"uniform"`: the mean of f_c for every unit.
+            from the unit to each class, without a gradient through them; `"uniform"`: the mean of f_c for every unit.
         **kwargs: base layer arguments.
 
     Call arguments:
@@ -41,8 +41,8 @@ class ClassFrequencyClassifier(keras.layers.Layer):
     Raises:
         ValueError: if an argument is out of range.
 
-    **Deviations from the paper**: it says that f_i are "class-specific" for the 256 hidden units, too, but not how: a hidden unit
-    belongs to no class. Hence `hidden_coefficient`.
+    **Deviations from the paper**: the paper calls f_i "class-specific" for the 256 hidden units, too, but a hidden unit
+    belongs to no class. `hidden_coefficient` has two interpretations.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ClassFrequencyClassifier(keras.layers.Layer):
         counts = None if class_counts is None else [int(count) for count in class_counts]
         if strength and (counts is None or len(counts) != classes or min(counts) < 0 or not any(counts)):
             raise ValueError(
-                f"class_counts is {counts}, expected {classes} numbers, not all 0: images of each class in training."
+                f"class_counts is {counts}, expected {classes} numbers, not all 0: the training images of each class."
             )
         self.classes = classes
         self.hidden_units = hidden_units
@@ -85,18 +85,18 @@ class ClassFrequencyClassifier(keras.layers.Layer):
         return self.logits(self.hidden(inputs))
 
     def penalty(self) -> Any:
-        """Equation 4 without lambda: a float32 scalar."""
+        """Returns equation 4 without lambda, a float32 scalar."""
         # Each kernel is read once. TensorFlow may run a second read, which no gradient needs, after the step's update.
-        before, classifier = (ops.cast(ops.convert_to_tensor(each.kernel), "float32") for each in (self.hidden, self.logits))
-        hidden = self.hidden_coefficients(classifier) * ops.sum(ops.abs(before), axis=0)
-        return ops.sum(hidden) + ops.sum(self.class_coefficients() * ops.sum(ops.abs(classifier), axis=0))
+        hidden, classifier = (ops.cast(ops.convert_to_tensor(layer.kernel), "float32") for layer in (self.hidden, self.logits))
+        penalties = self.hidden_coefficients(classifier) * ops.sum(ops.abs(hidden), axis=0)
+        return ops.sum(penalties) + ops.sum(self.class_coefficients() * ops.sum(ops.abs(classifier), axis=0))
 
     def class_coefficients(self) -> Any:
-        """f_c of the classes, (classes,) float32."""
+        """Returns f_c of the classes, (classes,) float32."""
         return ops.convert_to_tensor([1 / count if count else 0.0 for count in self.class_counts or ()], dtype="float32")
 
     def hidden_coefficients(self, classifier: Any) -> Any:
-        """f_i of the hidden units, (hidden_units,) float32, from the classifier's kernel (hidden_units, classes)."""
+        """Returns f_i of the hidden units, (hidden_units,) float32, from the classifier's kernel (hidden_units, classes)."""
         coefficients = self.class_coefficients()
         if self.hidden_coefficient == "uniform":
             return ops.broadcast_to(ops.mean(coefficients), (self.hidden_units,))

@@ -28,7 +28,7 @@ class ClassToken(keras.layers.Layer):
         self.positions = self.add_weight((count + 1, features), initializer=normal, name="positions")
 
     def call(self, inputs: Any) -> Any:
-        """Tokens (B, N + 1, C), the class token first."""
+        """Returns tokens (B, N + 1, C), the class token first."""
         token = ops.tile(ops.cast(self.token, inputs.dtype), (ops.shape(inputs)[0], 1, 1))
         return ops.concatenate([token, inputs], axis=1) + ops.cast(self.positions, inputs.dtype)
 

@@ -1,4 +1,4 @@
-"""The dense head that turns pooled features into class logits."""
+"""The dense head from pooled features to class logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 
 def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32), dropout: float = 0.0) -> tuple[Any, list[Any]]:
-    """Dense layers with ReLU, then float32 logits.
+    """Applies dense layers with ReLU, then a float32 layer of logits.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, figure 3.
 
@@ -17,11 +17,11 @@ def classifier(features: Any, classes: int, widths: Sequence[int] = (128, 64, 32
         features: symbolic tensor (B, C).
         classes: number of logits.
         widths: units of the hidden layers; `dense_1` is the first.
-        dropout: share of the values, in [0, 1), that training drops in front of the logits.
+        dropout: dropout before the logits, in [0, 1).
 
     Returns:
-        The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU,
-        which a reverse joint gate takes.
+        The logits (B, classes), float32, from a layer called `label`; and the values of each hidden layer *before* its ReLU, the
+        input of a reverse joint gate.
     """
     units = []
     x = features

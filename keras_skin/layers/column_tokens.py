@@ -12,7 +12,7 @@ class ColumnTokens(keras.layers.Layer):
     """Turns each number of a row into a vector: the number times a learnt vector of its column.
 
     Source: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", NeurIPS 2021, section 3.3, without the bias,
-    which `ClassToken` adds as a column's position.
+    which `ClassToken` adds as the column's position.
 
     Args:
         features: width of a token.

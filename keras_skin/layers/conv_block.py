@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and ReLU: the block that encoders, decoders and classifier branches are made of."""
+"""Convolution, batch normalisation and ReLU: the block of encoders, decoders and classifier branches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import keras
 
 from keras_skin.layers.batch_normalization import BatchNormalization
 
-# A quarter of Keras' memory (0.99): validation after a few hundred steps must not see the statistics of the initial weights.
+# Shorter than the default of Keras (0.99), so that validation after a few hundred steps has no statistics of the initial weights.
 MOMENTUM = 0.9
 
 
 def convolution(
     features: int, kernel_size: int = 3, strides: int = 1, name: str | None = None, dilation: int = 1
 ) -> keras.layers.Conv2D:
-    """A "same" convolution without bias, for use in front of a batch normalisation.
+    """Returns a "same" convolution without bias, for use before a batch normalisation.
 
     Args:
         features: number of output channels.
@@ -37,9 +37,9 @@ def convolution(
 
 
 def conv_block(inputs: Any, convolution: keras.layers.Conv2D, name: str) -> Any:
-    """Applies a convolution, a batch normalisation of its own and ReLU.
+    """Applies a convolution, a new batch normalisation and ReLU.
 
-    The convolution is handed over as a layer so that two passes can share one kernel while each keeps its own statistics.
+    The convolution is a layer, so that two passes can share a kernel and have separate statistics.
 
     Args:
         inputs: symbolic tensor (B, H, W, C).

@@ -8,14 +8,14 @@ import keras
 
 
 def cross_attention(query: Any, key: Any, value: Any, heads: int, name: str) -> Any:
-    """softmax(Q K^T / sqrt(d)) V in each head, the heads concatenated and projected.
+    """Computes softmax(Q K^T / sqrt(d)) V in each head, concatenates the heads and projects them.
 
     Source: Vaswani et al., NeurIPS 2017, section 3.2, as equation 5 of Atiq and Fattah (paper 002), where query and value are of
-    the image and the key is of the segmented image: token i of the result is a mean of the image's tokens j, weighted by how well
-    token j of the segmented image answers token i of the image. Key and value must be equally long.
+    the image and the key is of the segmented image: token i of the result is a mean of the image's tokens j, weighted by the
+    match of token j of the segmented image with token i of the image. Key and value must have the same length.
 
-    The layer called `name` has two outputs, the result and the attention weights (B, heads, N, M), which sum to 1 over M.
-    Pictures take the second: `keras.Model(model.input, model.get_layer(name).output[1])`.
+    The layer called `name` has two outputs, the result and the attention weights (B, heads, N, M), which sum to 1 over M. For
+    pictures of the weights use: `keras.Model(model.input, model.get_layer(name).output[1])`.
 
     Args:
         query: symbolic tensor (B, N, C).
@@ -34,7 +34,7 @@ def cross_attention(query: Any, key: Any, value: Any, heads: int, name: str) -> 
     if heads < 1 or features % heads:
         raise ValueError(f"{features} features cannot be divided among {heads} heads.")
     if key.shape[1] != value.shape[1]:
-        raise ValueError(f"There must be a value for every key; there are {key.shape[1]} keys and {value.shape[1]} values.")
+        raise ValueError(f"Keys and values must have the same length; there are {key.shape[1]} keys and {value.shape[1]} values.")
     layer = keras.layers.MultiHeadAttention(heads, features // heads, name=name)
-    attended, _ = layer(query, value, key, return_attention_scores=True)
-    return attended
+    result, _ = layer(query, value, key, return_attention_scores=True)
+    return result

@@ -1,4 +1,4 @@
-"""Dense layer, batch normalisation, ReLU and dropout: what projections and classifiers are made of."""
+"""Dense layer, batch normalisation, ReLU and dropout: the block of projections and classifiers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dense_block(inputs: Any, units: int, dropout: float, name: str) -> Any:
     Args:
         inputs: symbolic tensor (B, C).
         units: width of the dense layer.
-        dropout: share of the units that are dropped in training, in [0, 1).
+        dropout: dropout of the units, in [0, 1).
         name: prefix of the layers, and name of the ReLU; dropout follows it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Images enlarged to twice their size: by interpolation, or by a small network that learns it from the images themselves."""
+"""Doubles the size of images: by interpolation, or by a small network that trains on the images themselves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3}
 
 
 def enlarge(images: Any, interpolation: str = "bicubic") -> Any:
-    """Twice the height and width by interpolation, as `Enlargement` does; not clipped.
+    """Doubles height and width by interpolation, without clipping.
 
-    Two products with constant matrices, for XLA compiles neither bicubic nor Lanczos resizing of TensorFlow.
+    It uses two products with constant matrices, because XLA cannot compile TensorFlow's bicubic and Lanczos resizing.
 
     Args:
         images: (B, H, W, C); H and W fixed.
@@ -31,7 +31,7 @@ def enlarge(images: Any, interpolation: str = "bicubic") -> Any:
 
 @functools.cache
 def interpolation_matrix(size: int, interpolation: str) -> np.ndarray:
-    """The (2 size, size) float32 matrix that doubles a row of pixels: pixel centres at half positions, rows of sum 1."""
+    """Returns the (2 size, size) float32 matrix that doubles a row of pixels: pixel centres at half positions, rows of sum 1."""
     centres = (np.arange(2 * size) + 0.5) / 2 - 0.5
     weights = _kernel(np.abs(centres[:, None] - np.arange(size)), interpolation)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -50,7 +50,7 @@ def _kernel(distance: np.ndarray, interpolation: str) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class Enlargement(keras.layers.Layer):
-    """Images at twice their size, scaled to [0, 1]: the target of an auxiliary super-resolution.
+    """Doubles the size of images and scales them to [0, 1], as the target of an auxiliary super-resolution.
 
     Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Auxiliary task": bilinear and bicubic interpolation. Bicubic is Keys'
     (a = -1/2), `lanczos3` Lanczos' windowed sinc of radius 3; both overshoot at edges, and the result is clipped.
@@ -93,12 +93,12 @@ class Enlargement(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class LearnedEnlargement(keras.layers.Layer):
-    """The same by a small network that learns, beside the model, to undo the halving of the model's own images.
+    """Doubles the size of images by a small network that trains along with the model.
 
-    Three convolutions (5x5, 3x3, 3x3) on the small image and a rearrangement of channels into pixels, as in ESPCN (Shi et al.,
-    CVPR 2016), added to the bicubic enlargement, with which it begins: the last convolution starts at zero. It is trained on
-    the images halved by averages of 2x2 pixels against the images themselves, as in "zero-shot" super-resolution (Shocher et
-    al., CVPR 2018), by a loss of its own in training; its result is a target, so that no gradient flows through it.
+    It has three convolutions (5x5, 3x3, 3x3) on the small image and a rearrangement of channels into pixels, as in ESPCN (Shi et
+    al., CVPR 2016), added to the bicubic enlargement. The last convolution starts at zero, so training starts from the bicubic
+    result. It has its own loss: it restores the images from their averages of 2x2 pixels, as in "zero-shot" super-resolution
+    (Shocher et al., CVPR 2018). Its result is a target, so no gradient flows through it.
 
     Args:
         features: channels of the first two convolutions.
@@ -111,7 +111,7 @@ class LearnedEnlargement(keras.layers.Layer):
     Returns:
         Images (B, 2 H, 2 W, 3) in [0, 1].
 
-    **Deviations from the paper**: Khurshid et al., Sci. Rep. 2025, name two published networks with weights trained elsewhere.
+    **Deviations from the paper**: Khurshid et al., Sci. Rep. 2025, use two published networks with pretrained weights.
     """
 
     def __init__(self, features: int = 16, **kwargs: Any) -> None:
@@ -131,9 +131,9 @@ class LearnedEnlargement(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         images = inputs / 255
-        # Read once for both passes: TensorFlow may run reads that no gradient needs after the step's update.
+        # Each variable is read once for both passes. TensorFlow may run a second read, which no gradient needs, after the update.
         pairs = zip(self.kernels, self.biases, strict=True)
-        weights = [tuple(ops.cast(ops.convert_to_tensor(each), images.dtype) for each in pair) for pair in pairs]
+        weights = [tuple(ops.cast(ops.convert_to_tensor(variable), images.dtype) for variable in pair) for pair in pairs]
         if training:
             restored = _restore(ops.average_pool(images, (2, 2), (2, 2)), weights)
             error = ops.cast(restored, "float32") - ops.cast(images, "float32")
@@ -149,7 +149,7 @@ class LearnedEnlargement(keras.layers.Layer):
 
 
 def _restore(images: Any, weights: list[tuple[Any, Any]]) -> Any:
-    """Images (B, H, W, C) at twice their size: bicubic, and the details that three convolutions add."""
+    """Returns images (B, H, W, C) at twice their size: bicubic, plus details from three convolutions."""
     x = images
     for number, (kernel, bias) in enumerate(weights, start=1):
         x = ops.conv(x, kernel, padding="same") + bias

@@ -8,7 +8,7 @@ import keras
 
 
 def feed_forward(tokens: Any, hidden: int, name: str) -> Any:
-    """LayerNorm(Z + FFN(Z)) with FFN two dense layers, ReLU between them.
+    """Computes LayerNorm(Z + FFN(Z)), where FFN is two dense layers with ReLU between them.
 
     Source: Vaswani et al., NeurIPS 2017, equation 2, as equation 6 of Atiq and Fattah (paper 002).
 

@@ -11,10 +11,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class FieldTokens(keras.layers.Layer):
-    """Projects the columns of each field, and whether it is known, to a token, by weights of the field's own.
+    """Projects the columns of each field and its flag (known or not) to a token, with separate weights for each field.
 
     Source: as the numerical and categorical tokens of Gorishniy et al. (FT-Transformer), NeurIPS 2021, section 3.3; the bias
-    tells the fields apart.
+    identifies the field.
 
     Args:
         widths: number of columns of each field, in their order.
@@ -22,7 +22,7 @@ class FieldTokens(keras.layers.Layer):
         **kwargs: base layer arguments.
 
     Call arguments:
-        inputs: metadata (B, sum(widths) + len(widths)), laid out as `KnownFields` has them.
+        inputs: metadata (B, sum(widths) + len(widths)), in the layout of `KnownFields`.
 
     Returns:
         Tokens (B, len(widths), units).

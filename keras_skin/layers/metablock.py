@@ -1,4 +1,4 @@
-"""MetaBlock: metadata gate feature maps as an LSTM's gates would."""
+"""MetaBlock: metadata gate feature maps like the gates of an LSTM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_skin.layers.conv_block import MOMENTUM
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class MetaBlock(keras.layers.Layer):
-    """Metadata processing block: sigmoid(tanh(features * f(metadata)) + g(metadata)), f and g one value for each channel.
+    """Metadata processing block: sigmoid(tanh(features * f(metadata)) + g(metadata)), where f and g give one value per channel.
 
     Source: Pacheco and Krohling, "An attention-based mechanism to combine images and metadata in deep learning models applied to
     skin cancer classification", IEEE J. Biomed. Health Inform. 2021, section III; f and g are dense layers with batch

@@ -10,7 +10,7 @@ import keras
 def metadata_cross_attention(
     features: Any, metadata: Any, heads: int = 4, width: int = 512, name: str = "metadata_cross_attention"
 ) -> Any:
-    """What the metadata, as one query, find among the positions of a feature map, as keys and values.
+    """Applies cross-attention with the metadata as the only query and the positions of a feature map as keys and values.
 
     Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Ablation study": multi-head attention, four heads, embedding
     dimension 512.
@@ -23,7 +23,7 @@ def metadata_cross_attention(
         name: prefix of the layers.
 
     Returns:
-        Symbolic tensor (B, width): the attention's result alone, of which the metadata are not a part.
+        Symbolic tensor (B, width): the attention's result, without the metadata.
     """
     height, columns, channels = features.shape[1:]
     positions = keras.layers.Reshape((height * columns, channels), name=f"{name}_positions")(features)

@@ -1,4 +1,4 @@
-"""Networks that turn encoded metadata into features: two dense layers, or a transformer over the fields."""
+"""Networks from encoded metadata to features: two dense layers, or a transformer over the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADS = 4
 
 
 def dense_metadata(metadata: Any, units: int, name: str = "metadata") -> Any:
-    """BN(ReLU(W2 BN(ReLU(W1 x)))).
+    """Computes BN(ReLU(W2 BN(ReLU(W1 x)))).
 
     Source: Atiq and Fattah (paper 002), equation 7.
 
@@ -36,13 +36,13 @@ def dense_metadata(metadata: Any, units: int, name: str = "metadata") -> Any:
 
 
 def transformer_metadata(metadata: Any, widths: Sequence[int], units: int, name: str = "metadata") -> Any:
-    """A transformer block (attention and feed-forward step, normalised after each) over one token per field, then their mean.
+    """Applies a transformer block with post-normalisation to one token per field, and averages the tokens.
 
-    Source: Atiq and Fattah (paper 002) speak of a "transformer-based" encoder without describing one. This is the block of
-    Vaswani et al., NeurIPS 2017, section 3.1, on tokens of FT-Transformer's kind; four heads, a hidden layer of twice the width.
+    Source: Atiq and Fattah (paper 002) mention a "transformer-based" encoder without a description. This is the block of Vaswani
+    et al., NeurIPS 2017, section 3.1, on tokens as in FT-Transformer, with four heads and a hidden layer of twice the width.
 
     Args:
-        metadata: symbolic tensor (B, sum(widths) + len(widths)), laid out as `KnownFields` has them.
+        metadata: symbolic tensor (B, sum(widths) + len(widths)), in the layout of `KnownFields`.
         widths: number of columns of each field.
         units: width of the tokens, a multiple of 4.
         name: prefix of the layers.

@@ -1,4 +1,4 @@
-"""Networks that turn encoded metadata into a vector of 512 features."""
+"""Networks from encoded metadata to a vector of 512 features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN_FEATURES, TOKEN_HEADS, TOKEN_BLOCKS = 64, 4, 2
 
 
 def dense(metadata: Any) -> Any:
-    """Dense layers of 64, 128, 256 and 512 units, with ReLU after all but the last.
+    """Applies dense layers of 64, 128, 256 and 512 units, with ReLU after all but the last.
 
     Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Textual feature extractor".
 
@@ -33,9 +33,9 @@ def dense(metadata: Any) -> Any:
 
 
 def weighted(metadata: Any) -> Any:
-    """The same after a weight in (0, 1) for each column, which a two-layer network with a sigmoid finds from the row.
+    """Applies `dense` to columns with weights in (0, 1), which a two-layer network with a sigmoid computes from the row.
 
-    Source: as `dense`, "Ablation study". The hidden layer is as wide as the row and has ReLU: the paper prints neither.
+    Source: as `dense`, "Ablation study". The hidden layer has the width of the row and ReLU; the paper prints neither.
     """
     columns = metadata.shape[-1]
     x = keras.layers.Dense(columns, activation="relu", kernel_initializer="he_normal", name="metadata_weights_hidden")(metadata)
@@ -44,10 +44,10 @@ def weighted(metadata: Any) -> Any:
 
 
 def transformer(metadata: Any) -> Any:
-    """A transformer over one token for each column; the class token's result is projected to 512 features.
+    """Applies a transformer to one token per column and projects the class token's result to 512 features.
 
-    Source: as `dense`, "Ablation study", which names a transformer encoder and no more: tokens of Gorishniy et al., NeurIPS 2021,
-    two blocks with normalisation first, 64 features and four heads.
+    Source: as `dense`, "Ablation study", which names a transformer encoder without details. This one has tokens of Gorishniy et
+    al., NeurIPS 2021, two blocks with pre-normalisation, 64 features and four heads.
     """
     x = ClassToken(name="metadata_class_token")(ColumnTokens(TOKEN_FEATURES, name="metadata_tokens")(metadata))
     for number in range(1, TOKEN_BLOCKS + 1):

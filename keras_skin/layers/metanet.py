@@ -10,7 +10,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class MetaNet(keras.layers.Layer):
-    """Feature maps weighed channel by channel: features * sigmoid(W_2 ReLU(W_1 metadata + b_1) + b_2).
+    """Feature maps weighted by channel: features * sigmoid(W_2 ReLU(W_1 metadata + b_1) + b_2).
 
     Source: Li et al., "Fusing Metadata and Dermoscopy Images for Skin Disease Diagnosis", ISBI 2020, with the 64 hidden units
     that Pacheco and Krohling use in their comparison (IEEE J. Biomed. Health Inform. 2021).

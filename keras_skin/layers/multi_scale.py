@@ -16,17 +16,17 @@ BOTTLENECK = 128
 def multi_scale_aggregation(
     inputs: Any, windows: Sequence[int] = WINDOWS, bottleneck: int = BOTTLENECK, name: str = "multi_scale"
 ) -> Any:
-    """Averages a feature map over each window size, concatenates the results and projects them to as many channels as before.
+    """Averages a feature map over each window size, concatenates the results and projects them to the map's channels.
 
     Source: paper 003 (multi-scale ResNet18 on HAM10000), section III-C, equation 1 and figure 2:
     F_MSFA = W_1x1 * Concat(AvgPool_k(F)) for k in 4, 8, 16.
 
-    Averages move by one position and run over the positions inside the map alone: a window that reaches beyond the border is
-    clipped, not filled with zeros. So on ResNet18's 7x7 map of a 224x224 image the window of 16 gives the mean of the whole map.
+    The windows move by one position and are clipped at the border of the map, not filled with zeros. So on ResNet18's 7x7 map of
+    a 224x224 image, the window of 16 is the mean of the whole map.
 
     The projection is a bottleneck, C * len(windows) -> `bottleneck` -> C. A single 1x1 convolution from 1536 to 512 channels
-    would take 0.79 M parameters; the paper prints "< 0.3 M" for the module and about 11.5 M for the whole network, and its
-    figure 2 calls the convolution a bottleneck. 1536 -> 128 -> 512 takes 0.26 M and meets both numbers.
+    would have 0.79 M parameters; the paper prints "< 0.3 M" for the module and about 11.5 M for the whole network, and its
+    figure 2 calls the convolution a bottleneck. 1536 -> 128 -> 512 has 0.26 M and meets both numbers.
 
     Args:
         inputs: symbolic tensor (B, H, W, C).
@@ -42,10 +42,10 @@ def multi_scale_aggregation(
 
     **Deviations from the paper**:
 
-    - Equation 1 has stride and padding left out. With the usual stride of k the three maps would differ in size and could not be
-      concatenated, and most libraries refuse a window that is larger than the map: hence stride 1 and clipped windows.
-    - Each 1x1 convolution is followed by batch normalisation and ReLU. Equation 1 is linear, and under the global average pooling
-      that follows a linear module would be no more than another weighting of the map's positions.
+    - Stride 1 and clipped windows: equation 1 omits stride and padding. With the usual stride of k, the three maps would differ
+      in size, and most libraries refuse a window that is larger than the map.
+    - Batch normalisation and ReLU after each 1x1 convolution: equation 1 is linear, and a linear module before the global average
+      pooling would only reweight the map's positions.
     """
     if not windows or min(windows) < 1 or bottleneck < 1:
         raise ValueError(f"windows and bottleneck must be positive; they are {list(windows)} and {bottleneck}.")

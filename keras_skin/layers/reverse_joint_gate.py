@@ -12,14 +12,13 @@ GATES = ("relu", "sigmoid")
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class ReverseJointGate(keras.layers.Layer):
-    """Weighs feature maps channel by channel with the activations of a dense layer of as many units.
+    """Weights the channels of feature maps by the activations of a dense layer with one unit per channel.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4.2, equation 2: the bracket [X . FC_cls] of
     X_L = ReLU(W * [X_{L-1} . FC_cls] + b).
 
     Args:
-        gate: `"relu"` as the paper prints it, or `"sigmoid"`, which never blanks a feature: a ReLU unit that is dead, or silent
-            for an image, sets its channel to zero.
+        gate: `"relu"` as in the paper, or `"sigmoid"`, which never sets a channel to zero, as an inactive ReLU unit does.
         **kwargs: base layer arguments.
 
     Call arguments:

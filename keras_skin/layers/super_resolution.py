@@ -14,10 +14,10 @@ LAYERS = len(WIDTHS) + 1
 
 
 def super_resolution_decoder(features: Any, image_size: tuple[int, int], name: str = "super_resolution") -> Any:
-    """Six transposed convolutions with stride 2 take features of stride 32 to an image of twice the input's size: 7 . 2^6 = 448.
+    """Decodes features of stride 32 to an image of twice the input's size by six transposed convolutions: 7 . 2^6 = 448.
 
-    Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Auxiliary task: super-resolution". Where features are finer (stride 16
-    of a vision transformer), the first of the six layers keep their size.
+    Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), "Auxiliary task: super-resolution". For finer features (stride 16 of a
+    vision transformer), the first layers have stride 1.
 
     Args:
         features: symbolic tensor (B, h, w, C).
@@ -30,8 +30,8 @@ def super_resolution_decoder(features: Any, image_size: tuple[int, int], name: s
     Raises:
         ValueError: if no power of two leads from the features to twice the image.
 
-    **Deviations from the paper**: it prints neither widths nor kernels. Here five layers of 256 to 16 channels with batch
-    normalisation and ReLU, and 4x4 kernels: a multiple of the stride, so that all pixels are covered equally (no checkerboard).
+    **Deviations from the paper**: the paper prints neither widths nor kernels. These are five layers of 256 to 16 channels with
+    batch normalisation and ReLU, and 4x4 kernels, a multiple of the stride, which covers all pixels equally (no checkerboard).
     """
     doublings = _doublings(tuple(features.shape[1:3]), image_size)
     x = features
@@ -58,7 +58,7 @@ def _doublings(size: tuple[int, int], image_size: tuple[int, int]) -> int:
         small * 2**doublings != 2 * large for small, large in zip(size, image_size, strict=True)
     ):
         raise ValueError(
-            f"image_size is {image_size[0]}x{image_size[1]} and the backbone's features have {size[0]}x{size[1]} positions: no "
-            f"doubling leads from these to {2 * image_size[0]}x{2 * image_size[1]}. Use multiples of 32, such as 224x224."
+            f"image_size is {image_size[0]}x{image_size[1]} and the backbone's features have {size[0]}x{size[1]} positions. No "
+            f"power of two leads from these to {2 * image_size[0]}x{2 * image_size[1]}. Use multiples of 32, such as 224x224."
         )
     return doublings

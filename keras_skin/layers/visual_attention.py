@@ -1,4 +1,4 @@
-"""Visual attention: the deepest features ask the finer ones where to look, metadata weigh the answer."""
+"""Visual attention: the deepest features attend to the finer ones, and metadata weight the deepest features."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keras_skin.layers.conv_block import MOMENTUM
 
 @keras.saving.register_keras_serializable(package="keras_skin")
 class VisualAttention(keras.layers.Layer):
-    """The average of a feature map, projected to the query's width, by softmax of each position's product with the query.
+    """Averages a feature map by the softmax of each position's product with the query, projected to the query's width.
 
     Source: Pundhir et al., "Visually Aware Metadata-Guided Supervision for Improved Skin Lesion Classification Using Deep
     Learning", 2022; the attention is that of Jetley et al., "Learn to pay attention", ICLR 2018, with dot products. The
-    projection is a 1x1 convolution without bias. It is linear, so that query and average are projected here instead of every
-    position: the same numbers without a map of the query's width.
+    projection is a 1x1 convolution without bias. It is linear, so the layer projects query and average instead of every
+    position: the same result without a map of the query's width.
 
     Call arguments:
         inputs: pair of feature maps (B, H, W, C) and query (B, D).
@@ -46,14 +46,14 @@ class VisualAttention(keras.layers.Layer):
 
 
 def visual_attention(levels: Iterable[Any], pooled: Any, metadata: Any, name: str = "visual_attention") -> Any:
-    """Fuses image and metadata: attended finer levels beside the deepest features, which metadata weigh.
+    """Concatenates the attended finer levels and the deepest features, weighted by the metadata.
 
-    Source: Pundhir et al., 2022 (see `VisualAttention`): metadata go through dense layers of 512 units and of the features'
+    Source: Pundhir et al., 2022 (see `VisualAttention`): metadata pass through dense layers of 512 units and of the features'
     width, each with batch normalisation and ReLU, and dropout of 0.2 between.
 
     Args:
         levels: finer feature maps, symbolic (B, H, W, C); in the source those of stride 4, 8 and 16.
-        pooled: deepest features, averaged, (B, D): the query.
+        pooled: the averaged deepest features (B, D), which are the query.
         metadata: encoded metadata (B, M).
         name: prefix of the layers.
 
@@ -67,6 +67,6 @@ def visual_attention(levels: Iterable[Any], pooled: Any, metadata: Any, name: st
         x = keras.layers.Dense(width, kernel_initializer="he_normal", name=f"{name}_metadata_{number}_dense")(x)
         x = BatchNormalization(momentum=MOMENTUM, name=f"{name}_metadata_{number}_norm")(x)
         x = keras.layers.ReLU(name=f"{name}_metadata_{number}")(x)
-    parts = [VisualAttention(name=f"{name}_{number}")([level, pooled]) for number, level in enumerate(levels, start=1)]
-    parts.append(keras.layers.Multiply(name=f"{name}_guided")([pooled, x]))
-    return keras.layers.Concatenate(name=name)(parts)
+    tensors = [VisualAttention(name=f"{name}_{number}")([level, pooled]) for number, level in enumerate(levels, start=1)]
+    tensors.append(keras.layers.Multiply(name=f"{name}_guided")([pooled, x]))
+    return keras.layers.Concatenate(name=name)(tensors)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_skin.losses import register
-from keras_skin.losses.class_weights import checked, weighted
+from keras_skin.losses.class_weights import apply_weights, check_weights
 
 
 @register("categorical_crossentropy", target="label")
@@ -21,14 +21,14 @@ class CategoricalCrossentropy(keras.losses.Loss):
     of the difference of the two logits.
 
     Args:
-        class_weights: one number per class, not negative, that multiplies the loss of the images of that class; none by default.
-            Keras' own `class_weight` argument of `fit` cannot reach one of several outputs.
+        class_weights: one number per class, not negative, the factor of the loss of images of that class; none by default.
+            Unlike the argument `class_weight` of Keras' `fit`, they work for one of several outputs.
         label_smoothing: share of the target, in [0, 1), that is spread evenly over the classes.
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: one-hot classes (B, K), or shares of classes that sum to 1: their loss is the mean, by these shares, of the losses
-            (with their weights) of the classes, as mixup has it.
+        y_true: one-hot classes (B, K), or shares of classes that sum to 1, as from mixup. Their loss is the mean of the classes'
+            weighted losses by these shares.
         y_pred: logits (B, K).
 
     Returns:
@@ -42,7 +42,7 @@ class CategoricalCrossentropy(keras.losses.Loss):
         name: str = "categorical_crossentropy",
         **kwargs: Any,
     ) -> None:
-        class_weights = checked(class_weights)
+        class_weights = check_weights(class_weights)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1); it is {label_smoothing}.")
         super().__init__(name=name, dtype="float32", **kwargs)
@@ -56,9 +56,9 @@ class CategoricalCrossentropy(keras.losses.Loss):
         smoothing = self.label_smoothing
         if self.class_weights is None:
             return ops.categorical_crossentropy(y_true * (1.0 - smoothing) + smoothing / classes, y_pred, from_logits=True)
-        y_true = weighted(y_true, self.class_weights)
+        y_true = apply_weights(y_true, self.class_weights)
         target = y_true * (1.0 - smoothing) + ops.sum(y_true, axis=-1, keepdims=True) * (smoothing / classes)
-        # Not ops.categorical_crossentropy, whose gradient takes targets to sum to 1.
+        # Not ops.categorical_crossentropy, whose gradient assumes targets that sum to 1.
         return -ops.sum(target * ops.log_softmax(y_pred, axis=-1), axis=-1)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weights of the classes, for the losses that take them."""
+"""Class weights of losses."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from typing import Any
 from keras import ops
 
 
-def checked(class_weights: Sequence[float] | None) -> list[float] | None:
-    """The weights as plain numbers; None stays None.
-
-    Raises:
-        ValueError: if one is negative.
-    """
+def check_weights(class_weights: Sequence[float] | None) -> list[float] | None:
+    """Returns the weights as floats, None for None; raises a ValueError if one is negative."""
     if class_weights is not None and min(class_weights) < 0:
         raise ValueError(f"class_weights must not be negative; they are {list(class_weights)}.")
     return None if class_weights is None else [float(weight) for weight in class_weights]
 
 
-def weighted(y_true: Any, class_weights: Sequence[float] | None) -> Any:
-    """Targets (B, K) times the weights of their classes; as they are where there are none.
-
-    Raises:
-        ValueError: if there are not K weights.
-    """
+def apply_weights(y_true: Any, class_weights: Sequence[float] | None) -> Any:
+    """Returns targets (B, K) times the weights of their classes, if any; raises a ValueError if there are not K weights."""
     if class_weights is None:
         return y_true
     classes = y_true.shape[-1]

@@ -15,17 +15,17 @@ from keras_skin.losses import register
 class Dice(keras.losses.Loss):
     """One minus the soft Dice coefficient of each image's mask, from logits.
 
-    Source: Al-masni et al., Bioengineering 2024, 11, 1173, equation 3 (L_Dice), which names the loss without its formula; this is
-    the usual one, with p = sigmoid(logits):
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, equation 3 (L_Dice), which names the loss without its formula. This is
+    the common one, with p = sigmoid(logits):
 
         1 - (2 sum(p y) + smooth) / (sum(p) + sum(y) + smooth)
 
     The sums run over the pixels of one image, so that a small lesion counts as much as a large one (`keras.losses.Dice` pools the
-    batch by default), and in float32, since a sum over 512x512 pixels is beyond float16.
+    batch by default). They are float32, because a sum over 512x512 pixels exceeds float16.
 
     Args:
-        smooth: positive number of pixels that keeps the loss of an empty mask finite: it is 0 where nothing is predicted and
-            approaches 1 as more is.
+        smooth: positive number of pixels that keeps the loss of an empty mask finite: it is 0 for an empty prediction and
+            approaches 1 for a large one.
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Call arguments:

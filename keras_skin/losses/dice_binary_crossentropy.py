@@ -1,4 +1,4 @@
-"""Binary cross-entropy and soft Dice loss of a mask, added; one value per image."""
+"""Sum of binary cross-entropy and soft Dice loss of a mask, one value per image."""
 
 from __future__ import annotations
 

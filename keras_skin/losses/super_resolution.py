@@ -13,16 +13,16 @@ from keras_skin.losses import register
 @register("super_resolution", target="super_resolution")
 @keras.saving.register_keras_serializable(package="keras_skin")
 class SuperResolution(keras.losses.Loss):
-    """Mean squared error between a predicted image and its target, both of which the model gives.
+    """Mean squared error between a predicted image and its target, both outputs of the model.
 
     Source: Khurshid et al., Sci. Rep. 2025 (DualRefNet), equation 6, over all pixels and channels of an image. The target is the
-    model's own input, augmented and pre-processed as it is, enlarged; so the model makes it, and the data need not.
+    model's augmented and preprocessed input, enlarged by the model itself.
 
     Args:
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Call arguments:
-        y_true: anything with a row for each image, (B, 1) as the pipeline gives it; not used.
+        y_true: unused, any array with a row for each image, (B, 1) from the pipeline.
         y_pred: predicted images and targets (B, 2, H, W, C) in [0, 1]. No gradient flows into the targets.
 
     Returns:

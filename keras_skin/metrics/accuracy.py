@@ -1,4 +1,4 @@
-"""Share of images whose class is right."""
+"""Share of rightly classified images."""
 
 from __future__ import annotations
 

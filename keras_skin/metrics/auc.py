@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_skin.metrics import register
 
-# Evenly spaced logits: over-confident models put most probabilities within 0.01 of 0 and 1, where evenly spaced thresholds
-# cannot tell them apart.
+# Evenly spaced logits: over-confident models have most probabilities within 0.01 of 0 and 1, between evenly spaced probability
+# thresholds.
 _THRESHOLDS = np.concatenate([[-np.inf], np.linspace(-16.0, 16.0, 641), [np.inf]]).astype("float32")
 
 
@@ -20,9 +20,9 @@ _THRESHOLDS = np.concatenate([[-np.inf], np.linspace(-16.0, 16.0, 641), [np.inf]
 class AUC(keras.metrics.Metric):
     """Area under the ROC curve from logits: of class 1 for two classes, else the mean over classes of one against the rest.
 
-    The curve is sampled at 641 log-odds from -16 to 16 and joined by straight lines, which is exact for images that differ by
-    more than 0.05 there. Classes without images, or without images of other classes, are left out of the mean
-    (`keras.metrics.AUC` counts them as 0); with no class left the result is 0.
+    The curve has 641 log-odds thresholds from -16 to 16, joined by straight lines, which is exact for images whose log-odds
+    differ by more than 0.05. The mean excludes classes without images and classes with all images, which `keras.metrics.AUC`
+    counts as 0. Without any class the result is 0.
     """
 
     def __init__(self, name: str = "auc") -> None:
@@ -51,7 +51,7 @@ class AUC(keras.metrics.Metric):
         self.negatives.assign_add(ops.sum(above * (weights * (1.0 - y_true))[:, None, :], axis=0))
 
     def result(self) -> Any:
-        """The area, a float32 scalar."""
+        """Returns the area, a float32 scalar."""
         if not self._built:
             return ops.zeros((), "float32")
         sensitivity = self.positives / ops.maximum(self.positives[:1], 1e-12)
@@ -65,7 +65,7 @@ class AUC(keras.metrics.Metric):
 
 
 def _log_odds(logits: Any) -> Any:
-    """log(p / (1 - p)) of every class's softmax probability p, (B, K), without the rounding of p to 0 or 1."""
+    """Returns log(p / (1 - p)) of every class's softmax probability p, (B, K), without the rounding of p to 0 or 1."""
     classes = logits.shape[-1]
     others = ops.where(np.eye(classes, dtype=bool)[None], -np.inf, logits[:, None, :])
     return logits - ops.logsumexp(others, axis=-1)

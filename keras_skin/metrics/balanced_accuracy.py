@@ -1,4 +1,4 @@
-"""Share of images whose class is right, of each class, averaged over the classes."""
+"""Share of rightly classified images of each class, averaged over the classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_skin.metrics import register
 class BalancedAccuracy(keras.metrics.Metric):
     """Mean recall over the classes that occur, from logits; as scikit-learn's `balanced_accuracy_score`.
 
-    Classes without images are left out of the mean; with no image at all the result is 0. Of equal logits the first counts.
+    The mean excludes classes without images; without any image the result is 0. Of equal logits the first counts.
     """
 
     def __init__(self, name: str = "balanced_accuracy") -> None:
@@ -39,7 +39,7 @@ class BalancedAccuracy(keras.metrics.Metric):
         self.right.assign_add(ops.sum(y_true * predicted, axis=0))
 
     def result(self) -> Any:
-        """The mean recall, a float32 scalar."""
+        """Returns the mean recall, a float32 scalar."""
         if not self._built:
             return ops.zeros((), "float32")
         occurs = ops.cast(self.images > 0, "float32")

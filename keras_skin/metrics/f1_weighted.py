@@ -15,9 +15,9 @@ from keras_skin.metrics import register
 class F1Weighted(keras.metrics.F1Score):
     """F1 of each class, weighted by the class's share of the true labels, from logits.
 
-    Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.5 ("weighted measurements"). `keras.metrics.F1Score` marks
-    every largest value, so equal logits would count twice and zeros not at all; here one class, the first of the largest, is
-    predicted for each image.
+    Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.5 ("weighted measurements"). `keras.metrics.F1Score`
+    predicts every class with the largest value, so equal logits count twice and zeros not at all; here only the first of them is
+    predicted.
     """
 
     def __init__(self, name: str = "f1_weighted") -> None:

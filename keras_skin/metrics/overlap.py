@@ -1,4 +1,4 @@
-"""The overlap of two masks, image by image: what DSC and IoU have in common."""
+"""The overlap of two masks of each image, for DSC and IoU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def mask_counts(y_true: Any, y_pred: Any) -> tuple[Any, Any, Any]:
-    """Pixels of the intersection, of the true and of the predicted mask of each image.
+    """Counts the pixels of the intersection, of the true and of the predicted mask of each image.
 
     Args:
         y_true: masks (B, H, W, 1) in {0, 1}.
@@ -24,5 +24,5 @@ def mask_counts(y_true: Any, y_pred: Any) -> tuple[Any, Any, Any]:
 
 
 def ratio(numerator: Any, denominator: Any) -> Any:
-    """The quotient, and 1 where both are 0: an empty mask that is predicted empty is right."""
+    """Returns the quotient, and 1 where both are 0, as for an empty mask that is predicted empty."""
     return ops.where(denominator > 0, numerator / ops.maximum(denominator, 1.0), 1.0)

@@ -54,7 +54,7 @@ def test_figures_are_written_and_synthetic_ones_are_marked(sides, tmp_path, name
     assert plain.std() > 0
     assert not (plain == BANNER).all(axis=2).any()
     assert ((pixels(draw(tmp_path / "marked.png", synthetic=True)) == BANNER).all(axis=2)).sum() > 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # nothing temporary is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "marked.png"]  # no temporary file remains
 
 
 def test_a_side_has_the_same_colour_in_every_figure(sides, tmp_path):

@@ -22,15 +22,15 @@ def look(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_product_of_features_and_a_mask_computed_from_them() -> None:
     model, x = gate()
-    found = look(model, x)
+    result = look(model, x)
     kernel, bias = model.get_layer("gate_1_logits").get_weights()
-    mask = 1 / (1 + np.exp(-(found["_hidden"] @ kernel[0, 0] + bias)))
+    mask = 1 / (1 + np.exp(-(result["_hidden"] @ kernel[0, 0] + bias)))
     assert mask.shape == (2, 6, 5, 1)
     assert mask.std() > 0
-    np.testing.assert_allclose(found["_mask"], mask, atol=1e-6)
-    np.testing.assert_allclose(found[""], found["_features"] * mask, atol=1e-6)
-    assert found["_features"].shape == x.shape
-    assert found["_hidden"].shape == (2, 6, 5, 2)
+    np.testing.assert_allclose(result["_mask"], mask, atol=1e-6)
+    np.testing.assert_allclose(result[""], result["_features"] * mask, atol=1e-6)
+    assert result["_features"].shape == x.shape
+    assert result["_hidden"].shape == (2, 6, 5, 2)
 
 
 def test_bias_opens_and_closes_it() -> None:
@@ -38,8 +38,8 @@ def test_bias_opens_and_closes_it() -> None:
     kernel, _ = model.get_layer("gate_1_logits").get_weights()
     for bias, factor in ((-50, 0), (50, 1)):
         model.get_layer("gate_1_logits").set_weights([kernel * 0, np.full(1, bias, "float32")])
-        found = look(model, x)
-        np.testing.assert_allclose(found[""], found["_features"] * factor, atol=1e-6)
+        result = look(model, x)
+        np.testing.assert_allclose(result[""], result["_features"] * factor, atol=1e-6)
 
 
 def test_parameters() -> None:

@@ -1,4 +1,4 @@
-"""The fused batch normalisation against Keras' own, in values, gradients, statistics and training."""
+"""The fused batch normalisation against that of Keras, in values, gradients, statistics and training."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def test_the_fused_kernel_is_what_runs() -> None:
 def test_gradients_are_those_of_keras(training: bool, trainable: bool) -> None:
     import tensorflow as tf
 
-    found = []
+    result = []
     weights = features() * 0.1
     for layer in pair(trainable=trainable):
         x = features()
         with tf.GradientTape() as tape:
             tape.watch([x, layer.gamma.value, layer.beta.value])
             loss = tf.reduce_sum(tf.sin(layer(x, training=training)) * weights)
-        found.append(tape.gradient(loss, [x, layer.gamma.value, layer.beta.value]))
-    for mine, reference in zip(*found, strict=True):
+        result.append(tape.gradient(loss, [x, layer.gamma.value, layer.beta.value]))
+    for mine, reference in zip(*result, strict=True):
         np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-5)
 
 

@@ -74,10 +74,10 @@ def test_one_step_moves_both_kernels_by_their_coefficients(coefficient: str) -> 
     before, bias, classifier, _ = layer.get_weights()
     hidden = ops.convert_to_numpy(layer.hidden_coefficients(layer.logits.kernel))
     model.train_on_batch(np.ones((2, 4), "float32"), np.ones((2, 3), "float32"))
-    found = layer.get_weights()
-    np.testing.assert_allclose(found[0], before - 0.05 * hidden * np.sign(before), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(found[1], bias)
-    np.testing.assert_allclose(found[2], classifier - 0.05 / np.array(COUNTS) * np.sign(classifier), rtol=1e-5, atol=1e-6)
+    result = layer.get_weights()
+    np.testing.assert_allclose(result[0], before - 0.05 * hidden * np.sign(before), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result[1], bias)
+    np.testing.assert_allclose(result[2], classifier - 0.05 / np.array(COUNTS) * np.sign(classifier), rtol=1e-5, atol=1e-6)
 
 
 def test_steps_are_reproducible() -> None:

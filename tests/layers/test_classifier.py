@@ -11,14 +11,14 @@ def test_units_are_the_values_before_the_activation() -> None:
     label, units = classifier(features, classes=3, widths=(4, 2))
     model = keras.Model(features, [label, *units])
     x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-    found = [np.asarray(value) for value in model(x)]
+    result = [np.asarray(value) for value in model(x)]
     (first, first_bias), (second, second_bias), (last, last_bias) = (
         model.get_layer(name).get_weights() for name in ("dense_1", "dense_2", "label")
     )
-    np.testing.assert_allclose(found[1], x @ first + first_bias, atol=1e-5)
-    np.testing.assert_allclose(found[2], np.maximum(found[1], 0) @ second + second_bias, atol=1e-5)
-    np.testing.assert_allclose(found[0], np.maximum(found[2], 0) @ last + last_bias, atol=1e-5)
-    assert (found[1] < 0).any()
+    np.testing.assert_allclose(result[1], x @ first + first_bias, atol=1e-5)
+    np.testing.assert_allclose(result[2], np.maximum(result[1], 0) @ second + second_bias, atol=1e-5)
+    np.testing.assert_allclose(result[0], np.maximum(result[2], 0) @ last + last_bias, atol=1e-5)
+    assert (result[1] < 0).any()
 
 
 def test_dropout_is_in_front_of_the_logits_and_of_training_only() -> None:
@@ -28,5 +28,5 @@ def test_dropout_is_in_front_of_the_logits_and_of_training_only() -> None:
     model.set_weights([kernel, np.zeros(2)])
     x = np.ones((8, 50), "float32")
     np.testing.assert_allclose(np.asarray(model(x, training=False)), 50)
-    kept = np.asarray(model(x, training=True)) / 2  # what is kept is doubled
-    assert ((kept > 5) & (kept < 45)).all()
+    active = np.asarray(model(x, training=True)) / 2  # dropout doubles the active units
+    assert ((active > 5) & (active < 45)).all()

@@ -11,5 +11,5 @@ def test_each_number_scales_the_vector_of_its_column() -> None:
     layer.build((None, 3))
     vectors = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     layer.set_weights([vectors])
-    found = ops.convert_to_numpy(layer(np.array([[1.0, 0.0, -2.0]], "float32")))
-    np.testing.assert_allclose(found, [[[1, 2], [0, 0], [-10, -12]]])
+    result = ops.convert_to_numpy(layer(np.array([[1.0, 0.0, -2.0]], "float32")))
+    np.testing.assert_allclose(result, [[[1, 2], [0, 0], [-10, -12]]])

@@ -67,8 +67,8 @@ def test_mixed_precision(
 
 
 def test_every_layer_has_a_case() -> None:
-    found = set()
+    result = set()
     for module in pkgutil.iter_modules(keras_skin.layers.__path__, "keras_skin.layers."):
         classes = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
-        found |= {kind for _, kind in classes if issubclass(kind, keras.layers.Layer) and kind.__module__ == module.name}
-    assert found == {kind for kind, _, _ in CASES}
+        result |= {kind for _, kind in classes if issubclass(kind, keras.layers.Layer) and kind.__module__ == module.name}
+    assert result == {kind for kind, _, _ in CASES}

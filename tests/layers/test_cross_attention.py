@@ -35,11 +35,11 @@ def test_against_a_loop_over_heads() -> None:
     layer.set_weights([generator.normal(size=array.shape) for array in layer.get_weights()])
     assert [array.shape for array in layer.get_weights()[:2]] == [(6, 3, 2), (3, 2)]
     inputs = {name: generator.normal(size=(2, *tensor.shape[1:])).astype("float32") for name, tensor in model.input.items()}
-    found = model.predict_on_batch(inputs)
+    result = model.predict_on_batch(inputs)
     for index in range(2):
         attended, weights = reference(*(inputs[name][index] for name in "qkv"), layer.get_weights())
-        np.testing.assert_allclose(found["weights"][index], weights, atol=1e-5)
-        np.testing.assert_allclose(found["attended"][index], attended, atol=1e-4)
+        np.testing.assert_allclose(result["weights"][index], weights, atol=1e-5)
+        np.testing.assert_allclose(result["attended"][index], attended, atol=1e-4)
 
 
 def test_worked_by_hand() -> None:
@@ -48,9 +48,9 @@ def test_worked_by_hand() -> None:
     model.get_layer("attention").set_weights([one, zero, one, zero, one, zero, one, zero[0]])
     # Scores 2 * 0 and 2 * log(3) / 2: weights 1/4 and 3/4 of the values 4 and 8.
     tokens = {"q": [[[2.0]]], "k": [[[0.0], [np.log(3) / 2]]], "v": [[[4.0], [8.0]]]}
-    found = model.predict_on_batch({name: np.array(value, "float32") for name, value in tokens.items()})
-    np.testing.assert_allclose(np.ravel(found["weights"]), [0.25, 0.75], rtol=1e-6)
-    np.testing.assert_allclose(np.ravel(found["attended"]), [7.0], rtol=1e-6)
+    result = model.predict_on_batch({name: np.array(value, "float32") for name, value in tokens.items()})
+    np.testing.assert_allclose(np.ravel(result["weights"]), [0.25, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(result["attended"]), [7.0], rtol=1e-6)
 
 
 def test_parameters_of_eight_heads_of_240() -> None:

@@ -28,6 +28,6 @@ def test_dropout_comes_last_and_in_training_only() -> None:
     model.get_layer("block_norm").trainable = False  # so that training differs by the dropout alone
     expected = model.predict_on_batch(x)
     trained = keras.ops.convert_to_numpy(model(x, training=True))
-    kept = trained != 0
-    np.testing.assert_allclose(trained[kept], 2 * expected[kept], rtol=1e-5)
-    assert 0.3 < kept[expected > 0].mean() < 0.7
+    active = trained != 0
+    np.testing.assert_allclose(trained[active], 2 * expected[active], rtol=1e-5)
+    assert 0.3 < active[expected > 0].mean() < 0.7

@@ -60,12 +60,12 @@ def test_learned_puts_channels_where_the_pixels_belong() -> None:
     layer.build((None, 4, 6, 3))
     layer.biases[2].assign(np.arange(12) / 100)
     images = np.full((1, 4, 6, 3), 127.5, "float32")
-    found = ops.convert_to_numpy(layer(images))
+    result = ops.convert_to_numpy(layer(images))
     for row in range(8):
         for column in range(12):
             for channel in range(3):
                 expected = 0.5 + (6 * (row % 2) + 3 * (column % 2) + channel) / 100
-                assert found[0, row, column, channel] == pytest.approx(expected, abs=1e-6)
+                assert result[0, row, column, channel] == pytest.approx(expected, abs=1e-6)
 
 
 def striped() -> np.ndarray:

@@ -15,9 +15,9 @@ def test_equation_6() -> None:
     z = generator.normal(size=(2, 3, 4)).astype("float32")
     (w_1, b_1), (w_2, b_2) = (model.get_layer(f"step_{number}").get_weights() for number in (1, 2))
     gamma, beta = model.get_layer("step").get_weights()
-    found = model.predict_on_batch(z)
+    result = model.predict_on_batch(z)
     for image in range(2):
         for token in range(3):
             y = z[image, token] + np.maximum(z[image, token] @ w_1 + b_1, 0) @ w_2 + b_2
             expected = (y - y.mean()) / np.sqrt(y.var() + 1e-5) * gamma + beta
-            np.testing.assert_allclose(found[image, token], expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(result[image, token], expected, rtol=1e-4, atol=1e-4)

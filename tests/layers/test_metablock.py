@@ -24,5 +24,5 @@ def test_against_numpy() -> None:
 
     scale, shift = gate("scale"), gate("shift")
     expected = 1 / (1 + np.exp(-(np.tanh(features * scale[:, None, None]) + shift[:, None, None])))
-    found = ops.convert_to_numpy(layer([features.astype("float32"), metadata.astype("float32")]))
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    result = ops.convert_to_numpy(layer([features.astype("float32"), metadata.astype("float32")]))
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)

@@ -17,7 +17,7 @@ def test_against_numpy() -> None:
         values["/".join(variable.path.split("/")[-2:])] = generator.normal(size=variable.shape)
         variable.assign(values["/".join(variable.path.split("/")[-2:])])
     maps, rows = generator.normal(size=(2, 2, 3, 5)), generator.normal(size=(2, 8))
-    found = model.predict_on_batch([maps, rows])
+    result = model.predict_on_batch([maps, rows])
     for image in range(2):
         positions, attended = maps[image].reshape(6, 5), []
         for head in range(2):
@@ -29,4 +29,4 @@ def test_against_numpy() -> None:
             attended.append((scores / scores.sum()) @ value)
         kernel = values["attention_output/kernel"]
         expected = sum(part @ kernel[head] for head, part in enumerate(attended)) + values["attention_output/bias"]
-        np.testing.assert_allclose(found[image], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(result[image], expected, rtol=1e-3, atol=1e-4)

@@ -14,8 +14,8 @@ def test_every_column_matters(name: str) -> None:
     model = keras.Model(metadata, METADATA_NETWORKS[name](metadata))
     assert model.output.shape == (None, 512)
     rows = np.concatenate([np.full((1, 5), 0.5), 0.5 + np.eye(5)]).astype("float32")
-    found = model.predict_on_batch(rows)
-    assert (np.abs(found[1:] - found[0]).max(axis=1) > 1e-4).all()
+    result = model.predict_on_batch(rows)
+    assert (np.abs(result[1:] - result[0]).max(axis=1) > 1e-4).all()
 
 
 def test_dense_has_the_published_layers() -> None:

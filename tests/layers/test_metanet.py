@@ -18,5 +18,5 @@ def test_against_numpy() -> None:
         gates = 1 / (1 + np.exp(-(np.maximum(metadata[image] @ w_1 + b_1, 0) @ w_2 + b_2)))
         for channel in range(5):
             expected[image, :, :, channel] = features[image, :, :, channel] * gates[channel]
-    found = layer([features.astype("float32"), metadata.astype("float32")])
-    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-5)
+    result = layer([features.astype("float32"), metadata.astype("float32")])
+    np.testing.assert_allclose(ops.convert_to_numpy(result), expected, rtol=1e-4, atol=1e-5)

@@ -11,15 +11,15 @@ def test_against_loops() -> None:
     generator = np.random.default_rng(0)
     features, query = generator.normal(size=(2, 3, 4, 5)), generator.normal(size=(2, 6))
     layer = VisualAttention()
-    found = layer([features.astype("float32"), query.astype("float32")])
+    result = layer([features.astype("float32"), query.astype("float32")])
     kernel = generator.normal(size=(5, 6))
     layer.set_weights([kernel])
-    found = ops.convert_to_numpy(layer([features.astype("float32"), query.astype("float32")]))
+    result = ops.convert_to_numpy(layer([features.astype("float32"), query.astype("float32")]))
     for image in range(2):
         projected = [features[image, row, column] @ kernel for row in range(3) for column in range(4)]
         scores = np.exp([local @ query[image] for local in projected])
         expected = sum(score * local for score, local in zip(scores / scores.sum(), projected, strict=True))
-        np.testing.assert_allclose(found[image], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[image], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fusion_holds_every_level_and_the_guided_features() -> None:

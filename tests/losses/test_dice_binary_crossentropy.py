@@ -26,9 +26,9 @@ def random_masks() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("smooth", [1.0, 1e-3])
 def test_against_loops(smooth: float) -> None:
     truth, logits = random_masks()
-    found = DiceBinaryCrossentropy(smooth, reduction=None)(truth, logits)
+    result = DiceBinaryCrossentropy(smooth, reduction=None)(truth, logits)
     expected = [reference(*pair, smooth) for pair in zip(truth, logits, strict=True)]
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(result), expected, rtol=1e-5)
 
 
 def test_worked_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Focal loss, worked by hand and beside cross-entropy and Keras' own."""
+"""Focal loss against numbers by hand, cross-entropy and the focal loss of Keras."""
 
 import keras
 import numpy as np
@@ -30,8 +30,8 @@ def logits(*probabilities: float) -> np.ndarray:
     ],
 )
 def test_worked_by_hand(arguments: dict, expected: float) -> None:
-    found = Focal(reduction=None, **arguments)(EYE[1:2], logits(0.7, 0.2, 0.1))
-    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+    result = Focal(reduction=None, **arguments)(EYE[1:2], logits(0.7, 0.2, 0.1))
+    np.testing.assert_allclose(result, [expected], rtol=1e-5)
 
 
 def test_image_told_with_certainty_weighs_a_hundredth() -> None:

@@ -10,8 +10,8 @@ from keras_skin.losses.super_resolution import SuperResolution
 def test_mean_squared_error_of_each_image() -> None:
     pairs = np.random.default_rng(0).uniform(size=(3, 2, 4, 6, 3)).astype("float32")
     expected = [np.mean((pair[0] - pair[1]) ** 2) for pair in pairs]
-    found = ops.convert_to_numpy(SuperResolution(reduction=None)(np.zeros((3, 1)), pairs))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    result = ops.convert_to_numpy(SuperResolution(reduction=None)(np.zeros((3, 1)), pairs))
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_no_gradient_flows_into_the_target() -> None:

@@ -17,7 +17,7 @@ def case(name: str, arguments: dict, *more: str, slow: bool, nightly: bool = Fal
         arguments,
         *more,
         id="-".join([name, *map(str, arguments.values()), *more]),
-        marks=[mark for mark, wanted in ((pytest.mark.slow, slow), (pytest.mark.nightly, nightly)) if wanted],
+        marks=[mark for mark, applies in ((pytest.mark.slow, slow), (pytest.mark.nightly, nightly)) if applies],
     )
 
 

@@ -42,9 +42,9 @@ def test_decoder_is_depthwise_separable(published: keras.Model) -> None:
 def test_auxiliary_masks_are_enlarged_bilinearly() -> None:
     model = conformance.tiny("deep_unet", {})
     logits = {name: model.get_layer(f"{name}_head").output for name in ("mask_aux_1", "mask_aux_2")}
-    found = keras.Model(model.input, {"small": logits, "large": model.output}).predict_on_batch(conformance.images(model, 1))
+    result = keras.Model(model.input, {"small": logits, "large": model.output}).predict_on_batch(conformance.images(model, 1))
     for name, factor in (("mask_aux_1", 2), ("mask_aux_2", 4)):
-        small, large = found["small"][name][0, ..., 0], found["large"][name][0, ..., 0]
+        small, large = result["small"][name][0, ..., 0], result["large"][name][0, ..., 0]
         assert large.shape == (64, 64)
         for row, column in ((0, 0), (5, 9), (20, 33), (63, 63)):
             # Centres of pixels: row r of the large map lies at (r + 0.5) / factor - 0.5 of the small one.
@@ -76,10 +76,10 @@ def test_export_contains_no_weight_of_the_auxiliary_heads(tmp_path: Path) -> Non
     assert not any((array > 900).any() for array in numbers)
     served = tf.saved_model.load(str(folder)).signatures["predict_images"]
     image = np.round(conformance.images(model, 2)["image"])  # a model's image is integral, and the exported graph rounds
-    found = served(image=tf.constant(image))
-    assert set(found) == {"mask"}
+    result = served(image=tf.constant(image))
+    assert set(result) == {"mask"}
     expected = 1 / (1 + np.exp(-model.predict_on_batch({"image": image})["mask"]))
-    np.testing.assert_allclose(found["mask"], expected, atol=1e-5)
+    np.testing.assert_allclose(result["mask"], expected, atol=1e-5)
 
 
 def test_the_experiment_weighs_the_masks_as_equation_4() -> None:

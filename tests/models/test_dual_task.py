@@ -89,9 +89,9 @@ def test_other_forms_keep_the_contract(arguments: dict) -> None:
 def test_what_is_explained_decides_the_class() -> None:
     model = conformance.tiny("dual_task", {})
     features = model.get_layer("cam_features").output
-    found = keras.Model(model.input, {"features": features, **model.output}).predict_on_batch(conformance.images(model))
+    result = keras.Model(model.input, {"features": features, **model.output}).predict_on_batch(conformance.images(model))
     below = keras.Model(features, model.output["label"])
-    np.testing.assert_allclose(below.predict_on_batch(found["features"]), found["label"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(below.predict_on_batch(result["features"]), result["label"], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_explained_of_the_mask_alone_is_what_the_decoder_takes() -> None:

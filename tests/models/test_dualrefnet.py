@@ -1,4 +1,4 @@
-"""DualRefNet: its parts one by one, what is left when they are taken away, and what is served."""
+"""DualRefNet: its parts one by one, models without them, and the exported model."""
 
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,13 @@ def test_super_resolution_alone_trains_the_encoder_and_not_the_classifier() -> N
     model.train_on_batch(*batch(model))
     after = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
-    def moved(name: str) -> bool:
+    def changed(name: str) -> bool:
         return any((old != new).any() for old, new in zip(before[name], after[name], strict=True))
 
-    assert moved("encoder_1")
-    assert moved("super_resolution_6")
-    assert not moved("label")
-    assert not moved("metadata_1")
+    assert changed("encoder_1")
+    assert changed("super_resolution_6")
+    assert not changed("label")
+    assert not changed("metadata_1")
 
 
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
@@ -181,8 +181,8 @@ def test_what_is_served_has_no_super_resolution_and_its_size_says_so(tmp_path: P
     [
         ({"regularisation": 0.3}, "class_counts is None, expected 3 numbers"),
         ({"regularisation": 0.3, "class_counts": (3, 4)}, "class_counts is \\[3, 4\\]"),
-        ({"fusion": "none"}, "leave the experiment's block 'metadata' out"),
-        ({"fusion": "metanet", "metadata_width": 0}, "needs the experiment's block 'metadata'"),
+        ({"fusion": "none"}, "remove the experiment's block 'metadata'"),
+        ({"fusion": "metanet", "metadata_width": 0}, "add a block 'metadata' to the experiment"),
         ({"fusion": "metablock", "metadata_encoder": "weighted"}, "it is for concatenate, cross_attention"),
         ({"gamma": -1, "fusion": "concat", "classes": 1}, "fusion is 'concat'.*classes is 1.*gamma is -1"),
         ({"image_size": (40, 40)}, "multiples of 32.*super_resolution to 'none'"),

@@ -26,8 +26,8 @@ def image(batch: int = 2) -> dict[str, np.ndarray]:
 
 def view(model: keras.Model, *layers: str) -> list[np.ndarray]:
     """The outputs of layers that are called once, in inference."""
-    found = keras.Model(model.input, {name: model.get_layer(name).output for name in layers}).predict_on_batch(image())
-    return [found[name] for name in layers]
+    result = keras.Model(model.input, {name: model.get_layer(name).output for name in layers}).predict_on_batch(image())
+    return [result[name] for name in layers]
 
 
 def test_parameters_grow_as_published() -> None:
@@ -74,11 +74,11 @@ def test_two_passes_share_kernels_and_not_normalisations() -> None:
 def test_reversed_features_are_weighed_by_the_classifier(gate: str) -> None:
     """Equation 2 at decoder level 1, step by step."""
     model = jrl(**SMALL, gate=gate)
-    first, units, found = view(model, "decoder_1_1", "dense_3", "decoder_1")
+    first, units, result = view(model, "decoder_1_1", "dense_3", "decoder_1")
     weights = np.maximum(units, 0) if gate == "relu" else 1 / (1 + np.exp(-units))
     convolved = ops.conv(first * weights[:, None, None, :], model.get_layer("decoder_1_conv_2").kernel, padding="same")
     expected = np.maximum(model.get_layer("decoder_1_norm")(convolved, training=False), 0)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_classifier_attends_to_the_outlined_lesion() -> None:
@@ -106,8 +106,8 @@ def test_attention_is_for_the_classifier_only() -> None:
 def test_initial_mask_is_the_first_pass() -> None:
     model = jrl(**SMALL, initial_mask=True)
     assert set(model.output) == {"mask", "mask_aux_1", "label"}
-    found, features = view(model, "mask_aux_1", "initial_decoder_1")
-    np.testing.assert_allclose(found, model.get_layer("mask_head")(features), atol=1e-5)
+    result, features = view(model, "mask_aux_1", "initial_decoder_1")
+    np.testing.assert_allclose(result, model.get_layer("mask_head")(features), atol=1e-5)
     assert model.count_params() == jrl(**SMALL).count_params()
 
 

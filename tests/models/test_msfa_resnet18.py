@@ -44,8 +44,8 @@ def test_classifier_is_one_dense_layer_on_the_mean_of_the_aggregated_map() -> No
         model = conformance.tiny("msfa_resnet18", {"aggregation": aggregation})
         kernel, bias = model.get_layer("label").get_weights()
         outputs = {"features": model.get_layer(layer).output, **model.output}
-        found = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
-        np.testing.assert_allclose(found["label"], found["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
+        result = keras.Model(model.input, outputs).predict_on_batch(conformance.images(model))
+        np.testing.assert_allclose(result["label"], result["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
     image = keras.Input((64, 64, 3))
     backbone = keras.Model(image, build_backbone("resnet18", image, path).deepest)
     inputs = conformance.images(model)
-    found = keras.Model(model.input, model.get_layer("encoder_5").output).predict_on_batch(inputs)
-    np.testing.assert_allclose(found, backbone.predict_on_batch(inputs["image"]), rtol=1e-5, atol=1e-5)
+    result = keras.Model(model.input, model.get_layer("encoder_5").output).predict_on_batch(inputs)
+    np.testing.assert_allclose(result, backbone.predict_on_batch(inputs["image"]), rtol=1e-5, atol=1e-5)
     random = keras.Model(image, build_backbone("resnet18", image).deepest).predict_on_batch(inputs["image"])
-    assert not np.allclose(found, random, rtol=0.1)
+    assert not np.allclose(result, random, rtol=0.1)
 
 
 def test_mistakes_are_named() -> None:

@@ -35,7 +35,7 @@ def test_equations_5_to_9(full: keras.Model) -> None:
             variable.assign(generator.uniform(0.5, 1.5, variable.shape))
     inputs = conformance.images(full, 3)
     inputs["metadata"][:, 6:] = [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
-    found = features_of(full, "cam_features", "cam_features_segmented", "label").predict_on_batch(inputs)
+    result = features_of(full, "cam_features", "cam_features_segmented", "label").predict_on_batch(inputs)
     full_weights = {layer.name: layer.get_weights() for layer in full.layers}
     full.set_weights(before)
 
@@ -46,8 +46,8 @@ def test_equations_5_to_9(full: keras.Model) -> None:
     def block(x: np.ndarray, name: str) -> np.ndarray:
         return np.maximum(norm(x @ full_weights[f"{name}_dense"][0], f"{name}_norm"), 0)
 
-    image = found["cam_features"].reshape(3, 4, 512).astype("float64")
-    segmented = found["cam_features_segmented"].reshape(3, 4, 512).astype("float64")
+    image = result["cam_features"].reshape(3, 4, 512).astype("float64")
+    segmented = result["cam_features_segmented"].reshape(3, 4, 512).astype("float64")
     w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o = full_weights["cross_attention"]
     z = np.tile(b_o.astype("float64"), (3, 4, 1))
     for head in range(8):
@@ -59,9 +59,9 @@ def test_equations_5_to_9(full: keras.Model) -> None:
     gamma, beta = full_weights["feed_forward"]
     z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-5) * gamma + beta
 
-    known = inputs["metadata"].astype("float64")
-    known[1, [0, 3, 4, 5]] = 0
-    e = known
+    metadata = inputs["metadata"].astype("float64")
+    metadata[1, [0, 3, 4, 5]] = 0
+    e = metadata
     for number in (1, 2):
         kernel, bias = full_weights[f"metadata_dense_{number}"]
         e = norm(np.maximum(e @ kernel + bias, 0), f"metadata_norm_{number}")
@@ -69,7 +69,7 @@ def test_equations_5_to_9(full: keras.Model) -> None:
     f = block(z.mean(1), "vision_projection") + alpha * block(alpha * e, "tabular_projection")
     kernel, bias = full_weights["label"]
     expected = block(block(f, "classifier_1"), "classifier_2") @ kernel + bias
-    np.testing.assert_allclose(found["label"], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(result["label"], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("encoder", ["dense", "transformer"])
@@ -96,10 +96,10 @@ def test_unknown_metadata_are_without_effect_to_the_last_bit(encoder: str) -> No
 def test_a_row_without_metadata_is_judged_by_the_images_alone(full: keras.Model) -> None:
     inputs = conformance.images(full, 2)
     inputs["metadata"][0, 6:] = 0
-    found = features_of(full, "vision_projection", "tabular_available", "fused").predict_on_batch(inputs)
-    assert (found["tabular_available"][0] == 0).all()
-    assert (found["fused"][0] == found["vision_projection"][0]).all()
-    assert (found["fused"][1] != found["vision_projection"][1]).any()
+    result = features_of(full, "vision_projection", "tabular_available", "fused").predict_on_batch(inputs)
+    assert (result["tabular_available"][0] == 0).all()
+    assert (result["fused"][0] == result["vision_projection"][0]).all()
+    assert (result["fused"][1] != result["vision_projection"][1]).any()
 
 
 def test_unknown_values_do_not_spoil_a_training_step() -> None:
@@ -164,9 +164,9 @@ def test_shared_encoder_gives_each_image_what_it_would_get_alone() -> None:
     assert shared.count_params() < 0.6 * separate.count_params()
     inputs = conformance.images(shared, 3)
     names = ("cam_features", "cam_features_segmented", "label")
-    expected, found = (features_of(model, *names).predict_on_batch(inputs) for model in (separate, shared))
+    expected, result = (features_of(model, *names).predict_on_batch(inputs) for model in (separate, shared))
     for name in names:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4 * np.abs(expected[name]).max())
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-4, atol=1e-4 * np.abs(expected[name]).max())
     conformance.compile_for_training(shared, keras.optimizers.SGD(0.005))
     assert np.isfinite(shared.train_on_batch(inputs, conformance.targets(shared, 3), return_dict=True)["loss"])
 
@@ -187,9 +187,9 @@ def test_published_network() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match=r"classes is 1.*branches is 'left'.*metadata_encoder is 'lstm'.*dropout is 1") as found:
+    with pytest.raises(UserError, match=r"classes is 1.*branches is 'left'.*metadata_encoder is 'lstm'.*dropout is 1") as error:
         tdbn(**TINY, classes=1, branches="left", metadata_encoder="lstm", dropout=1)  # type: ignore[arg-type]
-    assert str(found.value).startswith("The tdbn model cannot be built")
+    assert str(error.value).startswith("The tdbn model cannot be built")
     with pytest.raises(UserError, match=r"metadata_width is 6, but metadata_fields \[1, 2, 3\] make 9"):
         tdbn(**TINY, metadata_width=6, metadata_fields=FIELDS)
     with pytest.raises(UserError, match="needs the columns of each field: set the metadata's missing to 'mask'"):

@@ -25,9 +25,9 @@ def test_mask_is_the_head_on_the_last_features() -> None:
     image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
     head = model.get_layer("mask_head")
     outputs = {"mask": model.output["mask"], "features": model.get_layer("decoder_1").output}
-    found = keras.Model(model.input, outputs).predict_on_batch({"image": image})
+    result = keras.Model(model.input, outputs).predict_on_batch({"image": image})
     kernel, bias = head.get_weights()
-    np.testing.assert_allclose(found["mask"], found["features"] @ kernel[0, 0] + bias, atol=1e-5)
+    np.testing.assert_allclose(result["mask"], result["features"] @ kernel[0, 0] + bias, atol=1e-5)
 
 
 def test_image_size_must_fit() -> None:

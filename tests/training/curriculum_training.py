@@ -83,7 +83,7 @@ def compiled(feedback: SampleLossFeedback, **optimizer: Any) -> keras.Model:
 
 
 def main(folder: Path, settings: dict[str, Any]) -> None:
-    """Trains as told."""
+    """Trains by the command line."""
     from keras_skin.training.fit import fit
     from keras_skin.training.precision import set_determinism
 

@@ -1,5 +1,5 @@
 """A small model with everything that makes a resume hard (dropout, batch normalisation, two outputs), data for it, and a script
-that trains it in a process of its own.
+that trains it in a separate process.
 
 As a script: `python small_training.py FOLDER '{"epochs": 3, ...}'` trains in FOLDER and writes what came out to
 FOLDER/outcome.npz.
@@ -123,7 +123,7 @@ class SignalAt(keras.callbacks.Callback):
 
 
 def main(folder: Path, settings: dict[str, Any]) -> int:
-    """Trains as told; exits as a command would on an interruption."""
+    """Trains by the command line; exits like a command on an interruption."""
     from keras_skin.training.errors import TrainingInterrupted
     from keras_skin.training.fit import fit
     from keras_skin.training.optimizers import make_optimizer

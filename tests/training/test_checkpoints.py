@@ -1,4 +1,4 @@
-"""A training that is cut short anywhere and continued in a new process ends exactly as one that was left alone."""
+"""A training that is interrupted anywhere and resumed in a new process ends exactly like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY = SCRIPT.parents[2]
 
 
 def train(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Trains in a process of its own."""
+    """Trains in a separate process."""
     folder.mkdir(exist_ok=True)
     settings = {"epochs": 3, "save_every_steps": 2, **settings}
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
@@ -53,7 +53,7 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
     "settings",
     [
         {},
-        # The loss is asked to rise, so that the rate falls after the second epoch and after the third.
+        # Training maximises the loss, so that the rate falls after the second epoch and after the third.
         pytest.param(
             {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
             marks=pytest.mark.slow,
@@ -76,9 +76,9 @@ def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path, setti
     resumed = train(folder, resume=True, seed=2, **settings)
     assert resumed.returncode == 0, resumed.stderr
 
-    expected, found = outcome(tmp_path / "undisturbed"), outcome(folder)
-    assert set(expected) == set(found)
+    expected, result = outcome(tmp_path / "undisturbed"), outcome(folder)
+    assert set(expected) == set(result)
     assert len(expected["history"]) == 3
     assert expected["history"][-1, 1] < expected["history"][0, 1], "the learning rate has fallen"
     for name in expected:
-        np.testing.assert_array_equal(expected[name], found[name], err_msg=name)
+        np.testing.assert_array_equal(expected[name], result[name], err_msg=name)

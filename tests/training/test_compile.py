@@ -30,8 +30,8 @@ def test_total_is_the_weighted_sum_and_every_part_has_its_own_name(small, seeded
 
 
 def test_a_weight_left_out_is_one_and_arguments_reach_the_loss(small, seeded):
-    given = {"mask": {"name": "dice", "smooth": 5.0}, "label": {"name": "categorical_crossentropy"}}
-    model = compile_model(small.small_model(), given, metrics={"mask": [], "label": []}, optimizer="sgd")
+    losses = {"mask": {"name": "dice", "smooth": 5.0}, "label": {"name": "categorical_crossentropy"}}
+    model = compile_model(small.small_model(), losses, metrics={"mask": [], "label": []}, optimizer="sgd")
     logs = model.test_on_batch(*small.SmallData().batch(0, 0), return_dict=True)
     assert logs["loss"] == pytest.approx(logs["mask_loss"] + logs["label_loss"], rel=1e-5)
     assert model.loss["mask"].smooth == 5.0
@@ -64,8 +64,8 @@ def test_a_single_output_is_logged_under_the_same_names(small, seeded):
 
 
 def test_metrics_by_name_by_arguments_and_as_objects(small, seeded):
-    given = {"mask": ["dsc"], "label": [{"name": "accuracy"}, keras.metrics.CategoricalHinge(name="hinge")]}
-    model = compile_model(small.small_model(), LOSSES, given, "sgd")
+    metrics = {"mask": ["dsc"], "label": [{"name": "accuracy"}, keras.metrics.CategoricalHinge(name="hinge")]}
+    model = compile_model(small.small_model(), LOSSES, metrics, "sgd")
     names = build_training_state(model, spec(small))
     assert set(names) == {"loss", "mask_loss", "label_loss", "mask_dsc", "label_accuracy", "label_hinge"}
 
@@ -96,8 +96,8 @@ def test_every_mistake_is_named_at_once(small):
         f"Known: {', '.join(metrics.names())}",
     ):
         assert words in text
-    given = {"mask": {"name": "dice", "smoth": 1}, "label": {"name": "categorical_crossentropy", "label_smoothing": 3}}
+    losses = {"mask": {"name": "dice", "smoth": 1}, "label": {"name": "categorical_crossentropy", "label_smoothing": 3}}
     with pytest.raises(UserError) as error:
-        compile_model(small.small_model(), given, optimizer="sgd")
+        compile_model(small.small_model(), losses, optimizer="sgd")
     assert "loss 'dice' takes no 'smoth'. Did you mean 'smooth'?" in str(error.value)
     assert "loss 'categorical_crossentropy': label_smoothing must be in" in str(error.value)

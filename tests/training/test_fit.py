@@ -22,7 +22,7 @@ def values(model):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Notes every call; has a state of its own."""
+    """Records every call; has a state."""
 
     def __init__(self):
         super().__init__()
@@ -120,11 +120,11 @@ def test_history_and_files(small, seeded, tmp_path, caplog):
 def test_best_weights_come_back(small, seeded, tmp_path):
     """A learning rate that blows the model up makes the first epoch the best."""
     model = small.compiled_model(keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.01, 30.0])))
-    kept = {}
+    weights = {}
 
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            kept[epoch + 1] = self.model.get_weights()
+            weights[epoch + 1] = self.model.get_weights()
 
     result = fit(model, small.SmallData(), small.validation_data(), epochs=3, folder=tmp_path, callbacks=[Keep()])
     losses = result.history["val_loss"]
@@ -132,8 +132,8 @@ def test_best_weights_come_back(small, seeded, tmp_path):
     assert result.best_value == losses.min()
     fresh = small.small_model()
     fresh.load_weights(tmp_path / "best.weights.h5")
-    for found, loaded, expected in zip(model.get_weights(), fresh.get_weights(), kept[result.best_epoch], strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for current, loaded, expected in zip(model.get_weights(), fresh.get_weights(), weights[result.best_epoch], strict=True):
+        np.testing.assert_array_equal(current, expected)
         np.testing.assert_array_equal(loaded, expected)
     with h5py.File(tmp_path / "best.weights.h5") as file:
         assert "optimizer" not in file
@@ -198,8 +198,8 @@ def test_interrupted_in_each_precision_and_continued(small, seeded, precision, t
     pd.testing.assert_frame_equal(
         resumed.history.drop(columns="seconds"), undisturbed.history.drop(columns="seconds"), check_exact=True
     )
-    for found, wanted in zip(values(model), expected, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for value, expected_value in zip(values(model), expected, strict=True):
+        np.testing.assert_array_equal(value, expected_value)
 
 
 def test_sigterm_in_validation_falls_back_to_the_last_state(small, seeded, tmp_path):
@@ -241,11 +241,11 @@ def test_the_second_interrupt_acts_at_once(capfd, python_handles_ctrl_c):
 
 
 def test_the_state_is_saved_by_the_clock(small, seeded, tmp_path):
-    seen = []
+    steps = []
 
     class Look(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            seen.append(load_run_state(tmp_path / "run_state.npz").record["step"])
+            steps.append(load_run_state(tmp_path / "run_state.npz").record["step"])
 
     fit(
         small.compiled_model(),
@@ -257,7 +257,7 @@ def test_the_state_is_saved_by_the_clock(small, seeded, tmp_path):
         monitor="loss",
         save_every_seconds=0.0,
     )
-    assert seen == [0, 1, 2, 3, 4]
+    assert steps == [0, 1, 2, 3, 4]
 
 
 def test_the_first_non_finite_loss_stops_with_its_images(small, seeded, tmp_path):
@@ -350,7 +350,7 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
 
 @pytest.fixture(scope="module")
 def finished(small, tmp_path_factory):
-    """The folder of a training of one epoch, begun with `resume` and beside the remains of a kill, and its result."""
+    """The folder of a training of one epoch, started with `resume` in a folder with the remains of a kill, and its result."""
     folder = tmp_path_factory.mktemp("finished")
     for name in (".0123abcd-run_state.npz", ".0123abcd-best_epoch_1.weights.h5"):
         (folder / name).write_text("half")
@@ -389,8 +389,8 @@ def test_a_folder_is_not_trained_in_twice_by_accident(small, finished):
 @pytest.mark.parametrize(
     ("steps", "callbacks", "monitor", "words"),
     [
-        (4, [], "val_loss", "epochs have 5 steps, those of this training 4"),
-        (5, [Recorder()], "val_loss", "this training has Recorder, EpochHistory"),
+        (4, [], "val_loss", "epochs have 5 steps, expected 4"),
+        (5, [Recorder()], "val_loss", "expected Recorder, EpochHistory"),
         (5, [], "loss", "chosen by lowest val_loss, so it cannot resume with lowest loss"),
     ],
 )
@@ -410,7 +410,7 @@ def test_a_state_of_another_training_is_refused(small, finished, steps, callback
 
 def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path):
     shutil.copy(finished[0] / "run_state.npz", tmp_path)
-    with pytest.raises(UserError, match=r"best_epoch_1\.weights\.h5 is missing: it held the weights of epoch 1"):
+    with pytest.raises(UserError, match=r"best_epoch_1\.weights\.h5 is missing: it holds the weights of epoch 1"):
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
     (tmp_path / "best_epoch_1.weights.h5").write_text("the weights of an abandoned epoch")
     with pytest.raises(UserError, match="does not hold the weights of epoch 1 that the run state names"):
@@ -464,7 +464,7 @@ def test_a_changed_context_is_refused_with_every_change(small, tmp_path):
 
 
 def test_a_training_taken_up_between_two_epochs_has_the_history_of_an_undisturbed_one(small, tmp_path):
-    """The state saved there holds the validation's metrics, with which the next epoch must not begin."""
+    """The state saved there holds the validation's metrics, with which the next epoch must not start."""
 
     def train(folder, epochs, resume=False):
         keras.utils.set_random_seed(7)

@@ -20,9 +20,9 @@ def make(**settings):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_listed_arguments_are_those_of_keras(name):
     class_name, arguments = OPTIMIZERS[name]
-    known = set(inspect.signature(getattr(keras.optimizers, class_name)).parameters)
+    parameters = set(inspect.signature(getattr(keras.optimizers, class_name)).parameters)
     left_out = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "name", "kwargs"}
-    assert set(arguments) - {"l2"} == known - left_out
+    assert set(arguments) - {"l2"} == parameters - left_out
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -56,14 +56,14 @@ def adam_as_pytorch_writes_it(weights, gradients, learning_rate, decay):
 
 def test_l2_is_that_of_pytorchs_adam():
     gradients = np.random.default_rng(0).normal(size=(5, 3))
-    begun, after = [1.0, -2.0, 0.5], []
+    start, after = [1.0, -2.0, 0.5], []
     for l2 in (0.0, 0.3):
-        variable = keras.Variable(begun)
+        variable = keras.Variable(start)
         optimizer = make(name="adam", learning_rate=0.1, l2=l2)
         for gradient in gradients:
             optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
         after.append(keras.ops.convert_to_numpy(variable))
-        assert after[-1] == pytest.approx(adam_as_pytorch_writes_it(begun, gradients, 0.1, l2), abs=1e-5)
+        assert after[-1] == pytest.approx(adam_as_pytorch_writes_it(start, gradients, 0.1, l2), abs=1e-5)
     assert np.abs(after[0] - after[1]).max() > 0.01
 
 
@@ -94,9 +94,9 @@ def test_accumulated_small_batches_are_one_large_batch():
         model.fit(images, labels, batch_size=batch_size, epochs=3, shuffle=False, verbose=0)
         return before, model.get_weights()
 
-    (begun, large), (_, small) = trained(32, None), trained(4, 8)
-    for start, one, other in zip(begun, large, small, strict=True):
-        assert np.abs(one - start).max() > 0.01
+    (start, large), (_, small) = trained(32, None), trained(4, 8)
+    for initial, one, other in zip(start, large, small, strict=True):
+        assert np.abs(one - initial).max() > 0.01
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 

@@ -41,7 +41,7 @@ def rates(values: list[float], plateau: Plateau, maximise: bool = True, stop_at:
         return [best, FallOnPlateau(plateau, best)]
 
     model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=RATE))
-    used, found = callbacks(), []
+    used, result = callbacks(), []
     for epoch, value in enumerate(values):
         if epoch == stop_at:
             states = [callback.get_state() for callback in used]
@@ -51,8 +51,8 @@ def rates(values: list[float], plateau: Plateau, maximise: bool = True, stop_at:
         for callback in used:
             callback.set_model(model)
             callback.on_epoch_end(epoch, {"value": value})
-        found.append(model.optimizer.learning_rate)
-    return found
+        result.append(model.optimizer.learning_rate)
+    return result
 
 
 def rates_of_keras(values: list[float], plateau: Plateau, maximise: bool) -> list[float]:
@@ -62,11 +62,11 @@ def rates_of_keras(values: list[float], plateau: Plateau, maximise: bool) -> lis
     )
     callback.set_model(model)
     callback.on_train_begin()
-    found = []
+    result = []
     for epoch, value in enumerate(values):
         callback.on_epoch_end(epoch, {"value": value})
-        found.append(float(model.optimizer.learning_rate))
-    return found
+        result.append(float(model.optimizer.learning_rate))
+    return result
 
 
 # When it falls
@@ -138,7 +138,7 @@ def train(
     seed: int = 0,
     **settings: Any,
 ) -> tuple[keras.Model, list[float]]:
-    """Four epochs in which the loss is asked to rise, so that the rate falls; the model and its rates."""
+    """Trains four epochs that maximise the loss, so that the rate falls; returns the model and its rates."""
     keras.utils.set_random_seed(seed)
     model, used = staged_model(), list(callbacks)
     optimizer = make_optimizer(

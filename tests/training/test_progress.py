@@ -1,4 +1,4 @@
-"""What a person sees of a training."""
+"""The lines that a training logs and draws."""
 
 import io
 import logging
@@ -53,16 +53,16 @@ def test_no_star_and_nothing_left_at_the_end(tmp_path, caplog):
     assert caplog.messages == ["epoch 50/50  loss 0.500  lr 0.0021  41 s"]
 
 
-def test_a_terminal_line_is_rewritten_and_taken_away(tmp_path, monkeypatch, caplog):
+def test_a_terminal_line_is_rewritten_and_removed(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="keras_skin")
     stream = Terminal()
-    shown = make(stream, tmp_path)
+    callback = make(stream, tmp_path)
     monkeypatch.setattr(progress, "_REDRAW_SECONDS", 0.0)
-    shown.on_epoch_begin(2)
-    shown.on_train_batch_end(119, {"loss": 0.4})
-    shown.on_test_batch_end(6)
-    shown.clear()
-    shown.clear()
+    callback.on_epoch_begin(2)
+    callback.on_train_batch_end(119, {"loss": 0.4})
+    callback.on_test_batch_end(6)
+    callback.clear()
+    callback.clear()
     lines = stream.getvalue().split("\r\x1b[K")
     assert lines == ["", "epoch  3/50  step 120/388  loss 0.400  0.0 s", "epoch  3/50  validation step 7  0.0 s", ""]
     assert caplog.messages == []
@@ -71,14 +71,14 @@ def test_a_terminal_line_is_rewritten_and_taken_away(tmp_path, monkeypatch, capl
 def test_without_a_terminal_a_line_comes_only_now_and_then(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="keras_skin")
     stream = io.StringIO()
-    shown = make(stream, tmp_path)
-    shown.on_epoch_begin(0)
+    callback = make(stream, tmp_path)
+    callback.on_epoch_begin(0)
     for step in range(20):
-        shown.on_train_batch_end(step, {"loss": 0.4})
+        callback.on_train_batch_end(step, {"loss": 0.4})
     assert caplog.messages == []
-    shown._said_at -= 61
-    shown.on_train_batch_end(20, {"loss": 0.4})
-    shown.on_train_batch_end(21, {"loss": 0.4})
+    callback._shown_at -= 61
+    callback.on_train_batch_end(20, {"loss": 0.4})
+    callback.on_train_batch_end(21, {"loss": 0.4})
     assert caplog.messages == ["epoch  1/50  step 21/388  loss 0.400  0.0 s"]
     assert stream.getvalue() == ""
 

@@ -32,7 +32,7 @@ def training(small):
 
 
 class Noted:
-    """A receiver that notes what it is told."""
+    """A receiver that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -121,12 +121,12 @@ def test_feedback_is_the_training_loss(small, training, seeded, tmp_path, steps,
     )
     assert not [name for name in result.history if "sample_losses" in name]
     assert [epoch for epoch, _, _ in noted.calls] == [0, 1]
-    found = []
+    result = []
     for _, rows, losses in noted.calls:
         np.testing.assert_array_equal(rows, data.rows(0))
         assert losses.shape == rows.shape == (min(18, 4 * steps),)
-        found += [losses[start : start + 4].mean() for start in range(0, len(losses), 4)]
-    np.testing.assert_allclose(found, step_losses.losses, rtol=2e-4)
+        result += [losses[start : start + 4].mean() for start in range(0, len(losses), 4)]
+    np.testing.assert_allclose(result, step_losses.losses, rtol=2e-4)
 
 
 def test_an_epoch_of_one_class_is_finite(small, training, seeded, tmp_path):
@@ -153,13 +153,13 @@ def test_losses_that_are_not_of_this_epoch_are_an_error(training):
     metric = feedback.metric(CategoricalCrossentropy())
     metric.update_state(np.eye(2, dtype="float32"), np.eye(2, dtype="float32"))
     feedback.on_epoch_begin(0)
-    with pytest.raises(RuntimeError, match=r"Epoch 1 showed 18 samples, of which \[2\] losses"):
+    with pytest.raises(RuntimeError, match=r"Epoch 1 has 18 samples, but \[2\] losses"):
         feedback.on_train_batch_end(4)
     assert not noted.calls
 
 
 def start(folder, **settings):
-    """Trains in a process of its own."""
+    """Trains in a separate process."""
     folder.mkdir(exist_ok=True)
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
@@ -179,10 +179,10 @@ def test_killed_in_an_epoch_and_resumed(tmp_path):
     assert not (tmp_path / "killed" / "outcome.npz").exists()
     resumed = start(tmp_path / "killed", resume=True, seed=1)
     assert (resumed.communicate(timeout=300)[1], resumed.returncode)[1] == 0
-    with np.load(tmp_path / "undisturbed" / "outcome.npz") as expected, np.load(tmp_path / "killed" / "outcome.npz") as found:
-        assert expected.files == found.files
+    with np.load(tmp_path / "undisturbed" / "outcome.npz") as expected, np.load(tmp_path / "killed" / "outcome.npz") as result:
+        assert expected.files == result.files
         for name in expected.files:
-            np.testing.assert_array_equal(expected[name], found[name], err_msg=name)
+            np.testing.assert_array_equal(expected[name], result[name], err_msg=name)
         # the losses did decide something
         assert len({tuple(np.sort(expected[f"rows_{epoch}"])) for epoch in range(4)}) == 4
 

@@ -35,7 +35,7 @@ def staged_model() -> keras.Model:
 
 
 def prepared(plan: UnfreezePlan, steps: int = 5, schedule: dict | None = None, **optimizer: Any) -> tuple[keras.Model, Any]:
-    """A compiled model, the same whenever it is asked for, and its callback."""
+    """Returns a compiled model, the same in every call, and its callback."""
     keras.utils.set_random_seed(0)
     model = staged_model()
     settings = {"name": "adam", "learning_rate": 0.01, **optimizer}
