@@ -165,6 +165,13 @@ def test_a_schedule_takes_its_own_keys():
         load_experiment("jrl_ph2", ['train.schedule={"name": "plateau", "factor": 0.1, "every": 5}'])
 
 
+def test_an_optimizer_takes_its_own_keys():
+    with pytest.raises(UserError, match="optimizer 'adam' takes no momentum; sgd and rmsprop do"):
+        load_experiment("jrl_ph2", ["train.optimizer.momentum=0.9"])
+    with pytest.raises(UserError, match=r"l2 \(coupled\) and weight_decay \(decoupled\) exclude each other"):
+        load_experiment("jrl_ph2", ["train.optimizer.l2=0.1", "train.optimizer.weight_decay=0.1"])
+
+
 def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("keras_skin"), "propagate", True)
     experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])

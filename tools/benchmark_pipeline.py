@@ -178,7 +178,7 @@ class StoreEpochs:
         arguments = {"filters": models.get("unet").info["tiny"]["filters"]} if tiny else {}
         model = models.create_model("unet", image_size=self._size, **arguments)
         optimizer = make_optimizer({"name": "adam", "learning_rate": 1e-3}, epochs=1, steps=1)
-        return compile_model(model, {"mask": {"name": "dice_binary_crossentropy"}}, {"mask": []}, optimizer)
+        return compile_model(model, {"mask": {"name": "dice_binary_crossentropy"}}, optimizer, metrics=False)
 
 
 def count(batches: Iterable[tuple[dict[str, Any], Any]]) -> int:

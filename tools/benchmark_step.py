@@ -62,7 +62,7 @@ def keras_side(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[str,
         built = create_model(name, image_size=size, **arguments)
         optimizer = make_optimizer({"name": "adam", "learning_rate": LEARNING_RATE, "epsilon": EPSILON}, epochs=1, steps=1)
         losses = {key: LOSSES[key] for key in built.output}
-        return compile_model(built, losses, dict.fromkeys(losses, ()), optimizer)
+        return compile_model(built, losses, optimizer, metrics=False)
 
     @functools.cache
     def call(name: str, task: str, precision: str, batch: int) -> Callable[[], object]:

@@ -116,6 +116,14 @@ class OptimizerSettings(Settings):
     clipnorm: float | None = Field(None, gt=0)
     gradient_accumulation_steps: int | None = Field(None, ge=2)
 
+    @model_validator(mode="after")
+    def _check_combination(self) -> OptimizerSettings:
+        if self.momentum is not None and self.name not in ("sgd", "rmsprop"):
+            raise ValueError(f"optimizer '{self.name}' takes no momentum; sgd and rmsprop do")
+        if self.l2 is not None and self.weight_decay is not None:
+            raise ValueError("l2 (coupled) and weight_decay (decoupled) exclude each other: remove one")
+        return self
+
 
 class ScheduleSettings(Settings):
     """Learning rate schedule: `exponential` decays to `factor` times the initial rate at the last step; `step` multiplies by

@@ -1,4 +1,4 @@
-"""The losses of the package. `target` in the registry is the output that a loss is for: "mask" or "label"."""
+"""The losses of the package. `target` in the registry is the output of each: "mask", "label" or "super_resolution"."""
 
 from keras_skin.registry import Registry, lazy_names
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from keras_skin.registry import UserError
 from keras_skin.training.best_weights import BestWeights
-from keras_skin.training.schedules import schedule_problems
 
 logger = logging.getLogger("keras_skin.training")
 
@@ -22,18 +20,10 @@ class Plateau:
     Args:
         factor: factor of each fall, above 0, at most 1.
         patience: epochs without improvement before a fall, 1 or more; the count restarts after each fall.
-
-    Raises:
-        UserError: naming every value that is out of range.
     """
 
     factor: float
     patience: int
-
-    def __post_init__(self) -> None:
-        problems = schedule_problems({"name": "plateau", **asdict(self)})
-        if problems:
-            raise UserError("\n".join(problems))
 
 
 class FallOnPlateau(keras.callbacks.Callback):

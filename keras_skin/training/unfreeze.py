@@ -32,25 +32,11 @@ class UnfreezePlan:
         rate: factor on the learning rate of the backbone's variables (and on their decoupled weight decay), above 0, at most 1.
         frozen_epochs: epochs in which the whole backbone is frozen; then the deepest stage unfreezes.
         stage_epochs: epochs between two stages; 0 unfreezes all stages together.
-
-    Raises:
-        UserError: naming every value that is out of range.
     """
 
     rate: float = 1.0
     frozen_epochs: int = 0
     stage_epochs: int = 0
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {value}, expected 0 or more"
-            for name, value in (("frozen_epochs", self.frozen_epochs), ("stage_epochs", self.stage_epochs))
-            if value < 0
-        ]
-        if not 0 < self.rate <= 1:
-            problems.append(f"rate is {self.rate}, expected above 0 and at most 1 (to freeze the backbone, set frozen_epochs)")
-        if problems:
-            raise UserError("The training of the backbone: " + "; ".join(problems) + ".")
 
     def first_epoch(self, rank: int) -> int:
         """Returns the first epoch (from 0) in which a stage is trained; rank 0 is the deepest stage."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_skin import losses, metrics
+from keras_skin import losses
 from keras_skin.registry import UserError
 from keras_skin.training.compile import compile_model
 from keras_skin.training.fit import build_training_state
@@ -17,7 +17,7 @@ def spec(small):
 
 
 def test_total_is_the_weighted_sum_and_every_part_has_its_own_name(small, seeded):
-    model = compile_model(small.small_model(dropout=0.0), LOSSES, metrics={"mask": [], "label": []}, optimizer="sgd")
+    model = compile_model(small.small_model(dropout=0.0), LOSSES, optimizer="sgd", metrics=False)
     inputs, targets = small.SmallData().batch(0, 0)
     logs = model.test_on_batch(inputs, targets, return_dict=True)
     predicted = model.predict_on_batch(inputs)
@@ -31,7 +31,7 @@ def test_total_is_the_weighted_sum_and_every_part_has_its_own_name(small, seeded
 
 def test_a_weight_left_out_is_one_and_arguments_reach_the_loss(small, seeded):
     losses = {"mask": {"name": "dice", "smooth": 5.0}, "label": {"name": "categorical_crossentropy"}}
-    model = compile_model(small.small_model(), losses, metrics={"mask": [], "label": []}, optimizer="sgd")
+    model = compile_model(small.small_model(), losses, optimizer="sgd", metrics=False)
     logs = model.test_on_batch(*small.SmallData().batch(0, 0), return_dict=True)
     assert logs["loss"] == pytest.approx(logs["mask_loss"] + logs["label_loss"], rel=1e-5)
     assert model.loss["mask"].smooth == 5.0
@@ -63,13 +63,6 @@ def test_a_single_output_is_logged_under_the_same_names(small, seeded):
     assert np.isfinite(logs["mask_dsc"])
 
 
-def test_metrics_by_name_by_arguments_and_as_objects(small, seeded):
-    metrics = {"mask": ["dsc"], "label": [{"name": "accuracy"}, keras.metrics.CategoricalHinge(name="hinge")]}
-    model = compile_model(small.small_model(), LOSSES, metrics, "sgd")
-    names = build_training_state(model, spec(small))
-    assert set(names) == {"loss", "mask_loss", "label_loss", "mask_dsc", "label_accuracy", "label_hinge"}
-
-
 def test_float16_gets_a_loss_scale(small, seeded, precision):
     model = compile_model(small.small_model(), LOSSES, optimizer=keras.optimizers.Adam(0.01))
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -78,26 +71,12 @@ def test_float16_gets_a_loss_scale(small, seeded, precision):
 
 
 def test_every_mistake_is_named_at_once(small):
-    with pytest.raises(UserError) as error:
-        compile_model(
-            small.small_model(),
-            {"maks": {"name": "dice"}, "label": {"name": "categorical_crossentopy"}},
-            {"lable": ["auc"], "mask": ["dcs"], "label": [{"name": "accuracy", "colour": 1}]},
-            "sgd",
-        )
-    text = str(error.value)
-    for words in (
-        "no output 'maks' for a loss. Did you mean 'mask'?",
-        "no output 'lable' for a metric.",
-        "output 'mask' has no loss",
-        "no loss 'categorical_crossentopy'",
-        "no metric 'dcs'",
-        "metric 'accuracy' takes no 'colour'",
-        f"Known: {', '.join(metrics.names())}",
-    ):
-        assert words in text
-    losses = {"mask": {"name": "dice", "smoth": 1}, "label": {"name": "categorical_crossentropy", "label_smoothing": 3}}
+    losses = {"maks": {"name": "dice"}, "label": {"name": "categorical_crossentropy", "label_smoothing": 3}}
     with pytest.raises(UserError) as error:
         compile_model(small.small_model(), losses, optimizer="sgd")
-    assert "loss 'dice' takes no 'smoth'. Did you mean 'smooth'?" in str(error.value)
-    assert "loss 'categorical_crossentropy': label_smoothing must be in" in str(error.value)
+    for words in (
+        "no output 'maks' for a loss. Did you mean 'mask'?",
+        "output 'mask' has no loss",
+        "The loss 'categorical_crossentropy': label_smoothing must be in",
+    ):
+        assert words in str(error.value)
