@@ -96,6 +96,16 @@ class Registry:
         return {}
 
     @cached_property
+    def builders(self) -> dict[str, str]:
+        """For the function or class of each component its module within the package, read from the source text."""
+        return {
+            node.name: module.removeprefix(f"{self.package}.")
+            for module, tree in self._trees.items()
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(map(_registers, node.decorator_list))
+        }
+
+    @cached_property
     def _trees(self) -> dict[str, ast.Module]:
         return {module: ast.parse(text) for module, text in self._sources.items()}
 
@@ -129,13 +139,14 @@ class Registry:
         return self._entries[name]
 
 
-def _registers(decorator: ast.expr, name: str) -> bool:
+def _registers(decorator: ast.expr, name: str | None = None) -> bool:
+    """Whether the decorator registers a component (of this name)."""
     return (
         isinstance(decorator, ast.Call)
         and isinstance(decorator.func, ast.Name)
         and decorator.func.id == "register"
         and isinstance(decorator.args[0], ast.Constant)
-        and decorator.args[0].value == name
+        and name in (None, decorator.args[0].value)
     )
 
 

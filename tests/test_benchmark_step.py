@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_skin.losses.dice_binary_crossentropy import DiceBinaryCrossentropy
-from keras_skin.models.unet import FILTERS, unet
+from keras_skin.models.unet import FILTERS, UNet
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -68,7 +68,7 @@ def test_every_row_is_measured(tool, tmp_path, capsys, monkeypatch, model, torch
 @needs_torch
 @pytest.mark.parametrize("filters", [FILTERS, (4, 4, 8)], ids=str)
 def test_both_unets_have_the_same_number_of_parameters(tool, filters):
-    ours = sum(int(np.prod(weight.shape)) for weight in unet((64, 64), filters).trainable_weights)
+    ours = sum(int(np.prod(weight.shape)) for weight in UNet((64, 64), filters).trainable_weights)
     assert sum(parameter.numel() for parameter in tool.torch_unet(filters).parameters()) == ours
 
 

@@ -45,10 +45,7 @@ def test_every_model_is_a_public_name():
 
     builders = {getattr(models, name) for name in models.__all__ if name[0].isupper()}
     assert builders == {models.get(name).builder for name in models.list_models()}
-    for name in models.__all__:
-        builder = getattr(models, name)
-        if name[0].isupper():
-            assert name.lower() == builder.__name__.replace("_", "")
+    assert all(name.lower() == models.registry.builders[name].replace("_", "") for name in models.registry.builders)
 
 
 def test_a_model_by_its_registered_name_gets_a_suggestion():

@@ -14,10 +14,9 @@ Builders are written in capitals (`ResNet50`) because their modules have the reg
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_skin.registry import Registry, UserError, did_you_mean
+from keras_skin.registry import Registry, UserError, did_you_mean, lazy_names
 
 if TYPE_CHECKING:
     import keras
@@ -25,20 +24,8 @@ if TYPE_CHECKING:
 registry = Registry("model", "keras_skin.models")
 register, get, names = registry.register, registry.get, registry.names
 
-_BUILDERS = {
-    "DeepLabV3Plus": "deeplabv3plus",
-    "DeepUNet": "deep_unet",
-    "DualRefNet": "dualrefnet",
-    "DualTask": "dual_task",
-    "JRL": "jrl",
-    "MSFAResNet18": "msfa_resnet18",
-    "ResNet50": "resnet50",
-    "TDBN": "tdbn",
-    "UNet": "unet",
-    "UNetBackbone": "unet_backbone",
-    "UNetPP": "unetpp",
-}
-__all__ = ["create_model", "list_models", *_BUILDERS]
+__all__ = ["create_model", "list_models", *registry.builders]
+__getattr__ = lazy_names(__name__, registry.builders)
 
 
 def list_models() -> list[str]:
@@ -68,12 +55,3 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
             + f" Its arguments: {', '.join(parameters)}."
         )
     return builder(**arguments)
-
-
-def __getattr__(name: str) -> Callable[..., keras.Model]:
-    """Imports a builder when it is first used."""
-    if name in _BUILDERS:
-        return get(_BUILDERS[name]).builder
-    public = {registered: builder for builder, registered in _BUILDERS.items()}
-    hint = f" Did you mean '{public[name]}'?" if name in public else did_you_mean(name, __all__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")

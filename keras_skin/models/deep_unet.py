@@ -24,7 +24,7 @@ SUPERVISED = {2: "mask_aux_1", 3: "mask_aux_2"}
     paper="Atiq and Fattah, Towards Explainable Skin Cancer Classification (paper 002), section 4.1",
     tiny={"image_size": (64, 64), "backbone": "resnet18", "filters": (4, 4, 8, 8, 8), "features": 8},
 )
-def deep_unet(
+def DeepUNet(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 2,
     backbone: str = "efficientnet_b3",
@@ -66,7 +66,7 @@ def deep_unet(
 
     Example:
 
-    >>> deep_unet(image_size=(64, 64)).output_shape["mask"]
+    >>> DeepUNet(image_size=(64, 64)).output_shape["mask"]
     (None, 64, 64, 1)
 
     **Deviations from the paper**:

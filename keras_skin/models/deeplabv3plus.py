@@ -20,7 +20,7 @@ LOW_LEVEL_FEATURES = 48
     paper="DeepLabV3+ with an EfficientNet-B3 encoder, peer of Deep-UNet (table 1)",
     tiny={"image_size": (64, 64), "backbone": "resnet18", "features": 8},
 )
-def deeplabv3plus(
+def DeepLabV3Plus(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 2,
     backbone: str = "efficientnet_b3",
@@ -52,7 +52,7 @@ def deeplabv3plus(
 
     Example:
 
-    >>> deeplabv3plus(image_size=(64, 64), backbone="mobilenet_v2").output_shape
+    >>> DeepLabV3Plus(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
     **Deviations from the paper**: convolutions are plain instead of depthwise separable, in the pyramid (KerasCV's layer) and in

@@ -30,7 +30,7 @@ DROPOUT = 0.3
     paper="Fiaz et al., Frontiers in Medicine 2025, 12, 1681542",
     tiny={"image_size": (64, 64)},
 )
-def dual_task(
+def DualTask(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 7,
     classifier: Literal["shared", "efficientnet_b0", "efficientnet_b3"] = "efficientnet_b0",
@@ -66,7 +66,7 @@ def dual_task(
 
     Example:
 
-    >>> dual_task(image_size=(64, 64), tasks="segmentation").output_shape
+    >>> DualTask(image_size=(64, 64), tasks="segmentation").output_shape
     {'mask': (None, 64, 64, 1)}
 
     **Deviations from the paper**:

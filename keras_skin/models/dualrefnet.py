@@ -32,7 +32,7 @@ HIDDEN_UNITS = 256
     paper="Khurshid et al., Scientific Reports, 2025",
     tiny={"image_size": (32, 32), "metadata_width": 5, "regularisation": 0.3, "class_counts": (300, 700)},
 )
-def dualrefnet(
+def DualRefNet(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 6,
     backbone: str = "vgg13",
@@ -92,7 +92,7 @@ def dualrefnet(
 
     Example:
 
-    >>> dualrefnet(image_size=(64, 64), metadata_width=81).output["super_resolution"].shape
+    >>> DualRefNet(image_size=(64, 64), metadata_width=81).output["super_resolution"].shape
     (None, 2, 128, 128, 3)
 
     **Deviations from the paper**:

@@ -32,7 +32,7 @@ ENCODER_5_WIDTH = 128
     ),
     params_tolerance=0.005,
 )
-def jrl(
+def JRL(
     image_size: tuple[int, int] = (192, 256),
     classes: int = 2,
     variant: Literal["mtl0", "mtl1", "mtl2", "mtl3"] = "mtl3",
@@ -71,7 +71,7 @@ def jrl(
 
     Example:
 
-    >>> jrl(image_size=(64, 64), filters=(4, 8, 8), variant="mtl2").output_shape
+    >>> JRL(image_size=(64, 64), filters=(4, 8, 8), variant="mtl2").output_shape
     {'mask': (None, 64, 64, 1), 'label': (None, 2)}
 
     **Deviations from the paper**:

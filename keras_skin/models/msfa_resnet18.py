@@ -23,7 +23,7 @@ AGGREGATIONS = ("multi_scale", "none")
     published_params=(({"aggregation": "none"}, 11.18e6), ({}, 11.5e6)),
     params_tolerance=0.01,
 )
-def msfa_resnet18(
+def MSFAResNet18(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 7,
     aggregation: Literal["multi_scale", "none"] = "multi_scale",
@@ -53,7 +53,7 @@ def msfa_resnet18(
 
     Example:
 
-    >>> msfa_resnet18(image_size=(64, 64)).output_shape
+    >>> MSFAResNet18(image_size=(64, 64)).output_shape
     {'label': (None, 7)}
 
     **Deviations from the paper**:

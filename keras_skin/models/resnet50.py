@@ -18,7 +18,7 @@ from keras_skin.registry import UserError
     published_params=(({}, 23.84e6),),
     params_tolerance=0.005,
 )
-def resnet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights: str | None = None) -> keras.Model:
+def ResNet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights: str | None = None) -> keras.Model:
     """ResNet50, global average pooling, dense layers of 128, 64 and 32 units, classes.
 
     Source: He et al., CVPR 2016, as the baseline of Al-masni et al., Bioengineering 2024, 11, 1173, section 4.1, with the dense
@@ -38,7 +38,7 @@ def resnet50(image_size: tuple[int, int] = (192, 256), classes: int = 2, weights
 
     Example:
 
-    >>> resnet50(image_size=(64, 64)).output_shape
+    >>> ResNet50(image_size=(64, 64)).output_shape
     (None, 2)
 
     **Deviations from the paper**:

@@ -35,7 +35,7 @@ CLASSIFIER_UNITS = (512, 128)
         "dropout": 0.0,
     },
 )
-def tdbn(
+def TDBN(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 7,
     backbone: str = "densenet201",
@@ -90,7 +90,7 @@ def tdbn(
 
     Example:
 
-    >>> sorted(tdbn(image_size=(64, 64), backbone="resnet18", metadata_width=5).input)
+    >>> sorted(TDBN(image_size=(64, 64), backbone="resnet18", metadata_width=5).input)
     ['image', 'metadata', 'segmented_image']
 
     **Deviations from the paper**:

@@ -22,7 +22,7 @@ FILTERS = (32, 64, 128, 256, 320, 320)
     published_params=(({}, 10.71e6),),
     params_tolerance=0.005,
 )
-def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILTERS, classes: int = 2) -> keras.Model:
+def UNet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILTERS, classes: int = 2) -> keras.Model:
     """U-Net with nnU-Net's widths and strided convolutions: a mask as the only output.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4.1. Six encoder levels of two 3x3 convolutions, each with
@@ -43,7 +43,7 @@ def unet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
 
     Example:
 
-    >>> unet(image_size=(64, 64), filters=(4, 8)).output_shape
+    >>> UNet(image_size=(64, 64), filters=(4, 8)).output_shape
     (None, 64, 64, 1)
 
     **Deviations from the paper**:

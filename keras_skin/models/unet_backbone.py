@@ -21,7 +21,7 @@ FILTERS = (16, 32, 64, 128, 256)
     paper="U-Net with an EfficientNet-B3 encoder, peer of Deep-UNet (table 1)",
     tiny={"image_size": (64, 64), "backbone": "resnet18", "filters": (4, 4, 8, 8, 8)},
 )
-def unet_backbone(
+def UNetBackbone(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 2,
     backbone: str = "efficientnet_b3",
@@ -50,7 +50,7 @@ def unet_backbone(
 
     Example:
 
-    >>> unet_backbone(image_size=(64, 64), backbone="mobilenet_v2").output_shape
+    >>> UNetBackbone(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
     **Deviations from the paper**: the paper names only the encoder. The decoder's widths, 256 to 16, are those of the common

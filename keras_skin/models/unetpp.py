@@ -18,7 +18,7 @@ from keras_skin.models.unet_backbone import FILTERS, STRIDES, check_pyramid, mas
     paper="U-Net++ with an EfficientNet-B3 encoder, peer of Deep-UNet (table 1)",
     tiny={"image_size": (64, 64), "backbone": "resnet18", "filters": (4, 4, 8, 8, 8)},
 )
-def unetpp(
+def UNetPP(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 2,
     backbone: str = "efficientnet_b3",
@@ -48,7 +48,7 @@ def unetpp(
 
     Example:
 
-    >>> unetpp(image_size=(64, 64), backbone="mobilenet_v2").output_shape
+    >>> UNetPP(image_size=(64, 64), backbone="mobilenet_v2").output_shape
     (None, 64, 64, 1)
 
     **Deviations from the paper**: the backbone has no features at the image's size, so the nested levels have strides 2 to 32.

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from keras_skin.explain.attention import attention_maps, attention_sheet, has_attention
-from keras_skin.models.tdbn import tdbn
+from keras_skin.models.tdbn import TDBN
 
 
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return tdbn(image_size=(64, 96), classes=3, backbone="resnet18", feed_forward=16, dropout=0.0)
+    return TDBN(image_size=(64, 96), classes=3, backbone="resnet18", feed_forward=16, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_map_is_each_positions_contribution_to_all_tokens(model, inputs):
 
 def test_which_models_have_attention(model):
     assert has_attention(model)
-    assert not has_attention(tdbn(image_size=(64, 64), backbone="resnet18", branches="image"))
+    assert not has_attention(TDBN(image_size=(64, 64), backbone="resnet18", branches="image"))
 
 
 def test_the_sheet_shows_every_image(model, inputs, tmp_path):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from keras_skin.experiment import load_experiment
-from keras_skin.models.deep_unet import deep_unet
+from keras_skin.models.deep_unet import DeepUNet
 from keras_skin.registry import UserError
 
 
 @pytest.fixture(scope="module")
 def published() -> keras.Model:
-    return deep_unet()
+    return DeepUNet()
 
 
 def test_levels_at_the_published_size(published: keras.Model) -> None:
@@ -90,8 +90,8 @@ def test_the_experiment_weighs_the_masks_as_equation_4() -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="multiples of 32; the nearest is 224x224"):
-        deep_unet(image_size=(225, 224))
+        DeepUNet(image_size=(225, 224))
     with pytest.raises(UserError, match=r"'xception' has no features at strides 2, 4.*filters has 2 numbers"):
-        deep_unet(backbone="xception", filters=(4, 8))
+        DeepUNet(backbone="xception", filters=(4, 8))
     with pytest.raises(UserError, match="There is no backbone 'efficientnet_b33'"):
-        deep_unet(backbone="efficientnet_b33")
+        DeepUNet(backbone="efficientnet_b33")

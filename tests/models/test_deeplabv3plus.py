@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from keras_skin.models.deeplabv3plus import deeplabv3plus
+from keras_skin.models.deeplabv3plus import DeepLabV3Plus
 from keras_skin.registry import UserError
 
 
 def test_features_keep_stride_16() -> None:
-    model = deeplabv3plus((64, 96), backbone="resnet18", features=8, dilations=(1, 2))
+    model = DeepLabV3Plus((64, 96), backbone="resnet18", features=8, dilations=(1, 2))
     assert model.output["mask"].shape == (None, 64, 96, 1)
     assert [model.get_layer(f"encoder_{level}").output.shape[1:3] for level in (4, 5)] == [(4, 6), (4, 6)]
     assert model.get_layer("cam_features").output.shape == (None, 4, 6, 512)
@@ -26,9 +26,9 @@ def test_features_keep_stride_16() -> None:
 
 @pytest.mark.slow
 def test_parameters() -> None:
-    assert deeplabv3plus().count_params() == 14_666_473
+    assert DeepLabV3Plus().count_params() == 14_666_473
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"'xception' has no features at strides 2, 4"):
-        deeplabv3plus(backbone="xception")
+        DeepLabV3Plus(backbone="xception")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_skin.models.backbones import BACKBONES
-from keras_skin.models.dual_task import dual_task
+from keras_skin.models.dual_task import DualTask
 from keras_skin.registry import UserError
 
 # ResNet34 without its top, as torchvision counts it, and KerasHub's variant, whose count has the moving statistics too.
@@ -22,7 +22,7 @@ DECODER_STATISTICS = 2 * 2 * (256 + 128 + 64 + 32 + 16)
 
 
 def build(**arguments: object) -> keras.Model:
-    return dual_task(image_size=(64, 64), classes=3, **arguments)
+    return DualTask(image_size=(64, 64), classes=3, **arguments)
 
 
 def shapes(model: keras.Model, *names: str) -> list[tuple[int, ...]]:
@@ -30,7 +30,7 @@ def shapes(model: keras.Model, *names: str) -> list[tuple[int, ...]]:
 
 
 def test_feature_layers_at_the_published_size() -> None:
-    model = dual_task()
+    model = DualTask()
     assert {key: value.shape for key, value in model.output.items()} == {"mask": (None, 224, 224, 1), "label": (None, 7)}
     levels = [f"encoder_{level}" for level in range(1, 6)]
     assert shapes(model, *levels) == [(112, 112, 64), (56, 56, 64), (28, 28, 128), (14, 14, 256), (7, 7, 512)]
@@ -128,10 +128,10 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(
         UserError, match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask'"
     ):
-        dual_task(classes=1, classifier="efficientnet", tasks="mask")
+        DualTask(classes=1, classifier="efficientnet", tasks="mask")
     with pytest.raises(UserError, match=r"entry 'resnet50', which is no backbone of this network\..*resnet34, efficientnet_b0"):
-        dual_task(weights={"resnet50": None})
+        DualTask(weights={"resnet50": None})
     with pytest.raises(UserError, match=r"one entry per backbone: \{\"resnet34\": \"...\", \"efficientnet_b0\": \"...\"\}"):
-        dual_task(weights="some/file.h5")
+        DualTask(weights="some/file.h5")
     with pytest.raises(UserError, match="multiples of 32; the nearest is 224x224"):
-        dual_task(image_size=(220, 224))
+        DualTask(image_size=(220, 224))

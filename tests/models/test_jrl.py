@@ -9,7 +9,7 @@ from conformance import count_parameters
 from keras import ops
 
 from keras_skin.layers.batch_normalization import BatchNormalization
-from keras_skin.models.jrl import VARIANTS, jrl
+from keras_skin.models.jrl import JRL, VARIANTS
 from keras_skin.registry import UserError
 
 SMALL = {"image_size": (32, 64), "filters": (4, 6, 8, 10)}
@@ -37,7 +37,7 @@ def test_parameters_grow_as_published() -> None:
 
 
 def test_feature_layers() -> None:
-    model = jrl()
+    model = JRL()
     for level, features in enumerate((32, 64, 128, 256, 320, 320), start=1):
         size = (None, 192 >> level - 1, 256 >> level - 1, features)
         assert model.get_layer(f"encoder_{level}").output.shape == size
@@ -48,7 +48,7 @@ def test_feature_layers() -> None:
 
 
 def test_two_passes_share_kernels_and_not_normalisations() -> None:
-    model = jrl(**SMALL, variant="mtl2")
+    model = JRL(**SMALL, variant="mtl2")
     calls = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
     assert {name for name, count in calls.items() if count == 2} == {
         "decoder_2_conv_2",
@@ -73,7 +73,7 @@ def test_two_passes_share_kernels_and_not_normalisations() -> None:
 @pytest.mark.parametrize("gate", ["relu", "sigmoid"])
 def test_reversed_features_are_weighed_by_the_classifier(gate: str) -> None:
     """Equation 2 at decoder level 1, step by step."""
-    model = jrl(**SMALL, gate=gate)
+    model = JRL(**SMALL, gate=gate)
     first, units, result = view(model, "decoder_1_1", "dense_3", "decoder_1")
     weights = np.maximum(units, 0) if gate == "relu" else 1 / (1 + np.exp(-units))
     convolved = ops.conv(first * weights[:, None, None, :], model.get_layer("decoder_1_conv_2").kernel, padding="same")
@@ -83,7 +83,7 @@ def test_reversed_features_are_weighed_by_the_classifier(gate: str) -> None:
 
 def test_classifier_attends_to_the_outlined_lesion() -> None:
     """What the first mask leaves out does not reach the lesion branches."""
-    model = jrl(**SMALL, variant="mtl1")
+    model = JRL(**SMALL, variant="mtl1")
     head = model.get_layer("mask_head")
     head.set_weights([np.zeros((1, 1, 4, 1)), np.array([-100.0])])
     for name in ("lesion_1_features_masked", "lesion_2_features_masked"):
@@ -94,7 +94,7 @@ def test_classifier_attends_to_the_outlined_lesion() -> None:
 
 
 def test_attention_is_for_the_classifier_only() -> None:
-    model = jrl(**SMALL)
+    model = JRL(**SMALL)
     (before,) = view(model, "decoder_3")
     for name in ("cbam_5", "cbam_6"):
         layer = model.get_layer(name)
@@ -104,11 +104,11 @@ def test_attention_is_for_the_classifier_only() -> None:
 
 
 def test_initial_mask_is_the_first_pass() -> None:
-    model = jrl(**SMALL, initial_mask=True)
+    model = JRL(**SMALL, initial_mask=True)
     assert set(model.output) == {"mask", "mask_aux_1", "label"}
     result, features = view(model, "mask_aux_1", "initial_decoder_1")
     np.testing.assert_allclose(result, model.get_layer("mask_head")(features), atol=1e-5)
-    assert model.count_params() == jrl(**SMALL).count_params()
+    assert model.count_params() == JRL(**SMALL).count_params()
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -117,7 +117,7 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        scale = jrl(**SMALL, variant="mtl0").get_layer("scale")
+        scale = JRL(**SMALL, variant="mtl0").get_layer("scale")
     finally:
         keras.config.set_dtype_policy(before)
     levels = np.asarray(scale(np.arange(256, dtype="float32").reshape(1, 16, 16, 1)))
@@ -137,6 +137,6 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
 )
 def test_mistakes_are_named(arguments: dict, messages: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        jrl(**arguments)
+        JRL(**arguments)
     for message in messages:
         assert message in str(caught.value)

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from keras_skin.models.backbones import BACKBONES, build_backbone
-from keras_skin.models.msfa_resnet18 import msfa_resnet18
+from keras_skin.models.msfa_resnet18 import MSFAResNet18
 from keras_skin.registry import UserError
 
 
 def test_published_parameters() -> None:
-    whole, plain = msfa_resnet18().count_params(), msfa_resnet18(aggregation="none").count_params()
+    whole, plain = MSFAResNet18().count_params(), MSFAResNet18(aggregation="none").count_params()
     assert whole == pytest.approx(11.5e6, rel=0.01)
     assert 0 < whole - plain < 0.3e6
 
 
 def test_feature_layers() -> None:
-    model = msfa_resnet18(image_size=(224, 160))
+    model = MSFAResNet18(image_size=(224, 160))
     sizes = [model.get_layer(f"encoder_{level}").output.shape[1:] for level in range(1, 6)]
     assert sizes == [(112, 80, 64), (56, 40, 64), (28, 20, 128), (14, 10, 256), (7, 5, 512)]
     assert model.get_layer("multi_scale_windows").output.shape == (None, 7, 5, 1536)
@@ -53,7 +53,7 @@ def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
     source = keras_hub.models.ResNetBackbone(image_shape=(64, 64, 3), **BACKBONES["resnet18"].source.arguments)
     source.save_weights(tmp_path / "resnet18.weights.h5")
     path = str(tmp_path / "resnet18.weights.h5")
-    model = msfa_resnet18(image_size=(64, 64), weights=path)
+    model = MSFAResNet18(image_size=(64, 64), weights=path)
     image = keras.Input((64, 64, 3))
     backbone = keras.Model(image, build_backbone("resnet18", image, path).deepest)
     inputs = conformance.images(model)
@@ -65,4 +65,4 @@ def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"classes is 1, .*aggregation is 'msfa', expected one of multi_scale, none\."):
-        msfa_resnet18(classes=1, aggregation="msfa")
+        MSFAResNet18(classes=1, aggregation="msfa")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_skin.models.tdbn import tdbn
+from keras_skin.models.tdbn import TDBN
 from keras_skin.registry import UserError
 
 TINY = {"image_size": (64, 64), "backbone": "resnet18", "feed_forward": 32}
@@ -144,7 +144,7 @@ def test_query_and_value_are_of_the_image_and_key_of_the_segmented_image(full: k
     ],
 )
 def test_ablations(arguments: dict[str, Any], inputs: list[str]) -> None:
-    model = tdbn(**TINY, **arguments)
+    model = TDBN(**TINY, **arguments)
     names = {layer.name for layer in model.layers}
     assert sorted(model.input) == inputs
     assert {"encoder_1", "cam_features"} <= names
@@ -154,8 +154,8 @@ def test_ablations(arguments: dict[str, Any], inputs: list[str]) -> None:
 
 
 def test_shared_encoder_gives_each_image_what_it_would_get_alone() -> None:
-    shared = tdbn(**TINY, shared_encoder=True)
-    separate = tdbn(**TINY)
+    shared = TDBN(**TINY, shared_encoder=True)
+    separate = TDBN(**TINY)
     ours = {layer.name: layer for layer in shared.layers}
     for layer in separate.layers:
         twin = ours.get(layer.name.removeprefix("segmented_"), ours.get(layer.name))
@@ -173,7 +173,7 @@ def test_shared_encoder_gives_each_image_what_it_would_get_alone() -> None:
 
 @pytest.mark.slow
 def test_published_network() -> None:
-    model = tdbn(metadata_width=20, metadata_fields=(1, 3, 13))
+    model = TDBN(metadata_width=20, metadata_fields=(1, 3, 13))
     assert model.get_layer("cam_features").output.shape == (None, 7, 7, 1920)
     assert model.get_layer("image_tokens").output.shape == (None, 49, 1920)
     assert model.get_layer("cross_attention").output[1].shape == (None, 8, 49, 49)
@@ -188,13 +188,13 @@ def test_published_network() -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"classes is 1.*branches is 'left'.*metadata_encoder is 'lstm'.*dropout is 1") as error:
-        tdbn(**TINY, classes=1, branches="left", metadata_encoder="lstm", dropout=1)  # type: ignore[arg-type]
+        TDBN(**TINY, classes=1, branches="left", metadata_encoder="lstm", dropout=1)  # type: ignore[arg-type]
     assert str(error.value).startswith("The tdbn model cannot be built")
     with pytest.raises(UserError, match=r"metadata_width is 6, but metadata_fields \[1, 2, 3\] make 9"):
-        tdbn(**TINY, metadata_width=6, metadata_fields=FIELDS)
+        TDBN(**TINY, metadata_width=6, metadata_fields=FIELDS)
     with pytest.raises(UserError, match="needs the columns of each field: set the metadata's missing to 'mask'"):
-        tdbn(**TINY, metadata_width=6, metadata_encoder="transformer")
+        TDBN(**TINY, metadata_width=6, metadata_encoder="transformer")
     with pytest.raises(UserError, match="has only one encoder"):
-        tdbn(**TINY, branches="image", shared_encoder=True)
+        TDBN(**TINY, branches="image", shared_encoder=True)
     with pytest.raises(UserError, match="heads is 7, which does not divide the 512 of 'resnet18'"):
-        tdbn(**TINY, heads=7)
+        TDBN(**TINY, heads=7)

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_skin.models.backbones import BACKBONES, get_backbone
-from keras_skin.models.unet_backbone import FILTERS, unet_backbone
+from keras_skin.models.unet_backbone import FILTERS, UNetBackbone
 from keras_skin.registry import UserError
 
 PYRAMIDS = [name for name in BACKBONES if get_backbone(name).strides == (2, 4, 8, 16, 32)]
@@ -14,7 +14,7 @@ PYRAMIDS = [name for name in BACKBONES if get_backbone(name).strides == (2, 4, 8
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "vgg13" else [pytest.mark.slow]) for name in PYRAMIDS])
 def test_levels_halve_and_double(name: str) -> None:
-    model = unet_backbone(image_size=(64, 96), backbone=name, filters=(2, 3, 4, 5, 6))
+    model = UNetBackbone(image_size=(64, 96), backbone=name, filters=(2, 3, 4, 5, 6))
     assert model.output["mask"].shape == (None, 64, 96, 1)
     for level in range(1, 6):
         assert model.get_layer(f"encoder_{level}").output.shape[1:3] == (64 // 2**level, 96 // 2**level)
@@ -26,7 +26,7 @@ def test_levels_halve_and_double(name: str) -> None:
 
 def test_parameters_by_hand() -> None:
     """EfficientNet-B3 up to its last block, and a decoder counted level by level."""
-    model = unet_backbone()
+    model = UNetBackbone()
     top = 384 * 1536 + 4 * 1536
     count = 10_783_535 - 7 - top
     below = 384
@@ -40,12 +40,12 @@ def test_parameters_by_hand() -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"'xception' has no features at strides 2, 4; filters has 2 numbers, expected 5"):
-        unet_backbone(backbone="xception", filters=(4, 4))
+        UNetBackbone(backbone="xception", filters=(4, 4))
     with pytest.raises(UserError, match=r"multiples of 32; the nearest is 224x224"):
-        unet_backbone(image_size=(225, 224))
+        UNetBackbone(image_size=(225, 224))
     with pytest.raises(UserError, match=r"nowhere.h5 does not exist"):
-        unet_backbone(image_size=(32, 32), backbone="mobilenet_v2", weights="nowhere.h5")
+        UNetBackbone(image_size=(32, 32), backbone="mobilenet_v2", weights="nowhere.h5")
 
 
 def test_no_model_within_the_model() -> None:
-    assert not any(isinstance(layer, keras.Model) for layer in unet_backbone((32, 32), backbone="resnet18").layers)
+    assert not any(isinstance(layer, keras.Model) for layer in UNetBackbone((32, 32), backbone="resnet18").layers)

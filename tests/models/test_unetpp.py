@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keras_skin.models.unet_backbone import unet_backbone
-from keras_skin.models.unetpp import unetpp
+from keras_skin.models.unet_backbone import UNetBackbone
+from keras_skin.models.unetpp import UNetPP
 from keras_skin.registry import UserError
 
 FILTERS = (2, 3, 4, 5, 6)
@@ -14,7 +14,7 @@ SKIPS = {2: 64, 3: 64, 4: 128, 5: 256}  # ResNet18's features at the strides of 
 
 def test_every_node_joins_those_before_it() -> None:
     """Node (i, j): j nodes of its level, the encoder's first, and the enlarged one below."""
-    model = unetpp((64, 64), backbone="resnet18", filters=FILTERS)
+    model = UNetPP((64, 64), backbone="resnet18", filters=FILTERS)
     for level in range(2, 6):
         for column in range(1, 7 - level):
             name = f"decoder_{level}" + ("" if column == 6 - level else f"_node_{column}")
@@ -31,10 +31,10 @@ def test_every_node_joins_those_before_it() -> None:
 
 @pytest.mark.slow
 def test_it_is_a_unet_with_more_nodes() -> None:
-    assert unetpp().count_params() > unet_backbone().count_params()
-    assert unetpp().count_params() == 13_805_321
+    assert UNetPP().count_params() > UNetBackbone().count_params()
+    assert UNetPP().count_params() == 13_805_321
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"'vit_base' has no features at strides 2, 4, 8, 32"):
-        unetpp(backbone="vit_base")
+        UNetPP(backbone="vit_base")
