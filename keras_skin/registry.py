@@ -14,6 +14,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -193,7 +194,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
     def get(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}.{did_you_mean(name, modules)}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}.{did_you_mean(name, sys.modules[package].__all__)}")
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get
