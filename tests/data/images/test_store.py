@@ -139,7 +139,7 @@ def test_files_that_cannot_be_decoded_are_all_named(table, tmp_path):
     text.write_bytes(Path(table["mask"][3]).read_bytes())
     assert open_store(few, SIZE, masks="mask", folder=tmp_path / "cache") is not None  # fixed, and nothing waits for the failure
     assert f"{broken}: truncated or damaged JPEG" in str(caught.value)
-    assert f"{text}: text file, expected JPEG, PNG or BMP" in str(caught.value)
+    assert f"{text}: mask: text file, expected JPEG, PNG or BMP" in str(caught.value)
 
 
 KILLED = """
