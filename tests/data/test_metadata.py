@@ -1,4 +1,4 @@
-"""Clinical metadata: encoded as slow loops do, by the training part alone, and the same in NumPy, in TensorFlow and exported."""
+"""Clinical metadata: encoded as slow loops do, by the training split alone, and the same in NumPy, in TensorFlow and exported."""
 
 import json
 import subprocess
@@ -171,7 +171,7 @@ def test_graph_takes_strange_numbers_for_missing_or_for_the_nearest_seen():
     low, high = encoder.transform(table_of([("0", "", "", ""), ("1000", "", "", "")]))
     assert encoder.column_names == ("age", "age is missing")
     np.testing.assert_allclose(encoded, [[0, 1], [0, 1], [0, 1], high, high, low])
-    with pytest.raises(ValueError, match="No tensor was given for the metadata age"):
+    with pytest.raises(ValueError, match="There is no tensor for the metadata age"):
         encoder.graph({"sex": ["male"]})
 
 
@@ -184,7 +184,7 @@ def test_importing_and_fitting_need_no_tensorflow():
 
 
 def test_blank_unknown_and_unseen_under_each_mode():
-    """The modes side by side, for the field `sex`; the training part has female, male, UNK and blanks."""
+    """The modes side by side, for the field `sex`; the training split has female, male, UNK and blanks."""
 
     def rows(mode, train=TRAIN):
         encoder = fit_metadata(train, FIELDS, mode, inputs=["sex"])
@@ -373,7 +373,7 @@ def test_imputation_finds_what_other_fields_tell():
     np.testing.assert_allclose(matrix[:, :2].sum(axis=1), 1, atol=1e-6)
     known = ~blank
     np.testing.assert_array_equal(matrix[known, 1], men[known])
-    assert any("of 1200 cells of the training part are missing" in note for note in encoder.notes)
+    assert any("of 1200 cells of the training split are missing" in note for note in encoder.notes)
 
 
 def test_seed_decides_the_networks():

@@ -15,8 +15,8 @@ Measured on these 848 images (long side at most 1024), hash and 16 x 16 grey cop
     37 % of the size by nearest neighbour             1.2, 6                          0.979               all
     2 % cropped on each side                          4.9, 16                         0.815               77 %
 
-No different image was mistaken for a copy. Of 359,128 pairs of different images 1 is at most 4 bits apart, 4 are 6, 19 are 8 and 52
-are 10 (mean: 31.4); the greatest correlation is 0.904 up to 6 bits, and 0.960 up to 12.
+No different image was mistaken for a copy. Of 359,128 pairs of different images 1 is at most 4 bits apart, 4 are 6, 19 are 8 and
+52 are 10 (mean: 31.4); the greatest correlation is 0.904 up to 6 bits, and 0.960 up to 12.
 """
 
 from __future__ import annotations
