@@ -1,4 +1,4 @@
-"""Records: one table of images, masks and labels per data set, and how a data set is found on disk and checked."""
+"""Records: one table of images, masks and labels per data set; finds a data set on disk and checks its files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ExclusionKind(StrEnum):
 
 
 class MissingData(UserError):
-    """A data set that is not where it was looked for, or a folder that does not hold it."""
+    """A data set that was not found, or a folder that does not hold it."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """A data set: one row per usable image, and all that was left out.
+    """A data set: one row per usable image, and all images that are left out.
 
     Attributes:
         name: name of the data set.
@@ -46,7 +46,7 @@ class Records:
             then metadata. Paths are absolute; an empty text stands for "none". `group_id` is the patient, else the lesion, else
             the image.
         classes: the labels, in the order of the model's outputs.
-        excluded: what the data set names but cannot be used: `image_id, file, reason, split, label`.
+        excluded: images that cannot be used: `image_id, file, reason, split, label, kind` (an `ExclusionKind`).
         notes: sentences for the log and the report.
     """
 
@@ -129,7 +129,7 @@ def read_dataset(
         name: name of a registered reader.
         data_dir: folder that holds data sets, each under its usual name, or the data set's own folder.
         folder: the data set's folder, absolute or relative to `data_dir`; default: the reader's usual names.
-        on_bad_image: `"exclude"` leaves out and lists what cannot be used, `"error"` raises with the list.
+        on_bad_image: `"exclude"` leaves out and lists images that cannot be used, `"error"` raises with the list.
         check_images: whether image and mask files are decoded.
         progress: called with (files done, files in all).
         **reader_args: passed to the reader.
@@ -138,8 +138,8 @@ def read_dataset(
         The records; every row has an image that decodes.
 
     Raises:
-        MissingData: if the data set is not there; the message says how to get it.
-        UserError: if the tables are wrong, nothing is left, or something is bad and `on_bad_image` is `"error"`.
+        MissingData: if the data set is missing; the message says how to get it.
+        UserError: if a table is invalid, no image can be used, or an image cannot be used and `on_bad_image` is `"error"`.
     """
     if on_bad_image not in ("exclude", "error"):
         raise UserError(f"on_bad_image is {on_bad_image!r}, expected 'exclude' or 'error'.")
@@ -152,7 +152,7 @@ def read_dataset(
     if on_bad_image == "error" and len(records.excluded):
         raise UserError(
             f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
-            "Fix the files, or set on_bad_image to 'exclude' to go on without them."
+            "Fix the files, or set on_bad_image to 'exclude' to leave them out."
         )
     if records.table.empty:
         raise UserError(
@@ -205,10 +205,10 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
 
 
 def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | None = None) -> tuple[Path, list[str]]:
-    """Folder of a data set, and notes on how it was found where that is not plain.
+    """Folder of a data set, and a note where it does not have one of the usual names.
 
     Raises:
-        MissingData: if there is none, or more than one candidate.
+        MissingData: if there is no such folder, or more than one candidate.
     """
     recognises: Callable[[Path], bool] = entry.info["recognises"]
     base = Path(data_dir).expanduser().absolute() if data_dir is not None else None
@@ -222,15 +222,16 @@ def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | 
         if place.is_dir() and recognises(place):
             return place, []
     if folder is None and base is not None and base.is_dir():
-        found = [place for place in sorted(base.iterdir()) if place.is_dir() and recognises(place)]
-        if len(found) == 1:
-            return found[0], [f"{entry.name}: no folder of the usual name; took the only one with its layout, '{found[0].name}'."]
-        if found:
+        matches = [place for place in sorted(base.iterdir()) if place.is_dir() and recognises(place)]
+        if len(matches) == 1:
+            note = f"{entry.name}: no folder of the usual name; took the only one with its layout, '{matches[0].name}'."
+            return matches[0], [note]
+        if matches:
             raise _missing(
                 entry,
                 places,
                 "more than one folder has its layout, name one of them as the data set's 'folder': "
-                + ", ".join(place.name for place in found),
+                + ", ".join(place.name for place in matches),
             )
     raise _missing(entry, places)
 
@@ -262,5 +263,5 @@ def _contents(folder: Path, limit: int = 12) -> str:
 
 
 def indent(text: str) -> str:
-    """Text with each line set in by two spaces."""
+    """The text with each line indented by two spaces."""
     return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())

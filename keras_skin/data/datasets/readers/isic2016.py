@@ -12,7 +12,7 @@ from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
 CLASSES = ("benign", "malignant")
-PARTS = {"train": "Training", "test": "Test"}
+SPLITS = {"train": "Training", "test": "Test"}
 TREE = """
 isic2016/
   ISBI2016_ISIC_Part1_Training_Data/         ISIC_0000000.jpg ... (or ISBI2016_ISIC_Part3_Training_Data, or both)
@@ -23,13 +23,13 @@ isic2016/
   ISBI2016_ISIC_Part3_Test_GroundTruth.csv
 """
 _LABELS = {"benign": "benign", "malignant": "malignant", "0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
-FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; the stand-in of ISIC 2017 shares some
+FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; some are also in the stand-in of ISIC 2017
 _HEADINGS = ("img_id", "image_id", "image", "id", "name")
 
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has the images of any part."""
-    return any(_image_folders(folder, word) for word in PARTS.values())
+    """Whether the folder has the images of any split."""
+    return any(_image_folders(folder, word) for word in SPLITS.values())
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
@@ -43,15 +43,15 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     """
     from keras_skin.data.datasets.stand_ins import drawing
 
-    wanted = drawing.counts_or_default(counts, {"train": 48, "test": 16})
+    image_counts = drawing.counts_or_default(counts, {"train": 48, "test": 16})
     with drawing.new_folder(folder, "ISIC 2016", seed) as root:
-        for split, word in ((split, word) for split, word in PARTS.items() if wanted[split]):
+        for split, word in ((split, word) for split, word in SPLITS.items() if image_counts[split]):
             images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
             masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
             images.mkdir()
             masks.mkdir()
             lines = []
-            for index in range(wanted[split]):
+            for index in range(image_counts[split]):
                 number, malignant = FIRST_NUMBER[split] + index, index % 4 == 1
                 image, mask = drawing.picture(seed, number, size, malignant)
                 drawing.write_jpeg(images / f"ISIC_{number:07d}.jpg", image)
@@ -77,15 +77,15 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     },
 )
 def read(folder: Path) -> Records:
-    """Reads whatever parts the folder holds; `split` is the official `train` or `test`.
+    """Reads the splits in the folder; `split` is the official `train` or `test`.
 
     Raises:
-        MissingData: if the folder holds no part.
+        MissingData: if the folder has no split.
         UserError: if a table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2016"), folder)
-    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    splits = (_files_of(folder, split, word) for split, word in SPLITS.items())
     rows, excluded, notes = tables.read_splits(splits, _labels)
     return make_records("isic2016", rows, CLASSES, excluded, notes)
 

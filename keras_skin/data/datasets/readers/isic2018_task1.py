@@ -12,7 +12,7 @@ from keras_skin.data.datasets.readers.isic2018_task3 import GROUPINGS, with_lesi
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
 
-PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
+SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 TREE = """
 isic2018_task1/
   ISIC2018_Task1-2_Training_Input/        ISIC_0000000.jpg ...
@@ -27,8 +27,8 @@ COUNTS = {"train": 16, "validation": 4, "test": 6}
 
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has the images of any part."""
-    return any(find_folder(folder, f"ISIC2018_Task1-2_{word}_Input") for word in PARTS.values())
+    """Whether the folder has the images of any split."""
+    return any(find_folder(folder, f"ISIC2018_Task1-2_{word}_Input") for word in SPLITS.values())
 
 
 def render(
@@ -38,19 +38,19 @@ def render(
     size: tuple[int, int] = (300, 400),
     table: pd.DataFrame | None = None,
 ) -> None:
-    """Draws a small stand-in of all three parts in the official layout.
+    """Draws a small stand-in of all three splits in the official layout.
 
     Args:
         folder: a new folder.
         seed: decides all pictures.
         counts: number of images of `train`, `validation` and `test`.
         size: (height, width).
-        table: draws one picture for each row of it instead; columns `image` and `split` (one of the three parts).
+        table: draws one picture for each row of it instead; columns `image` and `split` (one of the three splits).
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
     rows = clinical.rows_of("isic2018_task1", seed, counts, COUNTS, table)
-    words = rows["split"].map(PARTS)
+    words = rows["split"].map(SPLITS)
     with drawing.new_folder(folder, "ISIC 2018, task 1", seed) as root:
         labels = pd.Series(["NV", "MEL", "BKL", "NV"] * (len(rows) // 4 + 1), dtype=str)[: len(rows)]
         looks.draw_all(
@@ -78,18 +78,18 @@ def render(
     published={"images": {"train": 2594, "validation": 100, "test": 1000}},
 )
 def read(folder: Path) -> Records:
-    """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
+    """Reads the splits in the folder; `split` is the official `train`, `validation` or `test`.
 
     There are masks, but no labels: `classes` is empty. Many of these images are in HAM10000 too; where the lesion groupings of
     task 3 lie in the folder, `group_id` is the lesion of those, else the image.
 
     Raises:
-        MissingData: if the folder holds no part.
+        MissingData: if the folder has no split.
         UserError: if the lesion groupings cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task1"), folder)
-    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
+    splits = (_files_of(folder, split, word) for split, word in SPLITS.items())
     rows, excluded, notes = tables.read_splits(splits, lambda path: pd.DataFrame())
     if find_file([folder, find_folder(folder, GROUPINGS[:-4])], GROUPINGS):
         rows, more = with_lesions(rows, folder)

@@ -1,4 +1,4 @@
-"""ISIC 2019 challenge: 25,331 training images of eight classes with age, sex, site and lesion; the test part has no labels."""
+"""ISIC 2019 challenge: 25,331 training images of eight classes with age, sex, site and lesion; the test split has no labels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def render(
 
 @register(
     "isic2019",
-    title="ISIC 2019 challenge, training part",
+    title="ISIC 2019 challenge, training data",
     folders=("isic2019", "ISIC2019", "ISIC_2019", "isic-2019"),
     classes=CLASSES,
     tree=TREE,
@@ -78,11 +78,11 @@ def render(
     },
 )
 def read(folder: Path) -> Records:
-    """Reads the training part; there is no official split of it.
+    """Reads the training data, which have no official split.
 
-    `group_id` is the lesion where the metadata name one; an image without one is its own group (under its id less
+    `group_id` is the lesion where the metadata name one; an image without one is its own group (by its id without
     `_downsampled`). Metadata columns: `age_approx` (years, in steps of five), `sex`, `anatom_site_general` and `lesion_id`, ""
-    where not known. The class `UNK` is among the classes only if an image has it.
+    where unknown. The class `UNK` is among the classes only if an image has it.
 
     Raises:
         MissingData: if the folder does not have the layout.
@@ -94,7 +94,7 @@ def read(folder: Path) -> Records:
     places = [folder, images]
     table = find_file(places, LABELS)
     if table is None:
-        raise UserError(f"{folder} has no {LABELS}: expected it there.")
+        raise UserError(f"{folder} has no {LABELS}: expected it in this folder.")
     rows = tables.read_table(table, [tables.image_ids("image")], [*CLASSES, UNKNOWN])
     rows, repeated = tables.without_repeats(rows.rename(columns={"image": "image_id"}), table)
     rows, notes = _with_metadata(rows, find_file(places, DETAILS))

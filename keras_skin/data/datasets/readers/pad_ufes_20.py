@@ -69,7 +69,7 @@ _QUESTIONS = (
     "biopsed",
 )
 _WHY_NOT = (
-    "biopsed says whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
+    "biopsed tells whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
     "table, but is never an input of a model by default."
 )
 
@@ -136,7 +136,7 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     """Reads the table as text, cell by cell as published; there is no official split.
 
     `group_id` is the patient. `image_id` is `img_id` without its extension. Nothing is converted: `True`, `False`, `UNK` (asked,
-    but not known: a value of its own) and "" (not asked) stay as they are. `lesion_id` is unique only together with
+    but unknown: a value of its own) and "" (not asked) stay as they are. `lesion_id` is unique only together with
     `patient_id`. `biopsed` gives the label away and is never an input by default.
 
     Args:
@@ -161,7 +161,7 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     if other:
         notes.append(
             f"{other} rows spell a parent's background BRASIL instead of BRAZIL: "
-            + ("unified." if unify_countries else "kept as published (unify_countries makes them one).")
+            + ("unified." if unify_countries else "kept as published (unify_countries unifies them).")
         )
     blank = int((rows["smoke"] == "").sum())
     if blank:
@@ -172,8 +172,8 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
 
 
 def _image_folders(folder: Path) -> list[Path]:
-    found = [find_folder(folder, name) for name in ("images", "imgs_part_1", "imgs_part_2", "imgs_part_3")]
-    return [place for place in found if place is not None]
+    folders = [find_folder(folder, name) for name in ("images", "imgs_part_1", "imgs_part_2", "imgs_part_3")]
+    return [place for place in folders if place is not None]
 
 
 def _rows(table: Path) -> pd.DataFrame:
