@@ -100,9 +100,10 @@ def excluded_rows(
             return values.reset_index(drop=True)
         return str(values) if isinstance(values, str) else pd.Series(list(values), dtype=str)
 
-    columns = {"image_id": ids, "file": file, "reason": reason, "split": split, "label": label, "kind": kind}
-    columns = {name: cells(values) for name, values in columns.items()}
-    return pd.DataFrame(columns, index=range(len(columns["image_id"])), dtype=str)
+    image_ids = cells(ids)
+    rest = {"file": file, "reason": reason, "split": split, "label": label, "kind": kind}
+    columns = {"image_id": image_ids, **{name: cells(values) for name, values in rest.items()}}
+    return pd.DataFrame(columns, index=range(len(image_ids)), dtype=str)
 
 
 def _sorted(excluded: pd.DataFrame) -> pd.DataFrame:

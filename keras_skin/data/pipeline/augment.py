@@ -152,18 +152,18 @@ def octagon_symmetry(variant: int, height: int, width: int) -> np.ndarray:
 class _Composed(ABC):
     """A policy of albumentations' transforms, which shows every image once per epoch.
 
-    Its arguments are numbers from 0 to `_limits`.
+    Its arguments are numbers from 0 to 1, or to their entry in `_limits`.
     """
 
     changes_images = True
     _local: threading.local
-    _limits: ClassVar[Mapping[str, float]]
+    _limits: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
         problems = [
-            f"augmentation.{name} is {getattr(self, name)!r}, expected a number from 0 to {limit}."
-            for name, limit in self._limits.items()
-            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit
+            f"augmentation.{name} is {value!r}, expected a number from 0 to {self._limits.get(name, 1)}."
+            for name, value in vars(self).items()
+            if name != "_local" and (not isinstance(value, int | float) or not 0 <= value <= self._limits.get(name, 1))
         ]
         if problems:
             raise UserError("\n".join(problems))
@@ -215,13 +215,7 @@ class FlipsRotations(_Composed):
     contrast: float = 0.2
     _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
 
-    _limits: ClassVar[Mapping[str, float]] = {
-        "horizontal_flip": 1,
-        "vertical_flip": 1,
-        "rotation": 180,
-        "brightness": 1,
-        "contrast": 1,
-    }
+    _limits: ClassVar[Mapping[str, float]] = {"rotation": 180}
 
     def _transforms(self, albumentations: Any) -> list[Any]:
         return [
@@ -264,15 +258,7 @@ class DualRefNetAugmentation(_Composed):
     noise: float = 0.03
     _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
 
-    _limits: ClassVar[Mapping[str, float]] = {
-        "horizontal_flip": 1,
-        "vertical_flip": 1,
-        "scale": 0.9,
-        "brightness": 1,
-        "contrast": 1,
-        "saturation": 1,
-        "noise": 1,
-    }
+    _limits: ClassVar[Mapping[str, float]] = {"scale": 0.9}
 
     def _transforms(self, albumentations: Any) -> list[Any]:
         same = (1.0, 1.0)

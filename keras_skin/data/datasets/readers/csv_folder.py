@@ -37,14 +37,7 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in with masks and all clinical fields.
-
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-    """
+    """Draws a small stand-in with masks and all clinical fields."""
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
     image_counts = {_LOOKS[label]: count for label, count in drawing.counts_or_default(counts, COUNTS).items()}
@@ -89,13 +82,8 @@ def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
     columns are ignored.
 
     Args:
-        folder: the data set's folder.
         classes: the classes in the order of the model's outputs, of two the positive one last; default: those of the table, in
             alphabetical order.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if the table cannot be read, or has one class only.
     """
     if not recognises(folder):
         raise wrong_folder(get("csv_folder"), folder)

@@ -49,14 +49,9 @@ def render(
 ) -> None:
     """Draws a small stand-in with masks.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-        table: draws one picture for each row of it instead; the columns of HAM10000_metadata (`dataset` is optional).
-        layout: `"dataverse"` (two parts, a table without extension, masks), `"kmader"` (Kaggle: the parts, and again in lower
-            case, a table without `dataset`, no masks) or `"surajghuwalewala"` (Kaggle: images/, masks/, GroundTruth.csv).
+    A `table` has the columns of HAM10000_metadata (`dataset` is optional). `layout` is `"dataverse"` (two parts, a table without
+    extension, masks), `"kmader"` (Kaggle: the parts, and again in lower case, a table without `dataset`, no masks) or
+    `"surajghuwalewala"` (Kaggle: images/, masks/, GroundTruth.csv).
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
@@ -110,10 +105,6 @@ def read(folder: Path) -> Records:
     grouping is impossible with it; a note reports it. Metadata columns: `age` (years), `sex`, `localization` ("" where blank or
     `unknown`), `dx_type`, `lesion_id`, and `source` (the column `dataset` of the Dataverse). `dx_type` gives the label away and
     is never an input. `mask` is "" where there is none.
-
-    Raises:
-        MissingData: if the folder does not have any of the layouts.
-        UserError: if there is no table, a table cannot be read, or two tables disagree.
     """
     folders = _image_folders(folder)
     if not folders:

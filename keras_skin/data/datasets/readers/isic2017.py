@@ -9,7 +9,7 @@ import pandas as pd
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("benign", "malignant")
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
@@ -24,10 +24,20 @@ isic2017/
 _KERATOSIS = "seborrheic_keratosis"
 _METADATA = ["age_approximate", "sex"]
 
+_SPLITS = [
+    ChallengeSplit(
+        split,
+        images=(f"ISIC-2017_{word}_Data",),
+        table=f"ISIC-2017_{word}_Part3_GroundTruth.csv",
+        masks=f"ISIC-2017_{word}_Part1_GroundTruth",
+    )
+    for split, word in SPLITS.items()
+]
+
 
 def recognises(folder: Path) -> bool:
     """Whether the folder has the images of any split."""
-    return any(find_folder(folder, f"ISIC-2017_{word}_Data") for word in SPLITS.values())
+    return any(names.image_folders(folder) for names in _SPLITS)
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
@@ -35,12 +45,6 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
 
     As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training split,
     one of them with another label, and one of its test split.
-
-    Args:
-        folder: a new folder.
-        seed: decides all pictures.
-        counts: number of images of `train` (default 16).
-        size: about (height, width).
     """
     from keras_skin.data.datasets.stand_ins import drawing
 
@@ -55,7 +59,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
             malignant = number % 2 == 0 if number >= first else number % 4 == 1
             image, mask = drawing.picture(seed, number, size, malignant)
             image_id = f"ISIC_{number:07d}"
-            drawing.write_jpeg(images / f"{image_id}.jpg", image)
+            drawing.write_image(images / f"{image_id}.jpg", image)
             drawing.write_mask_png(masks / f"{image_id}_segmentation.png", mask)
             melanoma = malignant or number == 2  # number 2 is benign in ISIC 2016
             labels.append(f"{image_id},{float(melanoma)},{float(not melanoma and number % 3 == 0)}")
@@ -91,32 +95,12 @@ def read(folder: Path) -> Records:
 
     The label is `malignant` for a melanoma and `benign` for a naevus or a seborrhoeic keratosis; the column `diagnosis` keeps the
     three apart. `age_approximate` and `sex` come from the metadata table where there is one.
-
-    Raises:
-        MissingData: if the folder has no split.
-        UserError: if a table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2017"), folder)
-    splits = (_files_of(folder, split, word) for split, word in SPLITS.items())
-    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
     rows = rows.join(_metadata(folder), on="image_id")
     return make_records("isic2017", rows, CLASSES, excluded, notes)
-
-
-def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
-    images = find_folder(folder, f"ISIC-2017_{word}_Data")
-    masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")
-    table = f"ISIC-2017_{word}_Part3_GroundTruth.csv"
-    return ChallengeSplit(
-        split,
-        images=index_files([images], ignore=("_superpixels", "_segmentation")) if images else None,
-        image_folder=f"ISIC-2017_{word}_Data",
-        table=find_file([folder, images], table),
-        table_name=table,
-        masks=index_files([masks], "_segmentation") if masks else None,
-        mask_folder=f"ISIC-2017_{word}_Part1_GroundTruth",
-    )
 
 
 def _labels(path: Path) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
@@ -31,28 +31,24 @@ _WHY_NOT = (
     "never an input of a model."
 )
 
+_SPLITS = [
+    ChallengeSplit(split, images=(f"ISIC2018_Task3_{word}_Input",), table=f"ISIC2018_Task3_{word}_GroundTruth.csv")
+    for split, word in SPLITS.items()
+]
+
 
 def recognises(folder: Path) -> bool:
     """Whether the folder has the images of any split."""
-    return any(find_folder(folder, f"ISIC2018_Task3_{word}_Input") for word in SPLITS.values())
+    return any(names.image_folders(folder) for names in _SPLITS)
 
 
 def render(
-    folder: Path,
-    seed: int = 0,
-    counts: dict[str, int] | None = None,
-    size: tuple[int, int] = (300, 400),
-    table: pd.DataFrame | None = None,
+    folder: Path, seed: int = 0, counts: Counts = None, size: tuple[int, int] = (300, 400), table: pd.DataFrame | None = None
 ) -> None:
     """Draws a small stand-in of all three splits in the official layout.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and tables.
-        counts: number of images of `train`, `validation` and `test`.
-        size: (height, width).
-        table: draws one picture for each row of it instead; columns `image`, the seven classes, `split` (one of the three),
-            `lesion_id` and `diagnosis_confirm_type` ("" outside the training split).
+    A `table` has the columns `image`, the seven classes, `split`, `lesion_id` and `diagnosis_confirm_type` ("" outside the
+    training split).
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
@@ -92,31 +88,15 @@ def read(folder: Path) -> Records:
 
     `group_id` is the lesion in the training split (from the lesion groupings) and the image elsewhere. `diagnosis_confirm_type`
     gives the label away and is never an input.
-
-    Raises:
-        MissingData: if the folder has no split.
-        UserError: if a table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task3"), folder)
-    splits = (_files_of(folder, split, word) for split, word in SPLITS.items())
-    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
     if _WITHOUT_IMAGE in set(excluded["image_id"]):
         notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
     rows, more = with_lesions(rows, folder)
     notes += [*more, _WHY_NOT] if (rows["diagnosis_confirm_type"] != "").any() else more
     return make_records("isic2018_task3", rows, CLASSES, excluded, notes)
-
-
-def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
-    images, name = find_folder(folder, f"ISIC2018_Task3_{word}_Input"), f"ISIC2018_Task3_{word}_GroundTruth"
-    return ChallengeSplit(
-        split,
-        images=index_files([images], ignore=("_segmentation",)) if images else None,
-        image_folder=f"ISIC2018_Task3_{word}_Input",
-        table=find_file([folder, find_folder(folder, name), images], f"{name}.csv"),
-        table_name=f"{name}.csv",
-    )
 
 
 def _labels(path: Path) -> pd.DataFrame:
@@ -132,8 +112,7 @@ def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[s
         return rows.assign(group_id="", **dict.fromkeys(columns, "")), [
             f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."
         ]
-    read = tables.read_table(path, [tables.image_ids("image"), *map(tables.text, columns)])
-    joined = rows.join(tables.one_row_each(read, "image", path), on="image_id")
+    joined = tables.join_table(rows, path, [*map(tables.text, columns)])
     joined[columns] = joined[columns].fillna("")
     grouped = int((joined["lesion_id"] != "").sum())
     return joined.assign(group_id=joined["lesion_id"]), [

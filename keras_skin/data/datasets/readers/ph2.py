@@ -47,11 +47,7 @@ def recognises(folder: Path) -> bool:
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
     """Draws a small stand-in in the official layout, with 1-bit masks and both tables.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and findings.
-        counts: number of `common` (default 8), `atypical` (8) and `melanoma` (4) images.
-        size: about (height, width).
+    `counts` are of `common` (default 8), `atypical` (8) and `melanoma` (4) images.
     """
     from keras_skin.data.datasets.stand_ins import drawing
 
@@ -66,7 +62,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
             case = root / "PH2 Dataset images" / image_id
             for kind in ("Dermoscopic_Image", "lesion"):
                 (case / f"{image_id}_{kind}").mkdir(parents=True)
-            drawing.write_bmp(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
+            drawing.write_image(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
             drawing.write_mask_bmp(case / f"{image_id}_lesion" / f"{image_id}_lesion.bmp", mask)
             rng = np.random.default_rng([seed, index])
             findings = [str(rng.choice(codes)) for _, codes in _FINDINGS.values()]
@@ -144,10 +140,6 @@ def read(folder: Path) -> Records:
 
     Common and atypical naevi are `benign`, melanomas `malignant`; `subtype` keeps the three apart. There is no official split and
     no patient id.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if there is no table, a table cannot be read, or the two disagree.
     """
     root = _root(folder)
     if root is None:

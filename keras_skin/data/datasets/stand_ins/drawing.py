@@ -19,6 +19,7 @@ These files were drawn by a program. They show no patient and no skin, only the 
 No result on them answers a medical question.
 Seed {seed}.
 """
+_PARAMETERS = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 92], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 
 
 @contextmanager
@@ -57,19 +58,14 @@ def picture(seed: int, number: int, size: tuple[int, int], malignant: float) -> 
     return draw_lesion(np.random.default_rng([seed, number]), (height, width), float(malignant))
 
 
-def write_jpeg(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image."""
-    _write(path, ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB image as JPEG, PNG or BMP, by the extension of `path`."""
+    _write(path, image[..., ::-1])
 
 
 def write_mask_png(path: Path, mask: np.ndarray) -> None:
     """Writes a mask as 0 and 255 in 8 bits."""
-    _write(path, ".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-
-
-def write_bmp(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image as 24-bit BMP."""
-    _write(path, ".bmp", image[..., ::-1], [])
+    _write(path, mask.astype(np.uint8) * 255)
 
 
 def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
@@ -85,8 +81,8 @@ def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
     path.write_bytes(header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
 
 
-def _write(path: Path, extension: str, pixels: np.ndarray, parameters: list[int]) -> None:
-    done, data = cv2.imencode(extension, np.ascontiguousarray(pixels), parameters)
+def _write(path: Path, pixels: np.ndarray) -> None:
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), _PARAMETERS.get(path.suffix, []))
     if not done:
         raise RuntimeError(f"OpenCV cannot write {path}")
     path.write_bytes(data.tobytes())
