@@ -121,7 +121,6 @@ def read_dataset(
     folder: str | None = None,
     on_bad_image: str = "exclude",
     check_images: bool = True,
-    progress: Callable[[int, int], None] | None = None,
     **reader_args: Any,
 ) -> Records:
     """Finds a data set, reads its tables, and checks every image and mask by decoding it.
@@ -132,7 +131,6 @@ def read_dataset(
         folder: the data set's folder, absolute or relative to `data_dir`; default: the reader's usual names.
         on_bad_image: `"exclude"` leaves out and lists images that cannot be used, `"error"` raises with the list.
         check_images: whether image and mask files are decoded.
-        progress: called with (files done, files in all).
         **reader_args: passed to the reader.
 
     Returns:
@@ -149,7 +147,7 @@ def read_dataset(
     records = entry.builder(root, **reader_args)
     records = replace(records, notes=(f"{name}: read from {root}.", *notes, *records.notes))
     if check_images:
-        records = check_files(records, progress)
+        records = check_files(records)
     if on_bad_image == "error" and len(records.excluded):
         raise UserError(
             f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
@@ -173,7 +171,7 @@ def describe_excluded(excluded: pd.DataFrame, limit: int = 20) -> str:
     return "\n".join([title, *shorten(lines, limit)])
 
 
-def check_files(records: Records, progress: Callable[[int, int], None] | None = None) -> Records:
+def check_files(records: Records) -> Records:
     """Decodes every image and mask in a thread pool and moves the rows whose files are bad to `excluded`."""
     from keras_skin.data.images.files import BadImage, check_image, check_mask
 
@@ -192,13 +190,11 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
 
     table, is_bad, files, reasons = records.table, [], [], []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, file_problems in enumerate(pool.map(problems, table["image"], table["mask"]), 1):
+        for file_problems in pool.map(problems, table["image"], table["mask"]):
             is_bad.append(bool(file_problems))
             if file_problems:
                 files.append("; ".join(file for file, _ in file_problems))
                 reasons.append("; ".join(reason for _, reason in file_problems))
-            if progress is not None:
-                progress(done, len(table))
     bad = table.loc[is_bad]
     bad_rows = excluded_rows(bad["image_id"], ExclusionKind.BAD_FILE, reasons, files, bad["split"], bad["label"])
     excluded = _sorted(pd.concat([records.excluded, bad_rows]))

@@ -154,24 +154,6 @@ class MetadataEncoder:
         }
         return tf.ensure_shape(self._encode(cells, tf.experimental.numpy), (None, self.width))
 
-    def available(self, table: pd.DataFrame) -> np.ndarray:
-        """(N, F) bool: whether a cell has a value, that is, is neither blank nor `UNK` nor a value without a column."""
-        cells = read_cells(table, {field.name: field.kind for field in self.fields})
-        is_available = []
-        for field in self.fields:
-            values = [value for value in field.values if value != UNKNOWN]
-            column = cells[field.name]
-            is_available.append(
-                column >= 0 if field.kind == "numeric" else pd.Series(column, dtype=object).isin(values).to_numpy()
-            )
-        return np.stack(is_available, axis=1)
-
-    def keep_rows(self, table: pd.DataFrame) -> np.ndarray:
-        """(N,) bool: rows to train and evaluate on. With `"drop"` those with all fields (`UNK` counts as a value), else all."""
-        return (
-            complete_rows(table, [field.name for field in self.fields]) if self.missing == "drop" else np.ones(len(table), bool)
-        )
-
     def to_json(self) -> str:
         """The encoder as text, which `from_json` restores exactly."""
         plain = {

@@ -32,7 +32,7 @@ def fit_metadata(
     - `"own_column"`: a blank has 1 in `... is missing`, `UNK` 1 in `...=UNK`; every field has these columns, whether its training
       split needs them or not.
     - `"mask"`: all three are zeros, with 0 in `... is known`.
-    - `"drop"`: rows with a blank are not fitted on, and `keep_rows` leaves them out; in the exported model, which must answer,
+    - `"drop"`: rows with a blank (see `complete_rows`) are left out; in the exported model, which must answer,
       a blank is zeros. `...=UNK` is a column if the training split has `UNK`; if not, it counts as a blank.
     - `"impute"`: small networks fill in blanks. `...=UNK` as with `"drop"`.
 

@@ -180,19 +180,18 @@ def fingerprints(paths: Iterable[str | os.PathLike[str]], progress: Callable[[in
     return table[_COLUMNS]
 
 
-def same_pictures(prints: pd.DataFrame, distance: int = DISTANCE) -> np.ndarray:
+def same_pictures(prints: pd.DataFrame) -> np.ndarray:
     """Finds pairs of files that show the same picture: near hashes, and small grey copies that correlate.
 
     Args:
         prints: table as from `fingerprints`.
-        distance: bits in which the hashes may differ, 0 to 16.
 
     Returns:
         (P, 3) int64, sorted: rows (position, later position, Hamming distance). Blank pictures and files that do not decode are
         in no pair.
     """
     usable = np.flatnonzero(prints["detail"].to_numpy() >= MIN_DETAIL)
-    pairs = near_duplicates(prints["phash"].to_numpy()[usable], distance)
+    pairs = near_duplicates(prints["phash"].to_numpy()[usable])
     if not len(pairs):
         return pairs
     copies = np.frombuffer(b"".join(prints["thumbnail"].iloc[usable]), np.uint8).reshape(len(usable), -1).astype(np.float32)

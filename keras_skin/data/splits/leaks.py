@@ -7,7 +7,6 @@ everywhere: `HAM_0000550` is one lesion in HAM10000 and in ISIC 2019, `ISIC_0000
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_skin.data.datasets.records import bare_id
-from keras_skin.data.splits.fingerprints import DISTANCE, MIN_DETAIL, fingerprints, same_pictures
+from keras_skin.data.splits.fingerprints import MIN_DETAIL, fingerprints, same_pictures
 from keras_skin.registry import UserError, did_you_mean, shorten
 
 MODES = ("error", "exclude")
@@ -26,16 +25,12 @@ DROPPED_COLUMNS = ("image_id", "dataset", "label", "split", "reason")
 _KINDS = ("id", "group", "file", "picture")
 _SIDE = ("image_id", "dataset", "split", "label", "image")
 
-Progress = Callable[[int, int], None]
-
 
 def guard(
     table: pd.DataFrame,
     mode: str = "error",
     groups: bool = True,
-    distance: int = DISTANCE,
     prints: pd.DataFrame | None = None,
-    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Keeps images that are validated or tested on out of training, and images that are tested on out of validation.
 
@@ -49,9 +44,7 @@ def guard(
             is tested on. Whole groups are dropped. Test and external images always stay.
         groups: whether a group in two splits is a leak; `False` where images were split one by one on purpose: then similar
             pictures of one group are no leak either, but one image or file in two splits still is.
-        distance: bits in which the hashes of one picture may differ.
         prints: fingerprints of (at least) the files of `table`; default: the files are read.
-        progress: called with (files done, files in all) while they are read.
 
     Returns:
         The remaining rows; a table `image_id, dataset, label, split, reason` of the dropped ones; sentences with all counts.
@@ -62,8 +55,8 @@ def guard(
     if mode not in MODES:
         raise UserError(f"leak_guard is {mode!r}, expected one of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
     rows = table.reset_index(drop=True)
-    prints = _prints(rows, prints, progress)
-    leaks = find_leaks(rows, distance, groups, prints)
+    prints = _prints(rows, prints)
+    leaks = find_leaks(rows, groups, prints)
     fitted, others = leaks[leaks["fitted"]], leaks[~leaks["fitted"]]
     notes = [f"Leak guard: compared {len(rows)} images by id, {'group, ' if groups else ''}file and picture."]
     if len(others):
@@ -72,7 +65,7 @@ def guard(
         return rows, pd.DataFrame(columns=list(DROPPED_COLUMNS), dtype=str), notes
     if mode == "error":
         raise UserError(describe_leaks(fitted))
-    dropped = _dropped(rows, fitted, unite(rows, distance, groups, prints))
+    dropped = _dropped(rows, fitted, unite(rows, groups, prints))
     counts = dropped["split"].value_counts().reindex(FITTED, fill_value=0)
     notes.append(
         f"Leak guard: {_pairs(fitted)}. Left out for that: {counts['train']} images of the training split and "
@@ -81,17 +74,11 @@ def guard(
     return rows.drop(dropped.index).reset_index(drop=True), dropped.reset_index(drop=True), notes
 
 
-def find_leaks(
-    table: pd.DataFrame,
-    distance: int = DISTANCE,
-    groups: bool = True,
-    prints: pd.DataFrame | None = None,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
+def find_leaks(table: pd.DataFrame, groups: bool = True, prints: pd.DataFrame | None = None) -> pd.DataFrame:
     """Finds all pairs of images in different splits that are linked by id, group, file or picture.
 
     Args:
-        table, distance, groups, prints, progress: as for `guard`.
+        table, groups, prints: as for `guard`.
 
     Returns:
         One row per pair: `kind` (all that apply, of `id, group, file, picture`; `group` only where the ids differ); `image_id,
@@ -100,11 +87,11 @@ def find_leaks(
         labels; `fitted`, whether either image is trained or validated on. Sorted: training first.
     """
     rows = table.reset_index(drop=True)
-    prints = _prints(rows, prints, progress)
+    prints = _prints(rows, prints)
     split = rows["split"].to_numpy(object)
     _check_splits(split)
     pairs_by = {kind: _across(keys, split) for kind, keys in _keys(rows, prints, groups).items()}
-    pictures = _picture_pairs(rows, prints, distance, groups)
+    pictures = _picture_pairs(rows, prints, groups)
     pairs_by["picture"] = pictures[split[pictures[:, 0]] != split[pictures[:, 1]]]
     codes = {kind: pairs.min(axis=1) * len(rows) + pairs.max(axis=1) for kind, pairs in pairs_by.items()}
     every = np.unique(np.concatenate(list(codes.values())))
@@ -132,24 +119,18 @@ def find_leaks(
     return leaks.iloc[order].reset_index(drop=True)
 
 
-def unite(
-    table: pd.DataFrame,
-    distance: int = DISTANCE,
-    groups: bool = True,
-    prints: pd.DataFrame | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
+def unite(table: pd.DataFrame, groups: bool = True, prints: pd.DataFrame | None = None) -> np.ndarray:
     """Numbers the unions of linked images: if A and B are linked, and B and C, then A, B and C are one union.
 
     Args:
-        table, distance, groups, prints, progress: as for `guard`; `split` is not needed.
+        table, groups, prints: as for `guard`; `split` is not needed.
 
     Returns:
         (N,) the number of each row's union, from 0 in the order of the rows.
     """
     rows = table.reset_index(drop=True)
-    prints = _prints(rows, prints, progress)
-    links = [_picture_pairs(rows, prints, distance, groups)]
+    prints = _prints(rows, prints)
+    links = [_picture_pairs(rows, prints, groups)]
     for keys in _keys(rows, prints, groups).values():
         known = np.flatnonzero(keys != "")
         codes, _ = pd.factorize(keys[known])
@@ -243,19 +224,19 @@ def _anywhere(names: pd.Series, rows: pd.DataFrame) -> np.ndarray:
     return names.where(~number, rows["dataset"] + "\n" + names).to_numpy(object)
 
 
-def _picture_pairs(rows: pd.DataFrame, prints: pd.DataFrame, distance: int, groups: bool) -> np.ndarray:
+def _picture_pairs(rows: pd.DataFrame, prints: pd.DataFrame, groups: bool) -> np.ndarray:
     """(P, 2) pairs of rows of similar pictures; within a group only where groups must not straddle splits."""
-    pairs = same_pictures(prints, distance)[:, :2]
+    pairs = same_pictures(prints)[:, :2]
     names = _anywhere(rows["group_id"], rows)
     one_group = (names[pairs[:, 0]] == names[pairs[:, 1]]) & (names[pairs[:, 0]] != "")
     return pairs if groups else pairs[~one_group]
 
 
-def _prints(rows: pd.DataFrame, prints: pd.DataFrame | None, progress: Progress | None) -> pd.DataFrame:
+def _prints(rows: pd.DataFrame, prints: pd.DataFrame | None) -> pd.DataFrame:
     """One fingerprint per row; an empty one for a row without a file."""
     files = rows["image"]
     named = files[files != ""].unique()
-    prints = fingerprints(named, progress) if prints is None else prints.drop_duplicates("path")
+    prints = fingerprints(named) if prints is None else prints.drop_duplicates("path")
     missing = set(named) - set(prints["path"])
     if missing:
         raise ValueError(f"no fingerprints of {len(missing)} files, for example {min(missing)}")
