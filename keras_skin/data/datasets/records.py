@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -86,21 +87,28 @@ def make_records(
 
 
 def excluded_rows(
-    ids: Iterable[str],
+    images: Iterable[str] | pd.DataFrame,
     kind: str | Iterable[str],
     reason: str | Iterable[str] = "",
     file: str | Iterable[str] = "",
     split: str | Iterable[str] = "",
     label: str | Iterable[str] = "",
 ) -> pd.DataFrame:
-    """Rows for `Records.excluded`, of columns or of one text for all rows; `kind` is an `ExclusionKind`."""
+    """Rows for `Records.excluded`, of columns or of one text for all rows.
+
+    Args:
+        images: ids, or a table whose columns `image_id`, `label` and, where it has one, `split` are taken.
+        kind: an `ExclusionKind`, or one for each row.
+    """
+    if isinstance(images, pd.DataFrame):
+        images, label, split = images["image_id"], images["label"], images.get("split", split)
 
     def cells(values: str | Iterable[str]) -> str | pd.Series:
         if isinstance(values, pd.Series):
             return values.reset_index(drop=True)
         return str(values) if isinstance(values, str) else pd.Series(list(values), dtype=str)
 
-    image_ids = cells(ids)
+    image_ids = cells(images)
     rest = {"file": file, "reason": reason, "split": split, "label": label, "kind": kind}
     columns = {"image_id": image_ids, **{name: cells(values) for name, values in rest.items()}}
     return pd.DataFrame(columns, index=range(len(image_ids)), dtype=str)
@@ -157,7 +165,7 @@ def read_dataset(
         raise UserError(
             f"No image of the data set '{name}' in {root} can be used"
             + (f": {describe_excluded(records.excluded)}" if len(records.excluded) else ".")
-            + f"\nExpected:\n{indent(entry.info['tree'])}"
+            + f"\nExpected:\n{textwrap.indent(entry.info['tree'].strip(), '  ')}"
         )
     return records
 
@@ -196,7 +204,7 @@ def check_files(records: Records) -> Records:
                 files.append("; ".join(file for file, _ in file_problems))
                 reasons.append("; ".join(reason for _, reason in file_problems))
     bad = table.loc[is_bad]
-    bad_rows = excluded_rows(bad["image_id"], ExclusionKind.BAD_FILE, reasons, files, bad["split"], bad["label"])
+    bad_rows = excluded_rows(bad, ExclusionKind.BAD_FILE, reasons, files)
     excluded = _sorted(pd.concat([records.excluded, bad_rows]))
     return replace(records, table=table.drop(index=bad.index).reset_index(drop=True), excluded=excluded)
 
@@ -244,7 +252,7 @@ def _missing(entry: Entry, places: Sequence[Path], why: str = "") -> MissingData
         lines += ["Looked in:", *(f"  {place}: {_contents(place)}" for place in dict.fromkeys(places))]
     lines += [
         "Expected there:",
-        indent(entry.info["tree"]),
+        textwrap.indent(entry.info["tree"].strip(), "  "),
         f"To get it: {entry.info['obtain']}",
         f"Terms: {entry.info['terms']}",
         "To try the experiment without it: --demo renders small synthetic stand-ins.",
@@ -257,8 +265,3 @@ def _contents(folder: Path, limit: int = 12) -> str:
         return "a file, not a folder" if folder.exists() else "not there"
     names = sorted(item.name + ("/" if item.is_dir() else "") for item in folder.iterdir())
     return "found " + (", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "nothing")
-
-
-def indent(text: str) -> str:
-    """The text with each line indented by two spaces."""
-    return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())

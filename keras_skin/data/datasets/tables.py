@@ -234,7 +234,7 @@ def without_repeats(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.D
     table = pd.DataFrame(excluded, columns=["image_id", "kind", "reason", "label"], dtype=str)
     conflicts = table.loc[table["kind"] == ExclusionKind.LABEL_CONFLICT, "image_id"]
     unique = frame[~frame.duplicated("image_id") & ~frame["image_id"].isin(conflicts)]
-    return unique, excluded_rows(table["image_id"], table["kind"], table["reason"], str(path), label=table["label"])
+    return unique, excluded_rows(table, table["kind"], table["reason"], str(path))
 
 
 def one_row_each(frame: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
@@ -359,13 +359,7 @@ def add_files(
     stray_files = [str(images.paths[image_id]) for image_id in stray]
     excluded = [
         repeated,
-        excluded_rows(
-            without_image["image_id"],
-            ExclusionKind.MISSING_IMAGE,
-            "a row without an image",
-            str(table),
-            label=without_image["label"],
-        ),
+        excluded_rows(without_image, ExclusionKind.MISSING_IMAGE, "a row without an image", str(table)),
         excluded_rows(stray, ExclusionKind.MISSING_ROW, f"an image without a row in {table.name}", stray_files),
         images.excluded(),
     ]
@@ -375,7 +369,7 @@ def add_files(
     if masks is not None and missing_mask:
         bare = rows[rows["mask"] == ""]
         reasons = [missing_mask.format(image_id) for image_id in bare["image_id"]]
-        excluded.append(excluded_rows(bare["image_id"], ExclusionKind.MISSING_MASK, reasons, bare["image"], label=bare["label"]))
+        excluded.append(excluded_rows(bare, ExclusionKind.MISSING_MASK, reasons, bare["image"]))
         rows = rows.drop(index=bare.index)
     return rows, pd.concat(excluded, ignore_index=True).assign(split=split)
 
@@ -456,9 +450,5 @@ def read_splits(
     rows = rows.drop(index=repeated.index)
     split_of = rows.set_index("image_id")["split"]
     reasons = [f"duplicate id: also in the {split_of[image_id]} split, which is used" for image_id in repeated["image_id"]]
-    excluded.append(
-        excluded_rows(
-            repeated["image_id"], ExclusionKind.DUPLICATE_ID, reasons, repeated["image"], repeated["split"], repeated["label"]
-        )
-    )
+    excluded.append(excluded_rows(repeated, ExclusionKind.DUPLICATE_ID, reasons, repeated["image"]))
     return rows, pd.concat(excluded, ignore_index=True), notes

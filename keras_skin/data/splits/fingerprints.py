@@ -57,7 +57,6 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 _LEAST_SIDE = 256  # eight pixels per cell of 32 x 32; decoded at 1/8 of 1024 x 768, up to 8 bits differ from the full decoding
-_COLUMNS = ["path", "sha256", "phash", "detail", "thumbnail"]
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def fingerprints(paths: Iterable[str | os.PathLike[str]], progress: Callable[[in
     table["phash"] = np.array([item.phash for item in results], np.uint64)
     table["detail"] = np.array([item.detail for item in results], np.float64)
     table["thumbnail"] = pd.Series([item.thumbnail for item in results], dtype=object)
-    return table[_COLUMNS]
+    return table
 
 
 def same_pictures(prints: pd.DataFrame) -> np.ndarray:

@@ -57,12 +57,9 @@ def make_splits(
     Raises:
         UserError: if the request cannot be met.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"There is no split scheme {scheme!r}.{did_you_mean(scheme, SCHEMES)} Known: {', '.join(SCHEMES)}.")
-    if protocol not in PROTOCOLS:
-        raise UserError(
-            f"There is no split protocol {protocol!r}.{did_you_mean(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
-        )
+    for setting, value, known in (("scheme", scheme, SCHEMES), ("protocol", protocol, PROTOCOLS)):
+        if value not in known:
+            raise UserError(f"There is no split {setting} {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}.")
     original, unit = table, "image_id" if protocol == "paper" else "union_id" if "union_id" in table else "group_id"
     table = table.assign(group_id=table[unit])
     if scheme == "file":

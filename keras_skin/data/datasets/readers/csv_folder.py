@@ -134,7 +134,7 @@ def _add_masks(rows: pd.DataFrame, folder: Path | None) -> tuple[pd.DataFrame, p
     masks = rows["mask_file"].map(paths).astype(object).fillna("").astype(str)
     missing = rows[(rows["mask_file"] != "") & (masks == "")]
     reasons = "no mask: " + missing["mask_file"] + " is not in masks/"
-    excluded = excluded_rows(missing["image_id"], ExclusionKind.MISSING_MASK, reasons, missing["image"], label=missing["label"])
+    excluded = excluded_rows(missing, ExclusionKind.MISSING_MASK, reasons, missing["image"])
     unnamed = len(set(paths) - set(rows["mask_file"]))
     notes = [f"{unnamed} files in masks/ are named by no row (column mask) and are ignored."] if unnamed else []
     return rows.assign(mask=masks).drop(index=missing.index), excluded, notes

@@ -52,8 +52,6 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
         for split, word in ((split, word) for split, word in SPLITS.items() if image_counts[split]):
             images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
             masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
-            images.mkdir()
-            masks.mkdir()
             lines = []
             for index in range(image_counts[split]):
                 number, malignant = FIRST_NUMBER[split] + index, index % 4 == 1

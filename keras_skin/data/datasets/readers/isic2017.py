@@ -52,8 +52,6 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     numbers = [1, 2, 5, 6, 10_001, *range(first, first + 1000)][: drawing.counts_or_default(counts, {"train": 16})["train"]]
     with drawing.new_folder(folder, "ISIC 2017", seed) as root:
         images, masks = root / "ISIC-2017_Training_Data", root / "ISIC-2017_Training_Part1_GroundTruth"
-        images.mkdir()
-        masks.mkdir()
         labels, metadata = ["image_id,melanoma,seborrheic_keratosis"], ["image_id,age_approximate,sex"]
         for number in sorted(numbers):
             malignant = number % 2 == 0 if number >= first else number % 4 == 1

@@ -49,15 +49,9 @@ def render(
     words = rows["split"].map(SPLITS)
     with drawing.new_folder(folder, "ISIC 2018, task 1", seed) as root:
         labels = pd.Series(["NV", "MEL", "BKL", "NV"] * (len(rows) // 4 + 1), dtype=str)[: len(rows)]
-        looks.draw_all(
-            seed,
-            rows["image"],
-            labels,
-            size,
-            root,
-            "ISIC2018_Task1-2_" + words + "_Input/" + rows["image"] + ".jpg",
-            "ISIC2018_Task1_" + words + "_GroundTruth/" + rows["image"] + "_segmentation.png",
-        )
+        files = "ISIC2018_Task1-2_" + words + "_Input/" + rows["image"] + ".jpg"
+        masks = "ISIC2018_Task1_" + words + "_GroundTruth/" + rows["image"] + "_segmentation.png"
+        looks.draw_all(seed, rows["image"], labels, size, root, files, masks)
 
 
 @register(

@@ -84,9 +84,8 @@ def render(
     files = places.map({0: "imgs_part_1/imgs_part_1/", 1: "imgs_part_2/", 2: "imgs_part_3/"}) + rows["img_id"]
     with drawing.new_folder(folder, "PAD-UFES-20", seed) as root:
         lesions = rows["patient_id"] + "/" + rows["lesion_id"]
-        looks.draw_all(
-            seed, lesions, rows["diagnostic"], size, root / "images", files, artefacts=False
-        )  # a telephone shows no dark corners, gel or ruler
+        # a telephone shows no dark corners, gel or ruler
+        looks.draw_all(seed, lesions, rows["diagnostic"], size, root / "images", files, artefacts=False)
         clinical.write(rows, root / TABLE)
 
 

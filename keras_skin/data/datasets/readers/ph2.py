@@ -60,8 +60,6 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
             image_id = f"IMD{index + 2:03d}"
             image, mask = drawing.picture(seed, 30_000 + index, size, suspicion[subtype])
             case = root / "PH2 Dataset images" / image_id
-            for kind in ("Dermoscopic_Image", "lesion"):
-                (case / f"{image_id}_{kind}").mkdir(parents=True)
             drawing.write_image(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
             drawing.write_mask_bmp(case / f"{image_id}_lesion" / f"{image_id}_lesion.bmp", mask)
             rng = np.random.default_rng([seed, index])

@@ -59,7 +59,7 @@ def picture(seed: int, number: int, size: tuple[int, int], malignant: float) -> 
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image as JPEG, PNG or BMP, by the extension of `path`."""
+    """Writes an RGB image as JPEG, PNG or BMP, by the extension of `path`; its folder is created."""
     _write(path, image[..., ::-1])
 
 
@@ -78,11 +78,16 @@ def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
     offset = 14 + 40 + 8  # file header, image header, palette of black and white
     header = struct.pack("<2sIHHI", b"BM", offset + rows.size, 0, 0, offset)
     header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 1, 0, rows.size, 2835, 2835, 2, 2)
-    path.write_bytes(header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
+    _write_bytes(path, header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), _PARAMETERS.get(path.suffix, []))
     if not done:
         raise RuntimeError(f"OpenCV cannot write {path}")
-    path.write_bytes(data.tobytes())
+    _write_bytes(path, data.tobytes())
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -143,8 +143,6 @@ def draw_all(
     shots = lesions.groupby(lesions).cumcount()
     targets = [root / file for file in files]
     mask_targets = [root / file for file in masks] if masks is not None else [None] * len(targets)
-    for parent in {path.parent for path in (*targets, *mask_targets) if path is not None}:
-        parent.mkdir(parents=True, exist_ok=True)
 
     def draw(row: tuple[str, int, str, Path, Path | None]) -> None:
         lesion, shot, diagnosis, target, mask_target = row

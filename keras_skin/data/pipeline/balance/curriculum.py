@@ -216,9 +216,11 @@ class Curriculum:
         """Ranks the images and decides which are admitted to the next epoch, and which can be replayed in it."""
         easiest_first = np.lexsort((self._ties, self.difficulty))
         hardest_shown = easiest_first[self._shown[easiest_first]][::-1]
-        size = math.ceil(self.buffer_share * len(hardest_shown))
-        self._buffers.append(_mask(hardest_shown[:size], len(self._labels)))
-        self._admitted.append(_mask(easiest_first[: self.admitted_count(len(self._admitted))], len(self._labels)))
+        buffer = hardest_shown[: math.ceil(self.buffer_share * len(hardest_shown))]
+        admitted = easiest_first[: self.admitted_count(len(self._admitted))]
+        images = np.arange(len(self._labels))
+        self._buffers.append(np.isin(images, buffer))
+        self._admitted.append(np.isin(images, admitted))
 
 
 def class_rarity(labels: np.ndarray) -> np.ndarray:
@@ -271,12 +273,6 @@ def _check(settings: dict[str, Any]) -> None:
         problems.append(f"pacing is {pacing!r}.{did_you_mean(str(pacing), known)} Valid: {', '.join(known)}")
     if problems:
         raise UserError("balancing 'curriculum': " + "; ".join(problems) + ".")
-
-
-def _mask(rows: np.ndarray, size: int) -> np.ndarray:
-    mask = np.zeros(size, bool)
-    mask[rows] = True
-    return mask
 
 
 def _pack(array: np.ndarray) -> str:
