@@ -194,7 +194,8 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
     def get(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}.{did_you_mean(name, sys.modules[package].__all__)}")
+            hint = did_you_mean(name, sys.modules[package].__all__)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}.{hint}")
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get

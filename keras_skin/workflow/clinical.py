@@ -26,14 +26,7 @@ def complete_cases(experiment: Experiment, records: Records) -> Records:
     if settings.missing != "drop":
         return records
     blank = (records.table[fields] == "").any(axis=1)
-    lacking = records.table[blank]
-    excluded = excluded_rows(
-        lacking["image_id"],
-        ExclusionKind.INCOMPLETE_METADATA,
-        "metadata are not complete",
-        split=lacking["split"],
-        label=lacking["label"],
-    )
+    excluded = excluded_rows(records.table[blank], ExclusionKind.INCOMPLETE_METADATA, "metadata are not complete")
     return replace(
         records,
         table=records.table[~blank].reset_index(drop=True),

@@ -1,4 +1,4 @@
-"""Clinical metadata: encoded as slow loops do, by the training part alone, and the same in NumPy, in TensorFlow and exported."""
+"""Clinical metadata: encoded as slow loops do, by the training split alone, and the same in NumPy, in TensorFlow and exported."""
 
 import json
 import subprocess
@@ -15,6 +15,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from keras_skin.data.datasets import readers
 from keras_skin.data.metadata import MetadataEncoder, fit_metadata, imputer
+from keras_skin.data.metadata.encoder import complete_rows
 from keras_skin.registry import UserError
 
 FIELDS = {"age": "numeric", "sex": "categorical", "size": "numeric", "site": "categorical"}
@@ -171,7 +172,7 @@ def test_graph_takes_strange_numbers_for_missing_or_for_the_nearest_seen():
     low, high = encoder.transform(table_of([("0", "", "", ""), ("1000", "", "", "")]))
     assert encoder.column_names == ("age", "age is missing")
     np.testing.assert_allclose(encoded, [[0, 1], [0, 1], [0, 1], high, high, low])
-    with pytest.raises(ValueError, match="No tensor was given for the metadata age"):
+    with pytest.raises(ValueError, match="There is no tensor for the metadata age"):
         encoder.graph({"sex": ["male"]})
 
 
@@ -184,7 +185,7 @@ def test_importing_and_fitting_need_no_tensorflow():
 
 
 def test_blank_unknown_and_unseen_under_each_mode():
-    """The modes side by side, for the field `sex`; the training part has female, male, UNK and blanks."""
+    """The modes side by side, for the field `sex`; the training split has female, male, UNK and blanks."""
 
     def rows(mode, train=TRAIN):
         encoder = fit_metadata(train, FIELDS, mode, inputs=["sex"])
@@ -211,19 +212,16 @@ def test_blank_unknown_and_unseen_under_each_mode():
 def test_availability():
     encoder = fit_metadata(TRAIN, FIELDS, "mask")
     expected = [[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [1, 1, 1, 0], [0, 0, 1, 0]]
-    np.testing.assert_array_equal(encoder.available(SERVED), np.array(expected, bool))
     assert [encoder.column_names[index] for index in encoder.availability_columns] == [f"{name} is known" for name in FIELDS]
     np.testing.assert_array_equal(encoder.transform(SERVED)[:, encoder.availability_columns], expected)
     assert fit_metadata(TRAIN, FIELDS).availability_columns == ()
-    np.testing.assert_array_equal(fit_metadata(TRAIN, FIELDS).available(SERVED), encoder.available(SERVED))
 
 
 def test_drop_learns_from_complete_rows_and_leaves_the_others_out():
     encoder = fit_metadata(TRAIN, FIELDS, "drop")
     assert encoder.column_names == ("age", "sex=female", "size", "site=back")
     assert encoder.notes == ("Metadata: 18 of 24 training rows lack a field and are left out.",)
-    np.testing.assert_array_equal(encoder.keep_rows(SERVED), [False, True, True, False, False, False])
-    assert fit_metadata(TRAIN, FIELDS, "mask").keep_rows(SERVED).all()
+    np.testing.assert_array_equal(complete_rows(SERVED, list(FIELDS)), [False, True, True, False, False, False])
     with pytest.raises(UserError, match=r"no training row \(of 6\) has all of the fields age, sex, size, site"):
         fit_metadata(TRAIN[TRAIN["sex"] == ""], FIELDS, "drop")
 
@@ -290,7 +288,7 @@ def pad_table(rows, seed=0):
 
 
 @pytest.mark.parametrize("mode", ["own_column", "drop", "impute"])
-def test_the_preset_has_81_columns_whatever_the_training_part_holds(mode):
+def test_the_preset_has_81_columns_whatever_the_training_split_holds(mode):
     complete = pd.DataFrame([{name: "50" if kind == "numeric" else "True" for name, kind in pad_fields().items()}])
     encoders = [fit_metadata(pd.concat([pad_table(40, seed), complete]), pad_fields(), mode, "pad_ufes_20_81") for seed in (0, 1)]
     assert encoders[0].width == 81
@@ -373,7 +371,7 @@ def test_imputation_finds_what_other_fields_tell():
     np.testing.assert_allclose(matrix[:, :2].sum(axis=1), 1, atol=1e-6)
     known = ~blank
     np.testing.assert_array_equal(matrix[known, 1], men[known])
-    assert any("of 1200 cells of the training part are missing" in note for note in encoder.notes)
+    assert any("of 1200 cells of the training split are missing" in note for note in encoder.notes)
 
 
 def test_seed_decides_the_networks():
@@ -390,12 +388,13 @@ def real_tables(real_data):
 def test_the_real_isic2019_table_keeps_22480_rows(real_tables):
     table = real_tables["isic2019"]
     encoder = fit_metadata(table, readers.get("isic2019").info["metadata"], "drop")
-    assert int(encoder.keep_rows(table).sum()) == 22480
+    is_complete = complete_rows(table, [field.name for field in encoder.fields])
+    assert int(is_complete.sum()) == 22480
     assert encoder.width == 1 + 2 + 8
     assert encoder.notes == ("Metadata: 2851 of 25331 training rows lack a field and are left out.",)
-    kept = encoder.transform(table[encoder.keep_rows(table)])
-    np.testing.assert_allclose([kept[:, 0].mean(), kept[:, 0].std()], [0, 1], atol=1e-4)
-    assert set(kept[:, 1:].sum(axis=1)) == {2.0}
+    matrix = encoder.transform(table[is_complete])
+    np.testing.assert_allclose([matrix[:, 0].mean(), matrix[:, 0].std()], [0, 1], atol=1e-4)
+    assert set(matrix[:, 1:].sum(axis=1)) == {2.0}
 
 
 def test_the_real_ham10000_table(real_tables):

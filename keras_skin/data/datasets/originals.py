@@ -1,4 +1,4 @@
-"""Finds the image and mask files of images that a run has measured, wherever its data sets lie now."""
+"""Finds the image and mask files of the images that a run has measured, wherever its data sets are now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_skin.data.datasets.records import locate, read_dataset
 from keras_skin.registry import UserError
 
 CHOICES = ("name", "folder", "labels", "parts", "optional")
-"""What an experiment says of a data set beside its reader's arguments."""
+"""Settings of a data set in an experiment that are not arguments of its reader."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Originals:
     Attributes:
         files: paths of image and mask, "" where there is no mask.
         synthetic: whether one of the data sets was rendered.
-        problems: why files that were wanted were not found, a sentence for each data set.
+        problems: why files are missing, a sentence for each data set.
     """
 
     files: Mapping[tuple[str, str], tuple[str, str]]
@@ -30,21 +30,21 @@ class Originals:
     problems: tuple[str, ...]
 
 
-def find_originals(experiment: Mapping[str, Any], wanted: Iterable[tuple[str, str]], data_dir: Path | None) -> Originals:
-    """Reads the tables of data sets as an experiment names them; no image is opened.
+def find_originals(experiment: Mapping[str, Any], images: Iterable[tuple[str, str]], data_dir: Path | None) -> Originals:
+    """Finds the files of images by the tables of an experiment's data sets; no image is opened.
 
     Args:
         experiment: the content of a run's experiment.json.
-        wanted: (data set, image id) of the images.
+        images: (data set, image id) of the images.
         data_dir: folder of the data sets.
     """
     data = experiment["data"]
-    named = [data["train"], data.get("test"), *data.get("external", []), *data.get("extra_train", [])]
+    datasets = [data["train"], data.get("test"), *data.get("external", []), *data.get("extra_train", [])]
     files: dict[tuple[str, str], tuple[str, str]] = {}
     synthetic, problems = False, []
-    wanted = list(wanted)
-    for name in dict.fromkeys(name for name, _ in wanted):
-        settings = next((dict(item) for item in named if item and item["name"] == name), {"name": name})
+    images = list(images)
+    for name in dict.fromkeys(name for name, _ in images):
+        settings = next((dict(item) for item in datasets if item and item["name"] == name), {"name": name})
         arguments: Any = {key: value for key, value in settings.items() if key not in CHOICES}
         try:
             root, _ = locate(readers.get(name), data_dir, settings.get("folder"))
@@ -55,7 +55,7 @@ def find_originals(experiment: Mapping[str, Any], wanted: Iterable[tuple[str, st
         rows = records.table[["image_id", "image", "mask"]].itertuples(index=False)
         files |= {(name, image_id): (image, mask) for image_id, image, mask in rows}
         synthetic |= (root / "SYNTHETIC.txt").is_file()
-        absent = [image_id for dataset, image_id in wanted if dataset == name and (name, image_id) not in files]
-        if absent:
-            problems.append(f"{len(absent)} images of {name} are not in {root}, the first is {absent[0]}.")
+        missing = [image_id for dataset, image_id in images if dataset == name and (name, image_id) not in files]
+        if missing:
+            problems.append(f"{len(missing)} images of {name} are not in {root}, the first is {missing[0]}.")
     return Originals(files, synthetic, tuple(problems))

@@ -1,8 +1,9 @@
-"""Records: one table of images, masks and labels per data set, and how a data set is found on disk and checked."""
+"""Records: one table of images, masks and labels per data set; finds a data set on disk and checks its files."""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,12 +34,12 @@ class ExclusionKind(StrEnum):
 
 
 class MissingData(UserError):
-    """A data set that is not where it was looked for, or a folder that does not hold it."""
+    """A data set that was not found, or a folder that does not hold it."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """A data set: one row per usable image, and all that was left out.
+    """A data set: one row per usable image, and all images that are left out.
 
     Attributes:
         name: name of the data set.
@@ -46,7 +47,7 @@ class Records:
             then metadata. Paths are absolute; an empty text stands for "none". `group_id` is the patient, else the lesion, else
             the image.
         classes: the labels, in the order of the model's outputs.
-        excluded: what the data set names but cannot be used: `image_id, file, reason, split, label`.
+        excluded: images that cannot be used: `image_id, file, reason, split, label, kind` (an `ExclusionKind`).
         notes: sentences for the log and the report.
     """
 
@@ -86,23 +87,31 @@ def make_records(
 
 
 def excluded_rows(
-    ids: Iterable[str],
+    images: Iterable[str] | pd.DataFrame,
     kind: str | Iterable[str],
     reason: str | Iterable[str] = "",
     file: str | Iterable[str] = "",
     split: str | Iterable[str] = "",
     label: str | Iterable[str] = "",
 ) -> pd.DataFrame:
-    """Rows for `Records.excluded`, of columns or of one text for all rows; `kind` is an `ExclusionKind`."""
+    """Rows for `Records.excluded`, of columns or of one text for all rows.
+
+    Args:
+        images: ids, or a table whose columns `image_id`, `label` and, where it has one, `split` are taken.
+        kind: an `ExclusionKind`, or one for each row.
+    """
+    if isinstance(images, pd.DataFrame):
+        images, label, split = images["image_id"], images["label"], images.get("split", split)
 
     def cells(values: str | Iterable[str]) -> str | pd.Series:
         if isinstance(values, pd.Series):
             return values.reset_index(drop=True)
         return str(values) if isinstance(values, str) else pd.Series(list(values), dtype=str)
 
-    columns = {"image_id": ids, "file": file, "reason": reason, "split": split, "label": label, "kind": kind}
-    columns = {name: cells(values) for name, values in columns.items()}
-    return pd.DataFrame(columns, index=range(len(columns["image_id"])), dtype=str)
+    image_ids = cells(images)
+    rest = {"file": file, "reason": reason, "split": split, "label": label, "kind": kind}
+    columns = {"image_id": image_ids, **{name: cells(values) for name, values in rest.items()}}
+    return pd.DataFrame(columns, index=range(len(image_ids)), dtype=str)
 
 
 def _sorted(excluded: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +129,6 @@ def read_dataset(
     folder: str | None = None,
     on_bad_image: str = "exclude",
     check_images: bool = True,
-    progress: Callable[[int, int], None] | None = None,
     **reader_args: Any,
 ) -> Records:
     """Finds a data set, reads its tables, and checks every image and mask by decoding it.
@@ -129,17 +137,16 @@ def read_dataset(
         name: name of a registered reader.
         data_dir: folder that holds data sets, each under its usual name, or the data set's own folder.
         folder: the data set's folder, absolute or relative to `data_dir`; default: the reader's usual names.
-        on_bad_image: `"exclude"` leaves out and lists what cannot be used, `"error"` raises with the list.
+        on_bad_image: `"exclude"` leaves out and lists images that cannot be used, `"error"` raises with the list.
         check_images: whether image and mask files are decoded.
-        progress: called with (files done, files in all).
         **reader_args: passed to the reader.
 
     Returns:
         The records; every row has an image that decodes.
 
     Raises:
-        MissingData: if the data set is not there; the message says how to get it.
-        UserError: if the tables are wrong, nothing is left, or something is bad and `on_bad_image` is `"error"`.
+        MissingData: if the data set is missing; the message says how to get it.
+        UserError: if a table is invalid, no image can be used, or an image cannot be used and `on_bad_image` is `"error"`.
     """
     if on_bad_image not in ("exclude", "error"):
         raise UserError(f"on_bad_image is {on_bad_image!r}, expected 'exclude' or 'error'.")
@@ -148,17 +155,17 @@ def read_dataset(
     records = entry.builder(root, **reader_args)
     records = replace(records, notes=(f"{name}: read from {root}.", *notes, *records.notes))
     if check_images:
-        records = check_files(records, progress)
+        records = check_files(records)
     if on_bad_image == "error" and len(records.excluded):
         raise UserError(
             f"The data set '{name}' in {root} has {describe_excluded(records.excluded)}\n"
-            "Fix the files, or set on_bad_image to 'exclude' to go on without them."
+            "Fix the files, or set on_bad_image to 'exclude' to leave them out."
         )
     if records.table.empty:
         raise UserError(
             f"No image of the data set '{name}' in {root} can be used"
             + (f": {describe_excluded(records.excluded)}" if len(records.excluded) else ".")
-            + f"\nExpected:\n{indent(entry.info['tree'])}"
+            + f"\nExpected:\n{textwrap.indent(entry.info['tree'].strip(), '  ')}"
         )
     return records
 
@@ -172,7 +179,7 @@ def describe_excluded(excluded: pd.DataFrame, limit: int = 20) -> str:
     return "\n".join([title, *shorten(lines, limit)])
 
 
-def check_files(records: Records, progress: Callable[[int, int], None] | None = None) -> Records:
+def check_files(records: Records) -> Records:
     """Decodes every image and mask in a thread pool and moves the rows whose files are bad to `excluded`."""
     from keras_skin.data.images.files import BadImage, check_image, check_mask
 
@@ -191,24 +198,22 @@ def check_files(records: Records, progress: Callable[[int, int], None] | None = 
 
     table, is_bad, files, reasons = records.table, [], [], []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, file_problems in enumerate(pool.map(problems, table["image"], table["mask"]), 1):
+        for file_problems in pool.map(problems, table["image"], table["mask"]):
             is_bad.append(bool(file_problems))
             if file_problems:
                 files.append("; ".join(file for file, _ in file_problems))
                 reasons.append("; ".join(reason for _, reason in file_problems))
-            if progress is not None:
-                progress(done, len(table))
     bad = table.loc[is_bad]
-    bad_rows = excluded_rows(bad["image_id"], ExclusionKind.BAD_FILE, reasons, files, bad["split"], bad["label"])
+    bad_rows = excluded_rows(bad, ExclusionKind.BAD_FILE, reasons, files)
     excluded = _sorted(pd.concat([records.excluded, bad_rows]))
     return replace(records, table=table.drop(index=bad.index).reset_index(drop=True), excluded=excluded)
 
 
 def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | None = None) -> tuple[Path, list[str]]:
-    """Folder of a data set, and notes on how it was found where that is not plain.
+    """Folder of a data set, and a note where it does not have one of the usual names.
 
     Raises:
-        MissingData: if there is none, or more than one candidate.
+        MissingData: if there is no such folder, or more than one candidate.
     """
     recognises: Callable[[Path], bool] = entry.info["recognises"]
     base = Path(data_dir).expanduser().absolute() if data_dir is not None else None
@@ -222,15 +227,16 @@ def locate(entry: Entry, data_dir: str | os.PathLike[str] | None, folder: str | 
         if place.is_dir() and recognises(place):
             return place, []
     if folder is None and base is not None and base.is_dir():
-        found = [place for place in sorted(base.iterdir()) if place.is_dir() and recognises(place)]
-        if len(found) == 1:
-            return found[0], [f"{entry.name}: no folder of the usual name; took the only one with its layout, '{found[0].name}'."]
-        if found:
+        matches = [place for place in sorted(base.iterdir()) if place.is_dir() and recognises(place)]
+        if len(matches) == 1:
+            note = f"{entry.name}: no folder of the usual name; took the only one with its layout, '{matches[0].name}'."
+            return matches[0], [note]
+        if matches:
             raise _missing(
                 entry,
                 places,
                 "more than one folder has its layout, name one of them as the data set's 'folder': "
-                + ", ".join(place.name for place in found),
+                + ", ".join(place.name for place in matches),
             )
     raise _missing(entry, places)
 
@@ -246,7 +252,7 @@ def _missing(entry: Entry, places: Sequence[Path], why: str = "") -> MissingData
         lines += ["Looked in:", *(f"  {place}: {_contents(place)}" for place in dict.fromkeys(places))]
     lines += [
         "Expected there:",
-        indent(entry.info["tree"]),
+        textwrap.indent(entry.info["tree"].strip(), "  "),
         f"To get it: {entry.info['obtain']}",
         f"Terms: {entry.info['terms']}",
         "To try the experiment without it: --demo renders small synthetic stand-ins.",
@@ -259,8 +265,3 @@ def _contents(folder: Path, limit: int = 12) -> str:
         return "a file, not a folder" if folder.exists() else "not there"
     names = sorted(item.name + ("/" if item.is_dir() else "") for item in folder.iterdir())
     return "found " + (", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "nothing")
-
-
-def indent(text: str) -> str:
-    """Text with each line set in by two spaces."""
-    return "\n".join(f"  {line}" for line in text.strip("\n").splitlines())

@@ -234,7 +234,7 @@ def without_repeats(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.D
     table = pd.DataFrame(excluded, columns=["image_id", "kind", "reason", "label"], dtype=str)
     conflicts = table.loc[table["kind"] == ExclusionKind.LABEL_CONFLICT, "image_id"]
     unique = frame[~frame.duplicated("image_id") & ~frame["image_id"].isin(conflicts)]
-    return unique, excluded_rows(table["image_id"], table["kind"], table["reason"], str(path), label=table["label"])
+    return unique, excluded_rows(table, table["kind"], table["reason"], str(path))
 
 
 def one_row_each(frame: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
@@ -255,6 +255,16 @@ def one_row_each(frame: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
         ],
     )
     return first.set_index(key)
+
+
+def join_table(rows: pd.DataFrame, path: Path, columns: Sequence[Column]) -> pd.DataFrame:
+    """Adds columns of another table by image id; images without a row there have missing values.
+
+    Raises:
+        UserError: if the table is invalid, or the rows of one id differ.
+    """
+    table = read_table(path, [image_ids("image"), *columns])
+    return rows.join(one_row_each(table, "image", path), on="image_id")
 
 
 def find_folder(root: Path, name: str) -> Path | None:
@@ -349,13 +359,7 @@ def add_files(
     stray_files = [str(images.paths[image_id]) for image_id in stray]
     excluded = [
         repeated,
-        excluded_rows(
-            without_image["image_id"],
-            ExclusionKind.MISSING_IMAGE,
-            "a row without an image",
-            str(table),
-            label=without_image["label"],
-        ),
+        excluded_rows(without_image, ExclusionKind.MISSING_IMAGE, "a row without an image", str(table)),
         excluded_rows(stray, ExclusionKind.MISSING_ROW, f"an image without a row in {table.name}", stray_files),
         images.excluded(),
     ]
@@ -365,7 +369,7 @@ def add_files(
     if masks is not None and missing_mask:
         bare = rows[rows["mask"] == ""]
         reasons = [missing_mask.format(image_id) for image_id in bare["image_id"]]
-        excluded.append(excluded_rows(bare["image_id"], ExclusionKind.MISSING_MASK, reasons, bare["image"], label=bare["label"]))
+        excluded.append(excluded_rows(bare, ExclusionKind.MISSING_MASK, reasons, bare["image"]))
         rows = rows.drop(index=bare.index)
     return rows, pd.concat(excluded, ignore_index=True).assign(split=split)
 
@@ -376,76 +380,75 @@ def _paths(ids: pd.Series, files: Files) -> pd.Series:
 
 @dataclass(frozen=True)
 class ChallengeSplit:
-    """Files and table of one official split of a challenge, and what they are called in messages.
+    """The official names of the folders and the table of one split of a challenge.
 
     Attributes:
         split: `train`, `validation` or `test`.
-        images: image files by id; `None` without their folder.
-        image_folder: its name.
-        table: the table of labels; `None` if it is missing.
-        table_name: its name; "" for a challenge without labels.
-        masks: mask files by id; `None` without their folder.
-        mask_folder: its name; "" for a challenge without masks.
-        mask_suffix: end of a mask's stem.
+        images: folders of images, any of which may be missing.
+        table: the table of labels, in the data set's folder, a folder of its own name or one of `images`; "" without labels.
+        masks: the folder of masks; "" without masks.
+        mask_suffix: end of a mask's stem, for messages.
     """
 
     split: str
-    images: Files | None
-    image_folder: str
-    table: Path | None = None
-    table_name: str = ""
-    masks: Files | None = None
-    mask_folder: str = ""
+    images: tuple[str, ...]
+    table: str = ""
+    masks: str = ""
     mask_suffix: str = "_segmentation"
+
+    def image_folders(self, root: Path) -> list[Path]:
+        """The folders of images in the data set's folder."""
+        folders = (find_folder(root, name) for name in self.images)
+        return [folder for folder in folders if folder is not None]
 
 
 def read_splits(
-    splits: Iterable[ChallengeSplit], read_labels: Callable[[Path], pd.DataFrame]
+    root: Path, splits: Iterable[ChallengeSplit], read_labels: Callable[[Path], pd.DataFrame]
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Joins the tables of a challenge's splits with their files. An image of several splits belongs to the first of them.
 
     Args:
+        root: the data set's folder.
         splits: the official splits.
         read_labels: reads a table; returns columns `image_id`, `label` and more.
 
     Returns:
         The rows, the excluded rows, and notes.
     """
-    parts, excluded, notes = [excluded_rows([], "")[["image_id", "label"]]], [], []
-    for item in splits:
-        if item.images is None and item.table is None:
-            notes.append(f"The {item.split} split is missing.")
+    joined, excluded, notes = [excluded_rows([], "")[["image_id", "label"]]], [], []
+    for names in splits:
+        folders, mask_folder = names.image_folders(root), find_folder(root, names.masks)
+        table = find_file([root, find_folder(root, Path(names.table).stem), *folders], names.table)
+        if not folders and table is None:
+            notes.append(f"The {names.split} split is missing.")
             continue
-        images = item.images or Files()
-        if item.table is not None:
-            labels, repeated = without_repeats(read_labels(item.table), item.table)
+        images = index_files(folders, ignore=("_segmentation", "_superpixels"))
+        masks = index_files([mask_folder], "_segmentation") if mask_folder else None
+        if table is not None:
+            labels, repeated = without_repeats(read_labels(table), table)
         else:
             labels, repeated = pd.DataFrame({"image_id": list(images.paths), "label": ""}, dtype=str), excluded_rows([], "")
-            if item.table_name:
-                notes.append(f"The {item.split} split has no {item.table_name}: its {len(labels)} images have no label.")
-        if item.images is None:
+            if names.table:
+                notes.append(f"The {names.split} split has no {names.table}: its {len(labels)} images have no label.")
+        if not folders:
             notes.append(
-                f"The {item.split} split has no images ({item.image_folder} is missing): "
-                f"its {len(labels)} rows of {item.table_name} are left out."
+                f"The {names.split} split has no images ({names.images[0]} is missing): "
+                f"its {len(labels)} rows of {names.table} are left out."
             )
-        elif item.masks is None and item.mask_folder:
-            notes.append(f"The {item.split} split has no masks ({item.mask_folder} is missing).")
-        missing_mask = f"no mask: {{}}{item.mask_suffix}.png is not in {item.mask_folder}"
-        rows, left_out = add_files(labels, repeated, item.table or Path(), images, item.masks, missing_mask, item.split)
-        parts.append(rows)
+        elif masks is None and names.masks:
+            notes.append(f"The {names.split} split has no masks ({names.masks} is missing).")
+        missing_mask = f"no mask: {{}}{names.mask_suffix}.png is not in {names.masks}"
+        rows, left_out = add_files(labels, repeated, table or root, images, masks, missing_mask, names.split)
+        joined.append(rows)
         excluded.append(left_out)
-        if item.table is None and item.masks is not None:
-            stray = {image_id: str(path) for image_id, path in item.masks.paths.items() if image_id not in images.paths}
+        if table is None and masks is not None:
+            stray = {image_id: str(path) for image_id, path in masks.paths.items() if image_id not in images.paths}
             reason = "a mask without an image"
-            excluded.append(excluded_rows(stray, ExclusionKind.STRAY_MASK, reason, stray.values(), item.split))
-    rows = pd.concat(parts, ignore_index=True).astype(object).fillna("").astype(str)
+            excluded.append(excluded_rows(stray, ExclusionKind.STRAY_MASK, reason, stray.values(), names.split))
+    rows = pd.concat(joined, ignore_index=True).astype(object).fillna("").astype(str)
     repeated = rows[rows.duplicated("image_id")]
     rows = rows.drop(index=repeated.index)
     split_of = rows.set_index("image_id")["split"]
     reasons = [f"duplicate id: also in the {split_of[image_id]} split, which is used" for image_id in repeated["image_id"]]
-    excluded.append(
-        excluded_rows(
-            repeated["image_id"], ExclusionKind.DUPLICATE_ID, reasons, repeated["image"], repeated["split"], repeated["label"]
-        )
-    )
+    excluded.append(excluded_rows(repeated, ExclusionKind.DUPLICATE_ID, reasons, repeated["image"]))
     return rows, pd.concat(excluded, ignore_index=True), notes

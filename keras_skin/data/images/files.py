@@ -167,7 +167,7 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def _header(image: ImageFile) -> ImageHeader:
-    layout = image.tile[0].args
+    layout: Any = image.tile[0].args
     raw_mode, _, suffix = (layout if isinstance(layout, str) else layout[0]).partition(";")
     kind, channels = _KINDS.get(raw_mode, ("RGBA", 4))
     digits = suffix.rstrip("BI") if kind != "palette" else ""
@@ -183,7 +183,7 @@ def _orientation(image: ImageFile) -> int:
         orientation = exif.get(_EXIF_ORIENTATION)
     except Exception:  # Pillow raises many kinds of errors at a damaged block
         return 1
-    return orientation if orientation in range(1, 9) else 1
+    return int(orientation) if orientation is not None and orientation in range(1, 9) else 1
 
 
 def _require_whole(image: ImageFile, data: bytes) -> None:
@@ -203,8 +203,8 @@ def _require_whole(image: ImageFile, data: bytes) -> None:
             raise BadImage("BMP with the header of OS/2, expected that of Windows")
         if image.info["compression"] not in (BmpImageFile.COMPRESSIONS["RAW"], BmpImageFile.COMPRESSIONS["BITFIELDS"]):
             raise BadImage("compressed BMP, expected an uncompressed one")
-        _, _, offset, (_, row_bytes, _) = image.tile[0]
-        expected = offset + row_bytes * image.height
+        layout: Any = image.tile[0].args
+        expected = image.tile[0].offset + layout[1] * image.height
         if len(data) < expected:
             raise BadImage(f"truncated BMP: {len(data)} bytes, expected {expected}")
 

@@ -1,4 +1,4 @@
-"""Clinical metadata (age, sex, site, ...) as numbers: fitted on the training part, saved in the run, exported with the model.
+"""Clinical metadata (age, sex, site, ...) as numbers: fitted on the training split, saved in the run, exported with the model.
 
 encoder = fit_metadata(training_table, {"age": "numeric", "sex": "categorical"}, missing="mask")
 matrix = encoder.transform(table)  # (N, encoder.width) float32

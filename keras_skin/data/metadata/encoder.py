@@ -1,4 +1,4 @@
-"""The fitted encoder: plain data that turns metadata into numbers, for tables in NumPy, for the exported model in TensorFlow."""
+"""The fitted encoder: plain data that turns metadata into numbers, in NumPy for tables, in TensorFlow for the exported model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.data.metadata.imputer import Imputer
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, shorten
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 MODES = ("own_column", "mask", "drop", "impute")
 UNKNOWN = "UNK"
 LARGEST = 1e6
-PRINTED = 20
 _FORMAT = 1
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @dataclass(frozen=True)
 class Field:
-    """What was learnt of one field.
+    """The fitted encoding of one field.
 
     Attributes:
         name: the column of the records table, and the input of the exported model.
         kind: `"numeric"` or `"categorical"`.
-        values: the texts that have a column, in the order of the columns; `UNK`, where it has one, is the last.
+        values: the texts that have a column, in the order of the columns; `UNK`, if it has one, is the last.
         mean, scale: a number x becomes (x - mean) / scale.
-        low, high: range of the number in the training part; what lies outside counts as its nearest end.
+        low, high: range of the number in the training split; values outside are clipped to it.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Field:
         """The field's columns (N, K) float32, zero where it is missing, and whether it is missing (N,).
 
         Args:
-            cells: (N,) of texts, "" where there is none, or of float32, -1 (or NaN) where there is none.
+            cells: (N,) of texts, "" where missing, or of float32, -1 (or NaN) where missing.
             numpy: `numpy` or `tensorflow.experimental.numpy`.
         """
         if self.kind == "numeric":
@@ -64,21 +63,21 @@ class Field:
             return numpy.where(missing, _ZERO, scaled)[:, np.newaxis], missing
         hits = cells[:, np.newaxis] == np.array(["", *self.values], dtype=object)[np.newaxis]
         blank, hits = hits[:, 0], hits[:, 1:]
-        unseen = ~blank & ~numpy.any(hits, axis=1)
+        unknown = ~blank & ~numpy.any(hits, axis=1)
         if UNKNOWN in self.values:
             missing = blank
-            hits = numpy.concatenate([hits[:, :-1], hits[:, -1:] | unseen[:, np.newaxis]], axis=1)
+            hits = numpy.concatenate([hits[:, :-1], hits[:, -1:] | unknown[:, np.newaxis]], axis=1)
         else:
-            missing = blank | unseen
+            missing = blank | unknown
         return numpy.where(hits, _ONE, _ZERO), missing
 
 
 @dataclass(frozen=True)
 class MetadataEncoder:
-    """Metadata as a matrix; made by `fit_metadata`, kept as JSON beside the weights, exported inside the model's graph.
+    """Encodes metadata as a matrix; made by `fit_metadata`, saved as JSON beside the weights, exported inside the model's graph.
 
     Attributes:
-        fields: what was learnt of each field, in the order of the columns.
+        fields: the fitted fields, in the order of the columns.
         missing: how missing cells are treated, one of `MODES`.
         preset: name of the published encoding, or None.
         imputer: fills in missing fields (`"impute"` only).
@@ -105,10 +104,10 @@ class MetadataEncoder:
 
     @property
     def field_of_columns(self) -> tuple[str, ...]:
-        """The field that each column belongs to, those that say what is missing or known included."""
-        own = [[field.name] * (len(field.column_names) + self._marks_missing) for field in self.fields]
+        """The field that each column belongs to, including the columns `... is missing` and `... is known`."""
+        names = [[field.name] * (len(field.column_names) + self._marks_missing) for field in self.fields]
         flags = [field.name for field in self.fields] if self.missing == "mask" else []
-        return tuple([name for names in own for name in names] + flags)
+        return tuple([name for block in names for name in block] + flags)
 
     @property
     def width(self) -> int:
@@ -121,7 +120,7 @@ class MetadataEncoder:
         return tuple(range(self.width - len(self.fields), self.width)) if self.missing == "mask" else ()
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
-        """Encodes a table of texts ("" where nothing stands).
+        """Encodes a table of texts ("" where missing).
 
         Args:
             table: a row for each image, with the columns that `fields` names.
@@ -130,12 +129,12 @@ class MetadataEncoder:
             (N, M) float32, finite everywhere, M as `width`.
 
         Raises:
-            UserError: if columns are missing, or a numeric field holds something else than numbers; all of it at once.
+            UserError: if columns are missing, or cells of a numeric field are no numbers; with all of them.
         """
         return self._encode(read_cells(table, {field.name: field.kind for field in self.fields}), np)
 
     def graph(self, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The same as `transform` in pure TensorFlow, for `tf.data` and for the exported model.
+        """Does the same as `transform` in pure TensorFlow, for `tf.data` and for the exported model.
 
         Args:
             fields: for each of the encoder's fields a (B,) tensor: tf.string with "" where it is missing, or, for a numeric
@@ -146,33 +145,17 @@ class MetadataEncoder:
         """
         import tensorflow as tf
 
-        absent = [field.name for field in self.fields if field.name not in fields]
-        if absent:
-            raise ValueError(f"No tensor was given for the metadata {', '.join(absent)}.")
+        missing = [field.name for field in self.fields if field.name not in fields]
+        if missing:
+            raise ValueError(f"There is no tensor for the metadata {', '.join(missing)}.")
         cells = {
             field.name: tf.convert_to_tensor(fields[field.name], tf.float32 if field.kind == "numeric" else tf.string)
             for field in self.fields
         }
         return tf.ensure_shape(self._encode(cells, tf.experimental.numpy), (None, self.width))
 
-    def available(self, table: pd.DataFrame) -> np.ndarray:
-        """(N, F) bool: whether a cell tells something, that is, is neither blank nor `UNK` nor a value that has no column."""
-        cells = read_cells(table, {field.name: field.kind for field in self.fields})
-        known = []
-        for field in self.fields:
-            values = [value for value in field.values if value != UNKNOWN]
-            column = cells[field.name]
-            known.append(column >= 0 if field.kind == "numeric" else pd.Series(column, dtype=object).isin(values).to_numpy())
-        return np.stack(known, axis=1)
-
-    def keep_rows(self, table: pd.DataFrame) -> np.ndarray:
-        """(N,) bool: rows to train and evaluate on. With `"drop"` those that have all fields (`UNK` is an answer), else all."""
-        return (
-            complete_rows(table, [field.name for field in self.fields]) if self.missing == "drop" else np.ones(len(table), bool)
-        )
-
     def to_json(self) -> str:
-        """All of the encoder as text; `from_json` gives it back exactly."""
+        """The encoder as text, which `from_json` restores exactly."""
         plain = {
             "format": _FORMAT,
             "missing": self.missing,
@@ -223,7 +206,7 @@ class MetadataEncoder:
             return numpy.asarray(self.imputer.fill(wide, missing, numpy), dtype=np.float32)
         flags = numpy.where(missing, _ONE, _ZERO)
         if self._marks_missing:
-            blocks = [part for index, block in enumerate(blocks) for part in (block, flags[:, index : index + 1])]
+            blocks = [columns for index, block in enumerate(blocks) for columns in (block, flags[:, index : index + 1])]
         elif self.missing == "mask":
             blocks = [*blocks, _ONE - flags]
         return numpy.concatenate(blocks, axis=1)
@@ -233,16 +216,16 @@ def read_cells(table: pd.DataFrame, fields: Mapping[str, str]) -> dict[str, np.n
     """Columns of a table as `Field.encode` takes them.
 
     Args:
-        table: columns of texts, "" where nothing stands.
+        table: columns of texts, "" where missing.
         fields: names and kinds.
 
     Raises:
-        UserError: if columns are missing, or a numeric one holds something else than numbers from 0 on.
+        UserError: if columns are missing, or cells of a numeric one are not numbers from 0 on.
     """
-    absent = [name for name in fields if name not in table]
-    if absent:
-        raise UserError(f"The table has no metadata {', '.join(absent)}; expected the columns {', '.join(fields)}.")
-    cells, wrong = {}, []
+    missing = [name for name in fields if name not in table]
+    if missing:
+        raise UserError(f"The table has no metadata {', '.join(missing)}; expected the columns {', '.join(fields)}.")
+    cells, problems = {}, []
     for name, kind in fields.items():
         texts = _texts(table, name)
         cells[name] = texts.to_numpy(dtype=object)
@@ -250,12 +233,11 @@ def read_cells(table: pd.DataFrame, fields: Mapping[str, str]) -> dict[str, np.n
             numbers = {text: _number(text) for text in texts.unique()}
             values = texts.map(numbers).to_numpy(dtype=np.float32)
             bad, rows = np.isnan(values), table.get("image_id", table.index)
-            wrong += [f"  {row}: {name} is {text!r}" for row, text in zip(rows[bad], texts[bad], strict=True)]
+            problems += [f"  {row}: {name} is {text!r}" for row, text in zip(rows[bad], texts[bad], strict=True)]
             cells[name] = values
-    if wrong:
-        more = [f"  ... and {len(wrong) - PRINTED} more"] if len(wrong) > PRINTED else []
-        expected = f"expected a number from 0 to {LARGEST:,.0f}, or nothing where it is not known:"
-        raise UserError("\n".join([f"{len(wrong)} cells of the metadata are no numbers, {expected}", *wrong[:PRINTED], *more]))
+    if problems:
+        expected = f"expected a number from 0 to {LARGEST:,.0f}, or nothing where it is unknown:"
+        raise UserError("\n".join([f"{len(problems)} cells of the metadata are no numbers, {expected}", *shorten(problems)]))
     return cells
 
 
@@ -275,7 +257,7 @@ def is_number(text: str) -> bool:
 
 
 def _number(text: str) -> float:
-    """-1 for nothing, NaN for what is no number."""
+    """The number; -1 for an empty text, NaN for any other text."""
     if text == "":
         return -1.0
     try:

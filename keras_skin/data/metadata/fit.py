@@ -1,4 +1,4 @@
-"""Fits a metadata encoder to the training part of a records table."""
+"""Fits a metadata encoder to the training split of a records table."""
 
 from __future__ import annotations
 
@@ -24,39 +24,37 @@ def fit_metadata(
     inputs: Sequence[str] | None = None,
     seed: int = 0,
 ) -> MetadataEncoder:
-    """Learns the mean, scale and range of each number and the values of each category from the training part.
+    """Fits the mean, scale and range of each number and the values of each category to the training split.
 
-    `missing` decides what becomes of a blank cell ("not asked"), of `UNK` ("asked, but not known") and of a value that the
-    training part does not have, which counts as `UNK` everywhere:
+    `missing` decides how a blank cell ("not asked"), `UNK` ("asked, but unknown") and a value that the training split does not
+    have, which counts as `UNK` everywhere, are encoded:
 
     - `"own_column"`: a blank has 1 in `... is missing`, `UNK` 1 in `...=UNK`; every field has these columns, whether its training
-      part needs them or not.
+      split needs them or not.
     - `"mask"`: all three are zeros, with 0 in `... is known`.
-    - `"drop"`: rows with a blank are not learnt from, and `keep_rows` leaves them out; in the exported model, which must answer,
-      a blank is zeros. `...=UNK` is a column if the training part has `UNK`; if not, it counts as a blank.
+    - `"drop"`: rows with a blank (see `complete_rows`) are left out; in the exported model, which must answer,
+      a blank is zeros. `...=UNK` is a column if the training split has `UNK`; if not, it counts as a blank.
     - `"impute"`: small networks fill in blanks. `...=UNK` as with `"drop"`.
 
-    Zero is the training mean for a number. A number outside the training range counts as the nearest end of it, so that a slip
-    of the pen (an age of 640) cannot drown the image. The preset `"pad_ufes_20_81"` has the published 81 columns whatever the
-    training part holds: `...=UNK` for the eight fields where the data set has it, and none for blanks, which with
-    `"own_column"` are zeros.
+    An encoded zero is the training mean of a number. Numbers are clipped to the training range, so that a slip of the pen (an
+    age of 640) cannot drown the image. The preset `"pad_ufes_20_81"` has the published 81 columns whatever the training split
+    holds: `...=UNK` for the eight fields where the data set has it, and none for blanks, which with `"own_column"` are zeros.
 
     Args:
-        table: the training part, and nothing else: columns of texts, "" where nothing stands. The order of its rows changes
-            nothing.
+        table: the training split, and nothing else: columns of texts, "" where missing. The order of its rows has no effect.
         fields: the data set's metadata, `"numeric"` or `"categorical"` by name (a reader's `info["metadata"]`).
         missing: see above.
         preset: a published encoding, or None.
-        never_inputs: fields that give the label away: used only if `inputs` names them, and then a note says so. One that is not
-            among `fields` is categorical.
-        inputs: the fields to use, in the order of the columns; default: all of `fields` but `never_inputs`.
+        never_inputs: fields that give the label away: used only if `inputs` names them, and then a note reports it. Those that
+            are not among `fields` are categorical.
+        inputs: the fields to use, in the order of the columns; default: all of `fields` except `never_inputs`.
         seed: for the networks of `"impute"`.
 
     Returns:
         The encoder.
 
     Raises:
-        UserError: if a field, a mode or a preset is not known, the table lacks a column, or nothing is left to learn from.
+        UserError: if a field, a mode or a preset is unknown, the table lacks a column, or there is nothing to fit.
     """
     if missing not in MODES:
         raise UserError(f"Metadata: missing is {missing!r}.{did_you_mean(str(missing), MODES)} Known: {', '.join(MODES)}.")
@@ -65,10 +63,10 @@ def fit_metadata(
     if preset is not None:
         values = preset_values(preset, used if inputs is None else dict(fields))
         if missing == "mask" or inputs is not None:
-            what = (
+            conflict = (
                 "'mask' needs columns that it does not have" if missing == "mask" else "it takes all fields, so leave inputs out"
             )
-            raise UserError(f"Metadata: the preset {preset!r} is fixed: {what}.")
+            raise UserError(f"Metadata: the preset {preset!r} is fixed: {conflict}.")
         used = {name: used[name] for name in values}
     cells = read_cells(table, used)
     if missing == "drop":
@@ -81,10 +79,10 @@ def fit_metadata(
             + (f"all of the fields {', '.join(used)}" if missing == "drop" else f"any of the fields {', '.join(used)}")
             + ". Name fields that the data set has as inputs, or leave the metadata out."
         )
-    learnt = tuple(_fit_field(name, kind, cells[name], missing, values) for name, kind in used.items())
+    fitted = tuple(_fit_field(name, kind, cells[name], missing, values) for name, kind in used.items())
     empty = [name for name, column in cells.items() if not _known(column).any()]
     notes += [f"Metadata: no training row has the field '{name}'; the model learns nothing from it." for name in empty]
-    encoder = MetadataEncoder(learnt, missing, preset, notes=tuple(notes))
+    encoder = MetadataEncoder(fitted, missing, preset, notes=tuple(notes))
     return _with_imputer(encoder, cells, seed) if missing == "impute" else encoder
 
 
@@ -123,16 +121,16 @@ def _known(column: np.ndarray) -> np.ndarray:
 
 
 def _fit_field(name: str, kind: str, cells: np.ndarray, missing: str, preset: Mapping[str, tuple[str, ...]] | None) -> Field:
-    known = cells[_known(cells)]
+    values = cells[_known(cells)]
     if kind == "categorical":
         if preset is not None:
             return Field(name, kind, preset[name])
-        found = set(known.tolist())
-        unknown = missing == "own_column" or (missing != "mask" and UNKNOWN in found)
-        return Field(name, kind, (*sorted(found - {UNKNOWN}), *([UNKNOWN] if unknown else [])))
-    if not len(known):
+        words = set(values.tolist())
+        has_unknown = missing == "own_column" or (missing != "mask" and UNKNOWN in words)
+        return Field(name, kind, (*sorted(words - {UNKNOWN}), *([UNKNOWN] if has_unknown else [])))
+    if not len(values):
         return Field(name, kind)
-    numbers = np.sort(known.astype(np.float64))  # sums of sorted numbers do not depend on the order of the rows
+    numbers = np.sort(values.astype(np.float64))  # sums of sorted numbers do not depend on the order of the rows
     mean, deviation = float(numbers.mean()), float(numbers.std())
     scale = deviation if deviation > 1e-6 * max(1.0, mean) else 1.0
     return Field(name, kind, (), mean, scale, float(numbers[0]), float(numbers[-1]))
@@ -149,7 +147,7 @@ def _with_imputer(encoder: MetadataEncoder, cells: Mapping[str, np.ndarray], see
     ]
     imputer = fit_imputer(matrix[order], missing[order], list(zip([0, *ends[:-1]], ends, strict=True)), limits, seed)
     note = (
-        f"Metadata: {int(missing.sum())} of {missing.size} cells of the training part are missing, in "
+        f"Metadata: {int(missing.sum())} of {missing.size} cells of the training split are missing, in "
         f"{int(missing.any(axis=1).sum())} of {len(missing)} rows; {len(imputer.networks)} small networks fill them in."
     )
     return replace(encoder, imputer=imputer, notes=(*encoder.notes, note))

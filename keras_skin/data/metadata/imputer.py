@@ -1,4 +1,4 @@
-"""Missing metadata filled in by small neural networks: scikit-learn's MLPs fitted in rounds, and applied by us."""
+"""Fills in missing metadata by small neural networks: scikit-learn's MLPs, fitted in rounds, applied in NumPy or TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEVER = -1e9  # the logit of a value that no training row has: its probability 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One hidden layer of ReLU that predicts a field from all other fields.
+    """A network with one hidden ReLU layer that predicts a field from all other fields.
 
     Attributes:
         field: index of the field that it fills in.
@@ -37,7 +37,7 @@ class Imputer:
     Attributes:
         bounds: (first, end) of each field's columns.
         limits: lowest and highest value of a number, None for a one-hot field.
-        initial: (W,) what stands in a missing field's columns before the networks: the training mean.
+        initial: (W,) the values of missing fields before the networks: the training means.
         networks: in the order in which they are applied.
     """
 
@@ -47,7 +47,7 @@ class Imputer:
     networks: tuple[Network, ...]
 
     def fill(self, matrix: Any, missing: Any, numpy: Any = np) -> Any:
-        """Fills in what is missing.
+        """Fills in the columns of missing fields.
 
         Args:
             matrix: (N, W) float64, the encoded fields.
@@ -72,7 +72,7 @@ class Imputer:
         ]
 
     def to_plain(self) -> dict[str, Any]:
-        """Lists and numbers only."""
+        """The imputer as lists and numbers, for JSON."""
         return {
             "bounds": [list(pair) for pair in self.bounds],
             "limits": [None if pair is None else list(pair) for pair in self.limits],
@@ -84,7 +84,7 @@ class Imputer:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Imputer:
-        """The reverse of `to_plain`."""
+        """Restores what `to_plain` returned."""
 
         def network(entry: Mapping[str, Any]) -> Network:
             first, second, third, fourth = (np.array(array, np.float64) for array in entry["arrays"])
@@ -105,12 +105,12 @@ def fit_imputer(
     limits: Sequence[tuple[float, float] | None],
     seed: int = 0,
 ) -> Imputer:
-    """Fits networks on the training part.
+    """Fits networks to the training split.
 
-    Missing fields begin with the training mean (of a one-hot field: the frequencies). Then, in `ROUNDS` rounds, each field that
-    some training row misses is predicted from all others, the field with the fewest gaps first: a network is fitted on the rows
-    that have the field, and fills in those that do not. A number is kept within its training range. A field that no training row
-    misses keeps the mean where it is missing later.
+    Missing fields start with the training mean (of a one-hot field: the frequencies). Then, in `ROUNDS` rounds, each field that
+    some training row lacks is predicted from all others, the field with the fewest gaps first: a network is fitted on the rows
+    that have the field, and fills in the others. Numbers are clipped to their training range. A field that no training row
+    lacks keeps the mean where it is missing later.
 
     Args:
         matrix: (N, W) float64; finite everywhere.
@@ -124,12 +124,12 @@ def fit_imputer(
         "Towards improved skin lesion classification using metadata supervision", 2022, impute PAD-UFES-20 with a neural network;
         DualRefNet follows them.
 
-    **Deviations from the paper**: it names neither network nor rounds nor what becomes of categories; all of it is ours. `UNK` is
-    an answer and is not imputed. `IterativeImputer` goes column by column; here one network fills in a whole field, a classifier
+    **Deviations from the paper**: it describes neither network nor rounds nor categories; these are ours. `UNK` is an answer and
+    is not imputed. `IterativeImputer` goes column by column; here one network fills in a whole field, a classifier
     where the field is categorical, so that its columns are probabilities that add up to 1 (no hard choice is made). On
     PAD-UFES-20 that is as good (log-loss of hidden answers of other patients 0.70, of the frequencies 0.86) with 26 networks
-    instead of 96. 804 rows miss the same fields, all from smoke to the diameters but age and region: the rest tells so little of
-    them (0.86, the frequencies' own) that less L2 does harm.
+    instead of 96. 804 rows miss the same fields, all from smoke to the diameters but age and region: the other fields
+    predict them so poorly (0.86, like the frequencies) that less L2 does harm.
     """
     means = [_mean(matrix[~missing[:, index], first:end]) for index, (first, end) in enumerate(bounds)]
     start = Imputer(tuple(bounds), tuple(limits), np.concatenate(means), ())
@@ -157,7 +157,7 @@ def predict(network: Network, limits: tuple[float, float] | None, others: Any, n
 
 
 def without(blocks: Sequence[Any], index: int, numpy: Any = np) -> Any:
-    """All fields' columns but those of one."""
+    """The columns of all fields except one."""
     return numpy.concatenate([*blocks[:index], *blocks[index + 1 :]], axis=1)
 
 
@@ -168,7 +168,7 @@ def _mean(known: np.ndarray) -> np.ndarray:
 def _fit_network(
     index: int, limits: tuple[float, float] | None, others: np.ndarray, target: np.ndarray, seed: int
 ) -> Network | None:
-    """A network that predicts `target` (N, K); None where there is nothing to tell apart or to tell it by."""
+    """A network that predicts `target` (N, K); None without other fields, rows, or different targets."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 

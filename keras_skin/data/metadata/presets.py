@@ -1,4 +1,4 @@
-"""Published encodings of clinical metadata: fields, order and values are fixed, whatever the training part holds."""
+"""Published encodings of clinical metadata: fields, order and values are fixed, whatever the training split holds."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def preset_values(name: str, fields: Mapping[str, str]) -> dict[str, tuple[str, 
     if name not in _PRESETS:
         raise UserError(f"There is no metadata preset {name!r}.{did_you_mean(name, _PRESETS)} Known: {', '.join(_PRESETS)}.")
     values = _PRESETS[name]
-    wanted = {field: "categorical" if known else "numeric" for field, known in values.items()}
-    wrong = [f"{field} ({kind})" for field, kind in wanted.items() if fields.get(field) != kind]
-    if wrong:
+    kinds = {field: "categorical" if known else "numeric" for field, known in values.items()}
+    missing = [f"{field} ({kind})" for field, kind in kinds.items() if fields.get(field) != kind]
+    if missing:
         raise UserError(
-            f"The metadata preset {name!r} needs fields that this data set does not have: {', '.join(wrong)}. "
-            "Leave the preset out to encode the fields that there are."
+            f"The metadata preset {name!r} needs fields that this data set does not have: {', '.join(missing)}. "
+            "Leave the preset out to encode the fields of this data set."
         )
     return values

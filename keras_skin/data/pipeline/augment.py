@@ -20,19 +20,19 @@ from keras_skin.registry import Registry, UserError
 registry = Registry("augmentation", "keras_skin.data.pipeline.augment")
 register, get, names = registry.register, registry.get, registry.names
 
-cv2.setNumThreads(0)  # tf.data runs many samples at once; threads inside each of them only get in each other's way
+cv2.setNumThreads(0)  # tf.data runs many batches at once; more threads inside each of them would slow all down
 
 _BORDER = cv2.BORDER_REFLECT_101
 
 
 class Policy(Protocol):
-    """What the pipeline asks of an augmentation policy."""
+    """An augmentation policy, as the pipeline uses it."""
 
     changes_images: bool
-    """False if `__call__` returns what it was given; the pipeline then leaves it out."""
+    """False if `__call__` returns its arguments unchanged; the pipeline then skips the call."""
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Chooses what an epoch consists of.
+        """Chooses the samples of an epoch.
 
         Args:
             labels: (N,) class names of the training images.
@@ -41,7 +41,7 @@ class Policy(Protocol):
 
         Returns:
             indices: (M,) int64, positions in `labels`, with repeats.
-            variants: (M,) int64, what each of them is turned into; a policy's own numbering.
+            variants: (M,) int64, the variant of each; their numbers belong to the policy.
         """
 
     def __call__(
@@ -52,7 +52,7 @@ class Policy(Protocol):
         Args:
             image: (H, W, 3) uint8.
             mask: (H, W) uint8 with values 0 and 1, or None.
-            variant: one of those that `plan` gave.
+            variant: one of the variants of `plan`.
             rng: random generator of this sample.
 
         Returns:
@@ -63,7 +63,7 @@ class Policy(Protocol):
 @register("none")
 @dataclass(frozen=True)
 class NoAugmentation:
-    """Every image once per epoch, as it is."""
+    """Shows every image once per epoch, unchanged."""
 
     changes_images = False
 
@@ -86,14 +86,14 @@ class JRL16:
 
     Variants 0 to 7 rotate by 45 degrees times the variant, counter-clockwise. Variants 8 to 11 rotate by 0, 45, 90 and 135
     degrees and then flip left-right, variants 12 to 15 rotate by the same angles and then flip up-down. These are the sixteen
-    symmetries of the octagon: a flip up-down is a flip left-right after half a turn, so no two of them are the same.
+    symmetries of the octagon: a flip up-down is a flip left-right after half a turn, so all of them differ.
 
     Args:
         copies: how often an image of each class enters an epoch, always as different variants (up to 16), drawn anew each epoch.
 
-    **Deviations from the paper.** The paper does not list its sixteen operations. If only malignant images get the turns by 45
-    degrees, the filled corners give the class away: here all classes draw from the same sixteen. A rotation keeps the frame, and
-    what turns in from outside it is the reflected picture (and the reflected mask), so there are no black corners either.
+    **Deviations from the paper.** The paper does not list its sixteen operations. If only malignant images were rotated by 45
+    degrees, the filled corners would give the class away: here all classes draw from the same sixteen. A rotation keeps the
+    frame and fills the corners with the reflected picture (and the reflected mask), so there are no black corners either.
     """
 
     copies: Mapping[str, int] = field(default_factory=lambda: {"benign": 4, "malignant": 16})
@@ -102,15 +102,15 @@ class JRL16:
     variants = 16
 
     def __post_init__(self) -> None:
-        wrong = {name: number for name, number in self.copies.items() if not isinstance(number, int) or number < 0}
-        if wrong:
-            raise UserError(f"augmentation.copies: {wrong} must be whole numbers from 0 on.")
+        invalid = {name: number for name, number in self.copies.items() if not isinstance(number, int) or number < 0}
+        if invalid:
+            raise UserError(f"augmentation.copies: {invalid} must be whole numbers from 0 on.")
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         unknown = sorted(set(labels) - set(self.copies))
         if unknown:
             raise UserError(
-                f"augmentation.copies says nothing of the class {', '.join(map(repr, unknown))}: it names "
+                f"augmentation.copies lacks the class {', '.join(map(repr, unknown))}: it names "
                 f"{', '.join(map(repr, self.copies))}."
             )
         numbers = np.array([self.copies[label] for label in labels], np.int64)
@@ -135,7 +135,7 @@ class JRL16:
 def octagon_symmetry(variant: int, height: int, width: int) -> np.ndarray:
     """The (2, 3) matrix that maps pixel (x, y) of a frame to its place after one of the sixteen operations of `JRL16`.
 
-    Every operation keeps the centre of the frame where it is.
+    Every operation keeps the centre of the frame in place.
     """
     turn = variant if variant < 8 else variant % 4
     angle = np.deg2rad(45 * turn)
@@ -150,23 +150,23 @@ def octagon_symmetry(variant: int, height: int, width: int) -> np.ndarray:
 
 
 class _Composed(ABC):
-    """A policy that draws its changes by albumentations, every image once per epoch; `_transforms` says which.
+    """A policy of albumentations' transforms, which shows every image once per epoch.
 
-    Its arguments are numbers, from 0 to what `_limits` says.
+    Its arguments are numbers from 0 to 1, or to their entry in `_limits`.
     """
 
     changes_images = True
     _local: threading.local
-    _limits: ClassVar[Mapping[str, float]]
+    _limits: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"augmentation.{name} is {getattr(self, name)!r}, expected a number from 0 to {limit}."
-            for name, limit in self._limits.items()
-            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) <= limit
+        problems = [
+            f"augmentation.{name} is {value!r}, expected a number from 0 to {self._limits.get(name, 1)}."
+            for name, value in vars(self).items()
+            if name != "_local" and (not isinstance(value, int | float) or not 0 <= value <= self._limits.get(name, 1))
         ]
-        if wrong:
-            raise UserError("\n".join(wrong))
+        if problems:
+            raise UserError("\n".join(problems))
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return _each_once(labels)
@@ -182,9 +182,9 @@ class _Composed(ABC):
         return changed["image"], changed["mask"]
 
     def _compose(self) -> Any:
-        """One per thread: a Compose carries its random state."""
+        """The transforms; one object per thread, because it holds its random state."""
         if not hasattr(self._local, "compose"):
-            os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for a newer version otherwise
+            os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version online
             import albumentations
 
             self._local.compose = albumentations.Compose(self._transforms(albumentations))
@@ -192,7 +192,7 @@ class _Composed(ABC):
 
     @abstractmethod
     def _transforms(self, albumentations: Any) -> list[Any]:
-        """The changes in their order."""
+        """The transforms in their order."""
 
 
 @register("flips_rotations")
@@ -215,13 +215,7 @@ class FlipsRotations(_Composed):
     contrast: float = 0.2
     _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
 
-    _limits: ClassVar[Mapping[str, float]] = {
-        "horizontal_flip": 1,
-        "vertical_flip": 1,
-        "rotation": 180,
-        "brightness": 1,
-        "contrast": 1,
-    }
+    _limits: ClassVar[Mapping[str, float]] = {"rotation": 180}
 
     def _transforms(self, albumentations: Any) -> list[Any]:
         return [
@@ -244,15 +238,15 @@ class DualRefNetAugmentation(_Composed):
         horizontal_flip: probability in 0..1.
         vertical_flip: probability in 0..1.
         scale: largest change of the scale about the centre, up to 0.9: a factor from 1 - scale to 1 + scale, the same for height
-            and width. The frame stays; around a smaller picture its reflection is seen.
+            and width. The frame stays; a smaller picture is surrounded by its reflection.
         brightness: largest change of brightness, as a share of the full range.
         contrast: largest change of contrast, as a share.
-        saturation: largest change of saturation, as a share: 0.2 mixes the image with its grey version by up to a fifth, or goes
-            as far away from it.
+        saturation: largest change of saturation, as a share: 0.2 mixes the image with its grey version by up to a fifth, or
+            moves as far away from it.
         noise: largest standard deviation of Gaussian noise, as a share of the full range; that of an image is drawn evenly from
             0..noise.
 
-    **Deviations from the paper.** It prints no ranges: these are the usual fifths, and noise that an eye hardly sees.
+    **Deviations from the paper.** It prints no ranges: these are the usual fifths, and noise that is hardly visible.
     """
 
     horizontal_flip: float = 0.5
@@ -264,15 +258,7 @@ class DualRefNetAugmentation(_Composed):
     noise: float = 0.03
     _local: threading.local = field(init=False, repr=False, compare=False, default_factory=threading.local)
 
-    _limits: ClassVar[Mapping[str, float]] = {
-        "horizontal_flip": 1,
-        "vertical_flip": 1,
-        "scale": 0.9,
-        "brightness": 1,
-        "contrast": 1,
-        "saturation": 1,
-        "noise": 1,
-    }
+    _limits: ClassVar[Mapping[str, float]] = {"scale": 0.9}
 
     def _transforms(self, albumentations: Any) -> list[Any]:
         same = (1.0, 1.0)

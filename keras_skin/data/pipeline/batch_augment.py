@@ -1,12 +1,12 @@
 """Augmentations of whole batches: they mix images with one another, or change each by random operations.
 
-What is random is drawn in NumPy, a few numbers per image, from a generator that depends on (seed, epoch, step) alone; the work on
-pixels is TensorFlow's, at the model's image size and in float32. So a training that resumes within an epoch goes on bit by bit.
+The random numbers, a few per image, are drawn in NumPy from a generator that depends on (seed, epoch, step) alone; TensorFlow
+changes the pixels, at the model's image size and in float32. So a training that resumes within an epoch continues bit by bit.
 
-keras-cv's layers MixUp, CutMix and RandAugment cannot do that: they draw from TensorFlow's stateful generators, whose place in
-their sequence is not saved. RandAugment is therefore put together from keras-cv's operations with parameters that are drawn
-here. MixUp and CutMix, a line or two of arithmetic each, are written out; besides, keras-cv's CutMix takes the label's share
-from the size of the box before it is clipped at the border, where the paper's code takes it from the pixels that are replaced.
+keras-cv's layers MixUp, CutMix and RandAugment cannot do that: they draw from TensorFlow's stateful generators, whose position
+is not saved. RandAugment is therefore composed of keras-cv's operations with parameters that are drawn here. MixUp and CutMix, a
+line or two of arithmetic each, are written out; besides, keras-cv's CutMix computes the label's share from the box before it is
+clipped at the border, the paper's code from the pixels that are replaced.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ MASKS = ("mask", *AUXILIARY_MASKS)
 
 
 class BatchAugmentation(Protocol):
-    """What the pipeline asks of a batch augmentation."""
+    """A batch augmentation, as the pipeline uses it."""
 
     def check(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Refuses a model that has no image, or targets that cannot be changed with it.
+        """Checks that it can change a model's inputs and targets.
 
         Raises:
-            UserError: if it is such a model.
+            UserError: if the model has no image, or targets that cannot be changed with it.
         """
 
     def draw(self, size: int, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Draws what is random of one batch.
+        """Draws the random numbers of one batch.
 
         Args:
             size: number of images in the batch, B.
@@ -49,13 +49,13 @@ class BatchAugmentation(Protocol):
             (B, D) float32, D numbers per image.
         """
 
-    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], drawn: tf.Tensor) -> Batch:
+    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], numbers: tf.Tensor) -> Batch:
         """Changes a batch.
 
         Args:
             inputs: `image` (B, H, W, 3) float32 in 0..255, and perhaps `metadata` (B, M).
-            targets: of `mask` and the auxiliary masks (B, H, W, 1) and `label` (B, K) float32, what the model asks for.
-            drawn: (B, D), what `draw` gave.
+            targets: those of the model, of `mask` and the auxiliary masks (B, H, W, 1) and `label` (B, K) float32.
+            numbers: (B, D), the result of `draw`.
 
         Returns:
             Inputs and targets with the same keys, shapes and types; labels may be soft, and still sum to 1.
@@ -69,11 +69,11 @@ class MixUp:
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, equation 2 of section 2: x = s x_i + (1 - s) x_j and
     y = s y_i + (1 - s) y_j with s from Beta(alpha, alpha). The images j are a random permutation of the batch; each pair has a
-    share of its own, as in keras-cv. Metadata are blended like images. Refused for masks: a pixel that is half inside of two
-    different lesions is no outline of either.
+    share of its own, as in keras-cv. Metadata are blended like images. Masks are refused: half of one lesion's outline and half
+    of another's is no outline.
 
     Args:
-        alpha: of the Beta distribution, above 0; small values leave most images nearly as they are.
+        alpha: of the Beta distribution, above 0; small values leave most images nearly unchanged.
     """
 
     alpha: float = 0.2
@@ -93,22 +93,22 @@ class MixUp:
     def draw(self, size: int, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         return np.stack([rng.permutation(size), rng.beta(self.alpha, self.alpha, size)], axis=1).astype(np.float32)
 
-    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], drawn: tf.Tensor) -> Batch:
-        partners, own = tf.cast(drawn[:, 0], tf.int32), drawn[:, 1]
+    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], numbers: tf.Tensor) -> Batch:
+        partners, shares = tf.cast(numbers[:, 0], tf.int32), numbers[:, 1]
         return (
-            {name: _blend(value, partners, own) for name, value in inputs.items()},
-            {name: _blend(value, partners, own) for name, value in targets.items()},
+            {name: _blend(value, partners, shares) for name, value in inputs.items()},
+            {name: _blend(value, partners, shares) for name, value in targets.items()},
         )
 
 
 @register("cutmix", paper="Yun et al., ICCV 2019, arXiv:1905.04899", mixes_images=True)
 @dataclass(frozen=True)
 class CutMix:
-    """Replaces a rectangle of each image of a batch by the same place of another one, and blends their labels by area.
+    """Replaces a rectangle of each image of a batch by that of another one, and blends their labels by area.
 
-    Source: Yun et al., CutMix, section 3.1: the rectangle has the image's proportions and the part 1 - s of its area, s from
-    Beta(alpha, alpha); its centre is drawn evenly over the image and it is clipped at the border; labels get the parts of the
-    pixels that stayed and came. Masks are cut and pasted with their images. Metadata are blended by the labels' shares.
+    Source: Yun et al., CutMix, section 3.1: the rectangle has the image's proportions and the share 1 - s of its area, s from
+    Beta(alpha, alpha); its centre is drawn evenly over the image and it is clipped at the border; labels are blended by the
+    shares of the pixels. Masks are cut and pasted with their images. Metadata are blended by the labels' shares.
 
     Args:
         alpha: of the Beta distribution, above 0; 1, the paper's value, draws areas evenly.
@@ -132,25 +132,25 @@ class CutMix:
             edges += [np.clip(centre - cut // 2, 0, length), np.clip(centre - cut // 2 + cut, 0, length)]
         return np.stack([partners, *edges], axis=1).astype(np.float32)
 
-    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], drawn: tf.Tensor) -> Batch:
-        partners, image = tf.cast(drawn[:, 0], tf.int32), inputs["image"]
-        top, bottom, left, right = (drawn[:, column, tf.newaxis] for column in range(1, 5))
+    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], numbers: tf.Tensor) -> Batch:
+        partners, image = tf.cast(numbers[:, 0], tf.int32), inputs["image"]
+        top, bottom, left, right = (numbers[:, column, tf.newaxis] for column in range(1, 5))
         rows, columns = (tf.range(tf.shape(image)[axis], dtype=tf.float32) for axis in (1, 2))
         inside_rows, inside_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
         inside = inside_rows[:, :, tf.newaxis] & inside_columns[:, tf.newaxis, :]
-        own = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))
+        shares = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))
 
         def change(value: tf.Tensor) -> tf.Tensor:
             if value.shape.rank == 4:
                 return tf.where(inside[..., tf.newaxis], tf.gather(value, partners), value)
-            return _blend(value, partners, own)
+            return _blend(value, partners, shares)
 
         return {name: change(value) for name, value in inputs.items()}, {name: change(value) for name, value in targets.items()}
 
 
 @register("rand_augment", paper="Cubuk et al., NeurIPS 2020, arXiv:1909.13719")
 class RandAugment:
-    """Applies a few operations, drawn anew for each image, one after the other.
+    """Applies a few operations to each image, drawn at random, one after the other.
 
     Source: Cubuk et al., RandAugment, section 3, with the operations and the ranges of keras-cv's layer of this name: auto
     contrast, equalisation, solarisation, colour degeneration, contrast and brightness, and, where `geometric`, shear and
@@ -208,33 +208,33 @@ class RandAugment:
             ]
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], drawn: tf.Tensor) -> Batch:
+    def __call__(self, inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], numbers: tf.Tensor) -> Batch:
         masks = [name for name in targets if name in MASKS]
         values = {"image": inputs["image"], **{name: targets[name] for name in masks if name == "mask"}}
-        for columns in tf.split(drawn, self.operations, axis=1):
+        for columns in tf.split(numbers, self.operations, axis=1):
             values = self._apply(values, tf.cast(columns[:, 0], tf.int32), columns[:, 1:])
-        moved = dict.fromkeys(masks, values.get("mask"))  # all masks are the same target
-        return {**inputs, "image": values["image"]}, {**targets, **moved}
+        mask_targets = dict.fromkeys(masks, values.get("mask"))  # all masks are the same target
+        return {**inputs, "image": values["image"]}, {**targets, **mask_targets}
 
     def _apply(self, values: dict[str, tf.Tensor], chosen: tf.Tensor, strengths: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One operation for each image; the images that have the same one are changed together."""
+        """Applies one operation to each image; images with the same operation are changed together."""
         count = len(self._layers) + 1
         places = tf.dynamic_partition(tf.range(tf.shape(chosen)[0]), chosen, count)
         strength = tf.dynamic_partition(strengths, chosen, count)
-        parts = {name: tf.dynamic_partition(value, chosen, count) for name, value in values.items()}
+        groups = {name: tf.dynamic_partition(value, chosen, count) for name, value in values.items()}
         for number, (layer, transformations) in enumerate(self._layers):
-            given = transformations(*tf.unstack(strength[number], num=4, axis=1))
+            arguments = transformations(*tf.unstack(strength[number], num=4, axis=1))
             for name in values:
                 change = layer.augment_images if name == "image" else layer.augment_segmentation_masks
-                parts[name][number] = _change_any(change, parts[name][number], given)
-        return {name: tf.ensure_shape(tf.dynamic_stitch(places, parts[name]), value.shape) for name, value in values.items()}
+                groups[name][number] = _change_any(change, groups[name][number], arguments)
+        return {name: tf.ensure_shape(tf.dynamic_stitch(places, groups[name]), value.shape) for name, value in values.items()}
 
 
 def _check_image(inputs: Sequence[str]) -> None:
     if "image" not in inputs:
         raise UserError(f"A batch_augmentation changes images, but the model takes only {', '.join(map(repr, inputs))}.")
     if "segmented_image" in inputs:
-        raise UserError("A batch_augmentation changes images, but the model also takes lesions cut out of them: leave it out.")
+        raise UserError("A batch_augmentation changes images, but the model also takes lesions cut out of them. Remove it.")
 
 
 def _check_alpha(alpha: float) -> None:
@@ -242,18 +242,18 @@ def _check_alpha(alpha: float) -> None:
         raise UserError(f"batch_augmentation.alpha is {alpha!r}, expected a number above 0.")
 
 
-def _blend(value: tf.Tensor, partners: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-    """Each row keeps the share `own` (B,) and takes the rest from its partner."""
-    share = tf.reshape(own, [-1] + [1] * (value.shape.rank - 1))
+def _blend(value: tf.Tensor, partners: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """Blends each row with its partner; `shares` (B,) are the rows' own."""
+    share = tf.reshape(shares, [-1] + [1] * (value.shape.rank - 1))
     return share * value + (1.0 - share) * tf.gather(value, partners)
 
 
 def _change_any(change: Callable[..., tf.Tensor], values: tf.Tensor, transformations: Any) -> tf.Tensor:
-    """Changes images, if there are any: some of keras-cv's operations fail on none."""
+    """Changes images, if there are any: some of keras-cv's operations fail on an empty batch."""
 
     def changed() -> tf.Tensor:
         logger, level = tf.get_logger(), tf.get_logger().level
-        logger.setLevel("ERROR")  # equalisation makes TensorFlow speak of its own loops on the terminal
+        logger.setLevel("ERROR")  # equalisation makes TensorFlow log its own loops
         try:
             return tf.ensure_shape(change(values, transformations=transformations), values.shape)
         finally:
@@ -263,7 +263,7 @@ def _change_any(change: Callable[..., tf.Tensor], values: tf.Tensor, transformat
 
 
 def _keras_cv_layers(geometric: bool) -> list[tuple[Any, Callable[..., Any]]]:
-    """keras-cv's layers of RandAugment and, for each, the transformations that its strengths stand for, in keras-cv's ranges.
+    """keras-cv's layers of RandAugment and, for each, the transformations of its strengths, in keras-cv's ranges.
 
     A layer's own random draws, and so the factors it is built with, are never used.
     """

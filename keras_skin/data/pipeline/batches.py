@@ -1,7 +1,7 @@
 """Batches for training and evaluation.
 
-Order and randomness are pure functions of (seed, epoch, index). Nothing is remembered between samples, so a training can resume
-at any step and any sample can be shown again. Images come from the image store at the model's size; one Python call gathers a
+Order and randomness are pure functions of (seed, epoch, index), without state between samples, so a training can resume at any
+step and any sample can be shown again. Images come from the image store at the model's size; one Python call gathers a
 batch and augments it.
 """
 
@@ -31,9 +31,9 @@ PARALLEL_BATCHES = max(1, min(os.cpu_count() or 1, 8))
 
 
 class TrainingData:
-    """Batches of one epoch after the other, each a pure function of the seed, the epoch and the step.
+    """Batches of training epochs, each a pure function of the seed, the epoch and the step.
 
-    Nothing advances by itself: an iteration that ends leaves the epoch as it was until `start` is called.
+    The epoch does not advance by itself: every iteration starts where `start` was last called for.
 
     Attributes:
         steps: number of steps of an epoch, the same for all. See `EpochOrder`.
@@ -68,20 +68,20 @@ class TrainingData:
         self._samples.images.touch()
 
     def dataset(self) -> tf.data.Dataset:
-        """Batches (inputs, targets) of `epoch` from `step` to its end. Every iteration reads the two when it starts."""
+        """Batches (inputs, targets) of `epoch` from `step` to its end; both are read when an iteration starts."""
 
         def remaining(_: tf.Tensor) -> tf.data.Dataset:
             columns = numpy_call(self._remaining, [], [*[tf.int64] * 5, tf.float32], stateful=True)
             return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, (None,)) for column in columns))
 
-        # Not from_generator: it calls Python once more when an iterator is destroyed, and a process that ends then hangs.
+        # not from_generator, which calls Python when an iterator is destroyed: a process that ends then hangs
         samples = tf.data.Dataset.from_tensors(0).flat_map(remaining).batch(self._order.batch_size)
         batches = samples.map(self._load, num_parallel_calls=PARALLEL_BATCHES, deterministic=True)
         return prefetched(batches)
 
     def example(self, epoch: int, index: int) -> Batch:
-        """The sample at place `index` of an epoch (in batch `index // batch_size`) once more, without a batch axis and as it is
-        before any batch augmentation."""
+        """The sample at place `index` of an epoch (in batch `index // batch_size`), without a batch axis and before any batch
+        augmentation."""
         sample = self._order.samples(epoch)[np.array([index])]
         columns = (np.array([epoch]), np.array([index]), sample.rows, sample.variants, sample.partners, sample.shares)
         return tf.nest.map_structure(lambda value: value[0], self._sample(*(tf.constant(column) for column in columns)))
@@ -92,15 +92,15 @@ class TrainingData:
         return self._samples.image_ids[self.rows(epoch)[step * size : (step + 1) * size]].tolist()
 
     def images_seen(self, epoch: int) -> list[str]:
-        """Ids of the different images that an epoch shows, sorted."""
+        """Ids of the different images of an epoch, sorted."""
         return sorted(set(self._samples.image_ids[self.rows(epoch)]))
 
     def rows(self, epoch: int) -> np.ndarray:
-        """(M,) rows of the training table that an epoch shows, in its order."""
+        """(M,) rows of the training table in an epoch, in its order."""
         return self._order.samples(epoch).rows
 
     def draw(self, epoch: int) -> Draw:
-        """What the sampler draws for an epoch."""
+        """The sampler's draw for an epoch."""
         return self._order.draw(epoch)
 
     def class_counts(self) -> dict[str, int]:
@@ -113,8 +113,8 @@ class TrainingData:
         epoch, step = self._position
         samples = self._order.samples(epoch)
         index = np.arange(step * self._order.batch_size, len(samples))
-        rest = samples[index]
-        return np.full_like(index, epoch), index, rest.rows, rest.variants, rest.partners, rest.shares
+        remaining = samples[index]
+        return np.full_like(index, epoch), index, remaining.rows, remaining.variants, remaining.partners, remaining.shares
 
     def _load(
         self, epoch: tf.Tensor, index: tf.Tensor, row: tf.Tensor, variant: tf.Tensor, partner: tf.Tensor, share: tf.Tensor
@@ -136,7 +136,7 @@ class TrainingData:
         return self._samples.finish(row, image, mask)
 
     def _draw_batch(self, epoch: int, index: int, size: int) -> np.ndarray:
-        """What is random of the batch that starts with the sample at place `index`."""
+        """The random numbers of the batch that starts with the sample at place `index`."""
         assert self._batch_augmentation is not None
         rng = self._order.random(int(epoch), BATCH, int(index) // self._order.batch_size)
         return self._batch_augmentation.draw(int(size), self._samples.image_size, rng)
@@ -188,15 +188,15 @@ def training_data(
         classes: labels in the order of the model's outputs.
         image_size: (height, width) of the model's image.
         inputs: the model's inputs, of `"image"`, `"segmented_image"` and `"metadata"`.
-        outputs: the model's outputs, of `"mask"` (`"mask_aux_1"` and `"mask_aux_2"` have the same target) and `"label"`. What is
-            not asked for is not loaded.
+        outputs: the model's outputs, of `"mask"` (`"mask_aux_1"` and `"mask_aux_2"` have the same target) and `"label"`. Only
+            what they need is loaded.
         batch_size: number of samples in a batch.
         seed: decides order and augmentation.
         sampler: chooses the rows of an epoch, with repeats and blends; None takes each once.
         augmentation: a policy of `keras_skin.data.pipeline.augment`; None for none.
         preprocessing: operations between resizing and the model, in their order.
         steps_per_epoch: cuts epochs short.
-        store: the image store of the table, see `open_store`; None decodes every image whenever it is shown.
+        store: the image store of the table, see `open_store`; None decodes every image in every epoch.
         metadata: (N, M) float, one row per row of `table`, if `inputs` has `"metadata"`.
         batch_augmentation: mixes or changes whole batches; one of `keras_skin.data.pipeline.batch_augment`.
 
@@ -208,7 +208,7 @@ def training_data(
 
     Raises:
         UserError: if there is no image, or some have no mask or no label of `classes` although the model needs them; or if
-            sampler, augmentation, batch augmentation and outputs do not go together.
+            sampler, augmentation, batch augmentation and outputs contradict each other.
     """
     if table.empty:
         raise UserError("There are no training images.")

@@ -1,4 +1,4 @@
-"""Batches ahead of their use, on the device that uses them."""
+"""Prefetches and augments batches on the device that uses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_skin.data.pipeline.samples import Batch
 
 
 def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Fetches batches ahead of their use, and onto the GPU where there is exactly one."""
+    """Prefetches batches, onto the GPU where there is exactly one."""
     if _one_gpu():
         return batches.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.prefetch_to_device("/GPU:0", buffer_size=2))
     return batches.prefetch(tf.data.AUTOTUNE)
@@ -22,14 +22,14 @@ def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
 def augmented(
     augmentation: BatchAugmentation, draw: Callable[[int, int, int], np.ndarray]
 ) -> Callable[[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor, tf.Tensor], Batch]:
-    """A function for `tf.data.Dataset.map` that changes batches on the GPU where there is exactly one, else on the CPU.
+    """Returns a function for `tf.data.Dataset.map` that changes batches on the GPU where there is exactly one, else on the CPU.
 
-    A GPU takes the batch, works on it and returns it to the pipeline, which prefetches it. That is two transfers more than the
-    training needs, made while it is busy with earlier batches. (tf.data has no public way to map data that lie on a device.)
+    A GPU takes the batch, changes it and returns it to the pipeline, which prefetches it. These two additional transfers are made
+    while the training is busy with earlier batches. (tf.data has no public way to map data that are on a device.)
 
     Args:
         augmentation: the augmentation.
-        draw: gives what is random of a batch, from its epoch, the index of its first sample in that epoch, and its size.
+        draw: draws the random numbers of a batch, from its epoch, the index of its first sample in that epoch, and its size.
 
     Returns:
         A function of inputs, targets, and each sample's epoch and index (B,); it returns inputs and targets.
@@ -37,9 +37,9 @@ def augmented(
     device = "/GPU:0" if _one_gpu() else "/CPU:0"
 
     def change(inputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], epoch: tf.Tensor, index: tf.Tensor) -> Batch:
-        drawn = tf.ensure_shape(numpy_call(draw, [epoch[0], index[0], tf.size(index)], tf.float32), (None, None))
+        numbers = tf.ensure_shape(numpy_call(draw, [epoch[0], index[0], tf.size(index)], tf.float32), (None, None))
         with tf.device(device):
-            return augmentation(inputs, targets, drawn)
+            return augmentation(inputs, targets, numbers)
 
     return change
 

@@ -20,7 +20,7 @@ class Plan:
 
     Attributes:
         rows: (M,) int64, rows of the training table.
-        variants: (M,) int64, what the augmentation turns each of them into.
+        variants: (M,) int64, the augmentation's variant of each.
         partners: (M,) int64, the row that is blended into each sample.
         shares: (M,) float32, the partner's share, from 0 to below 1.
     """
@@ -38,10 +38,10 @@ class Plan:
 
 
 class EpochOrder:
-    """The order of every epoch: a random permutation of the plan that sampler and augmentation make for it.
+    """The order of every epoch: a random permutation of the samples that sampler and augmentation choose.
 
-    A last batch of a single sample is left out, since batch normalisation has nothing to normalise there, unless it is the only
-    one. Other partial batches are kept. Where `steps_per_epoch` cuts epochs short, each epoch still starts with other images.
+    A last batch of a single sample is left out, unless it is the only one, since batch normalisation needs more. Other partial
+    batches are kept. Where `steps_per_epoch` cuts epochs short, each epoch still starts with different images.
 
     Args:
         labels: (N,) class names of the training images.
@@ -80,7 +80,7 @@ class EpochOrder:
         return np.random.default_rng(np.random.SeedSequence([self._seed, epoch], spawn_key=(stream, index)))
 
     def draw(self, epoch: int) -> Draw:
-        """What the sampler draws for an epoch."""
+        """The sampler's draw for an epoch."""
         return self._draw(epoch, self.random(epoch, PLAN))
 
     def plan(self, epoch: int) -> Plan:
@@ -93,18 +93,18 @@ class EpochOrder:
         indices, variants = self._augmentation.plan(self.labels[rows], epoch, rng)
         if self._sampler is not None and len(indices) != len(rows):
             raise UserError(
-                f"The augmentation {type(self._augmentation).__name__} decides itself how often images of each class are shown, "
+                f"The augmentation {type(self._augmentation).__name__} decides how often images of each class are shown, "
                 f"and so does the balancing {type(self._sampler).__name__}. Choose one of them: another augmentation (such as "
                 "'flips_rotations'), or no balancing."
             )
         return Plan(rows[indices], variants, partners[indices], shares[indices])
 
     def samples(self, epoch: int) -> Plan:
-        """The samples of an epoch in the order in which it shows them."""
+        """The samples of an epoch in their order."""
         plan = self.plan(epoch)
         if self._count_steps(len(plan)) != self.steps:
             raise ValueError(
-                f"Epoch {epoch} has {len(plan)} samples, which are not the {self.steps} steps of the first: "
+                f"Epoch {epoch} has {len(plan)} samples, which do not make the {self.steps} steps of the first epoch: "
                 "a sampler must draw the same number in every epoch."
             )
         return plan[self.random(epoch, ORDER).permutation(len(plan))[: self.steps * self.batch_size]]

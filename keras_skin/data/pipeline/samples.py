@@ -1,4 +1,4 @@
-"""Samples: what a batch of rows of a records table consists of, as a model's inputs and targets."""
+"""Samples: rows of a records table as a model's inputs and targets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Samples:
         if "label" in self.outputs:
             targets["label"] = tf.gather(self._labels, rows)
         if "super_resolution" in self.outputs:
-            targets["super_resolution"] = tf.zeros((tf.shape(rows)[0], 1))  # the model makes its own target of the image
+            targets["super_resolution"] = tf.zeros((tf.shape(rows)[0], 1))  # the model makes its own target from the image
         return inputs, targets
 
 
@@ -87,13 +87,13 @@ def mask_column(inputs: Sequence[str], outputs: Sequence[str]) -> str:
 
 
 def _check_keys(inputs: Sequence[str], outputs: Sequence[str], metadata: np.ndarray | None, rows: int) -> None:
-    """Refuses what no data can be made for: a mistake of the caller."""
+    """Checks the keys of a model, which are a mistake of the caller if they are invalid."""
     unknown = [f"input '{key}'" for key in inputs if key not in INPUTS]
     unknown += [f"output '{key}'" for key in outputs if key not in OUTPUTS]
     if unknown:
-        raise ValueError(f"No data for the {', '.join(unknown)}: there are the inputs {INPUTS} and the outputs {OUTPUTS}.")
+        raise ValueError(f"There are no data for the {', '.join(unknown)}; the inputs are {INPUTS}, the outputs {OUTPUTS}.")
     if "segmented_image" in inputs and "mask" in outputs:
-        raise ValueError("A model that takes 'segmented_image' is given the lesion: it cannot have the output 'mask' too.")
+        raise ValueError("A model with the input 'segmented_image' already has the lesion: it cannot have the output 'mask' too.")
     if "metadata" in inputs and (metadata is None or np.ndim(metadata) != 2 or len(metadata) != rows):
         raise ValueError(
             f"The input 'metadata' needs a matrix with {rows} rows, got "
@@ -118,5 +118,5 @@ def _check_rows(table: pd.DataFrame, classes: Sequence[str], inputs: Sequence[st
 def _list(problem: str, image_ids: pd.Series) -> str:
     if image_ids.empty:
         return ""
-    shown = ", ".join(image_ids.astype(str).head(5)) + (", ..." if len(image_ids) > 5 else "")
-    return f"{len(image_ids)} {'image has' if len(image_ids) == 1 else 'images have'} {problem}: {shown}."
+    listed = ", ".join(image_ids.astype(str).head(5)) + (", ..." if len(image_ids) > 5 else "")
+    return f"{len(image_ids)} {'image has' if len(image_ids) == 1 else 'images have'} {problem}: {listed}."

@@ -1,1 +1,1 @@
-"""Records split into parts that share no patient, lesion or picture."""
+"""Records divided into splits that share no patient, lesion or picture."""

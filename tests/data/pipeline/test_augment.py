@@ -164,7 +164,7 @@ def test_no_rotation_leak():
 
 
 def test_a_class_without_copies_is_a_users_mistake():
-    with pytest.raises(UserError, match=r"augmentation.copies says nothing of the class 'nevus': it names 'benign', 'malignant'"):
+    with pytest.raises(UserError, match=r"augmentation.copies lacks the class 'nevus': it names 'benign', 'malignant'"):
         JRL16().plan(np.array(["benign", "nevus"], dtype=object), 0, rng())
     with pytest.raises(UserError, match=r"augmentation.copies: .*-1.* must be whole numbers"):
         JRL16(copies={"benign": -1})

@@ -121,9 +121,9 @@ def test_smote_shares_are_even():
 
 def test_smote_draws_only_from_what_it_was_fitted_with():
     labels = np.array(list("aab"), object)
-    with pytest.raises(ValueError, match="fit it with features of the training part"):
+    with pytest.raises(ValueError, match="fit it with features of the training split"):
         Smote().draw(labels, 0, random())
-    with pytest.raises(ValueError, match="fit it with features of the training part"):
+    with pytest.raises(ValueError, match="fit it with features of the training split"):
         Smote().fit(features(labels), labels).draw(labels[::-1], 0, random())
     for wrong in (np.zeros((2, 3)), np.zeros(3), np.full((3, 2), np.nan)):
         with pytest.raises(ValueError, match="a matrix of finite features with 3 rows"):

@@ -266,7 +266,7 @@ def test_a_sampler_blends_images_but_not_masks(table):
 
 
 def test_only_one_may_decide_how_often_images_are_shown(table):
-    with pytest.raises(UserError, match=r"The augmentation JRL16 decides itself how often .* so does the balancing Oversample"):
+    with pytest.raises(UserError, match=r"The augmentation JRL16 decides how often .* so does the balancing Oversample"):
         data(table, "jrl_16", sampler=Oversample())
     training = data(table, "flips_rotations", ["label"], sampler=Oversample())
     targets = np.concatenate([targets["label"] for _, targets in collect(training.dataset())])
@@ -298,7 +298,7 @@ def test_users_mistakes_are_all_named(table):
 
 
 def test_what_no_data_can_be_made_for_is_refused(table):
-    with pytest.raises(ValueError, match="No data for the input 'depth', output 'depth_map'"):
+    with pytest.raises(ValueError, match="There are no data for the input 'depth', output 'depth_map'"):
         batches.evaluation_data(table, CLASSES, SIZE, ["image", "depth"], ["label", "depth_map"], 4)
     with pytest.raises(ValueError, match=r"'metadata' needs a matrix with 11 rows, got shape \(3, 2\)"):
         batches.evaluation_data(table, CLASSES, SIZE, ["metadata"], ["label"], 4, metadata=np.zeros((3, 2)))

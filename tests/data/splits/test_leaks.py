@@ -14,8 +14,8 @@ from keras_skin.data.splits.fingerprints import fingerprints
 from keras_skin.data.splits.leaks import find_leaks, guard, unite
 from keras_skin.registry import UserError
 
-PARTS = ("train", "validation", "test", "external/a", "external/b")
-ORDER = {part: min(place, 2) for place, part in enumerate(PARTS)}
+SPLITS = ("train", "validation", "test", "external/a", "external/b")
+ORDER = {split: min(place, 2) for place, split in enumerate(SPLITS)}
 
 
 def table_of(*rows):
@@ -49,7 +49,7 @@ def tables(draw):
         dataset = draw(st.sampled_from(["one", "two"]))
         image_id = f"I{row}" if draw(st.booleans()) else f"S{draw(few)}" + draw(st.sampled_from(["", "_downsampled"]))
         group_id = draw(st.sampled_from(["", image_id, f"L{draw(few)}", str(draw(few))]))
-        split, label = draw(st.sampled_from(PARTS)), draw(st.sampled_from(["", "benign", "malignant"]))
+        split, label = draw(st.sampled_from(SPLITS)), draw(st.sampled_from(["", "benign", "malignant"]))
         fields = {"dataset": dataset, "image_id": image_id, "group_id": group_id, "split": split, "label": label}
         rows.append({**fields, "image": f"{row}.jpg"})
         sha256.append(f"sha{row if draw(st.booleans()) else draw(few)}")
@@ -103,22 +103,26 @@ def test_random_tables_come_out_clean(drawn, groups):
     assert (leaks["split"].map(ORDER) <= leaks["other_split"].map(ORDER)).all()
     assert leaks["fitted"].tolist() == leaks["split"].isin(["train", "validation"]).tolist()
 
-    kept, dropped, notes = guard(table, "exclude", groups, prints=prints)
-    again = find_leaks(kept, groups=groups, prints=prints)
+    remaining, dropped, notes = guard(table, "exclude", groups, prints=prints)
+    again = find_leaks(remaining, groups=groups, prints=prints)
     assert not again["fitted"].any()
-    assert len(kept) + len(dropped) == len(table)
+    assert len(remaining) + len(dropped) == len(table)
     assert dropped["split"].isin(["train", "validation"]).all()
     tested = ~table["split"].isin(["train", "validation"])
-    assert kept[~kept["split"].isin(["train", "validation"])].reset_index(drop=True).equals(table[tested].reset_index(drop=True))
+    assert (
+        remaining[~remaining["split"].isin(["train", "validation"])]
+        .reset_index(drop=True)
+        .equals(table[tested].reset_index(drop=True))
+    )
     unions = slow_unions(len(table), linked(table, sha256, phash, groups))
     sides = table["split"].map(ORDER).tolist()
     latest = [max(side for side, other in zip(sides, unions, strict=True) if other == union) for union in unions]
     stays = [side == last for side, last in zip(sides, latest, strict=True)]
-    assert kept["image"].tolist() == table["image"][stays].tolist()
+    assert remaining["image"].tolist() == table["image"][stays].tolist()
     if leaks["fitted"].any():
         with pytest.raises(UserError, match=f"^Leak: {leaks['fitted'].sum()} pair"):
             guard(table, "error", groups, prints=prints)
-        assert f"{(dropped['split'] == 'train').sum()} images of the training part" in notes[-1]
+        assert f"{(dropped['split'] == 'train').sum()} images of the training split" in notes[-1]
         assert len(dropped)
     else:
         assert guard(table, "error", groups, prints=prints)[0].equals(table)
@@ -127,7 +131,7 @@ def test_random_tables_come_out_clean(drawn, groups):
 
 @settings(max_examples=40, deadline=None)
 @given(drawn=tables())
-def test_unions_are_the_connected_parts(drawn):
+def test_unions_are_the_connected_components(drawn):
     table, sha256, phash = drawn
     unions = slow_unions(len(table), linked(table, sha256, phash, True))
     expected = [list(dict.fromkeys(unions)).index(union) for union in unions]
@@ -172,9 +176,9 @@ def test_training_gives_way_to_validation_and_both_to_test():
         ("e1", "e", "train"),
         ("e2", "e", "train"),
     )
-    kept, dropped, notes = guard(table, "exclude")
+    remaining, dropped, notes = guard(table, "exclude")
     assert dropped["image_id"].tolist() == ["a1", "b1", "b2", "c1"]
-    assert kept["image_id"].tolist() == ["a2", "b3", "c2", "d1", "d2", "e1", "e2"]
+    assert remaining["image_id"].tolist() == ["a2", "b3", "c2", "d1", "d2", "e1", "e2"]
     assert dropped.columns.tolist() == ["image_id", "dataset", "label", "split", "reason"]
     assert dropped["reason"][3] == "leak: c2 (external/x of set): same group"
     assert notes == [
@@ -182,7 +186,7 @@ def test_training_gives_way_to_validation_and_both_to_test():
         "Leak guard: 1 pair of images on two sides (1 test-external/x; 1 by group); both score them, none is trained on, "
         "and all stay.",
         "Leak guard: 5 pairs of images on two sides (2 train-validation, 1 train-test, 1 train-external/x, 1 validation-test; "
-        "5 by group). Left out for that: 3 images of the training part and 1 of the validation part.",
+        "5 by group). Left out for that: 3 images of the training split and 1 of the validation split.",
     ]
 
 
@@ -196,13 +200,13 @@ def test_a_lesion_goes_whole_when_one_picture_of_it_is_tested_on():
     _, dropped, _ = guard(table, "exclude", prints=prints)
     assert dropped["reason"].tolist() == [
         "leak: z (test of set): same picture",
-        "leak: z (test of set): linked over other images",
+        "leak: z (test of set): linked through other images",
     ]
     assert guard(table, "exclude", groups=False, prints=prints)[1]["image_id"].tolist() == ["a1"]
     assert find_leaks(table, prints=prints_of(table, ["1", "2", "3"], [1, 2, 1], blank=[0])).empty
 
 
-def test_like_pictures_of_one_lesion_may_part_where_groups_may():
+def test_similar_pictures_of_one_lesion_may_straddle_where_groups_may():
     table = table_of(
         {"image_id": "a1", "group_id": "a", "split": "train", "image": "a1.jpg"},
         {"image_id": "a2", "group_id": "a", "split": "test", "image": "a2.jpg"},
@@ -229,10 +233,10 @@ def test_groups_of_two_data_sets():
     assert leaks("").empty
 
 
-def test_a_mode_or_a_part_that_is_not_known():
+def test_an_unknown_mode_or_split():
     with pytest.raises(UserError, match=r"leak_guard is 'exlude', expected one of error, exclude\. Did you mean 'exclude'\?"):
         guard(table_of(), "exlude")
-    with pytest.raises(ValueError, match=r"unknown parts \['dev'\]"):
+    with pytest.raises(ValueError, match=r"unknown splits \['dev'\]"):
         guard(table_of(("a", "a", "dev")))
 
 
@@ -254,9 +258,9 @@ def test_two_lesions_that_the_archive_shows_in_two_sets(real_data):
     )[["image_id", "group_id", "split", "dataset"]].assign(image="", label="")
     leaks = find_leaks(table)
     assert len(leaks) > 10_000
-    kept, dropped, _ = guard(table, "exclude")
-    assert (kept["split"] == "test").sum() == len(isic)
-    assert len(dropped) + (kept["split"] == "train").sum() == len(ham)
+    remaining, dropped, _ = guard(table, "exclude")
+    assert (remaining["split"] == "test").sum() == len(isic)
+    assert len(dropped) + (remaining["split"] == "train").sum() == len(ham)
 
 
 @pytest.fixture(scope="module")
@@ -270,9 +274,9 @@ def test_the_80_images_of_two_real_sets(real_sets):
     leaks = find_leaks(table)
     assert leaks["kind"].tolist() == ["id, file, picture"] * 80
     assert (leaks["distance"] == 0).all()
-    kept, dropped, _ = guard(table, "exclude")
+    remaining, dropped, _ = guard(table, "exclude")
     assert len(dropped) == 80
-    assert (kept["split"] == "test").sum() == len(base) == 718
+    assert (remaining["split"] == "test").sum() == len(base) == 718
     with pytest.raises(UserError, match="Leak: 80 pairs of images"):
         guard(table)
 

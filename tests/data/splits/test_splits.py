@@ -52,27 +52,27 @@ REQUESTS = st.one_of(
 @settings(max_examples=25, deadline=None)
 @given(table=tables(), request=REQUESTS, seed=st.integers(0, 2**31), shuffle=st.randoms(use_true_random=False))
 def test_parts_are_grouped_reproducible_and_independent_of_the_order(table, request, seed, shuffle):
-    parts = make_splits(table, seed=seed, classes=CLASSES, **request)
-    assert parts.groupby(table["group_id"]).nunique().max() == 1
-    assert parts.equals(make_splits(table, seed=seed, classes=CLASSES, **request))
+    split = make_splits(table, seed=seed, classes=CLASSES, **request)
+    assert split.groupby(table["group_id"]).nunique().max() == 1
+    assert split.equals(make_splits(table, seed=seed, classes=CLASSES, **request))
     order = list(table.index)
     shuffle.shuffle(order)
     shuffled = make_splits(table.loc[order], seed=seed, classes=CLASSES[::-1], **request)
-    assert shuffled.sort_index().equals(parts)
+    assert shuffled.sort_index().equals(split)
 
 
 @settings(max_examples=25, deadline=None)
 @given(table=tables(), request=REQUESTS, seed=st.integers(0, 99))
 def test_shares_are_met_within_one_group_a_class(table, request, seed):
-    parts = make_splits(table, seed=seed, classes=CLASSES, **request)
+    split = make_splits(table, seed=seed, classes=CLASSES, **request)
     shares = {"test": request["test"] if "test" in request else 1 / request["folds"]}
     shares["validation"] = request["validation"] * (1 if request["scheme"] == "stratified" else 1 - shares["test"])
     majority = table.groupby("group_id")["label"].agg(lambda labels: labels.mode().iloc[0]).reindex(table["group_id"]).to_numpy()
     for label in CLASSES:
         here = majority == label
-        for part, share in shares.items():
-            assert abs((parts[here] == part).sum() - share * here.sum()) <= 4 * (1 + (part == "validation"))
-        assert (parts[here] == "train").any()
+        for name, share in shares.items():
+            assert abs((split[here] == name).sum() - share * here.sum()) <= 4 * (1 + (name == "validation"))
+        assert (split[here] == "train").any()
 
 
 @settings(max_examples=10, deadline=None)
@@ -84,19 +84,19 @@ def test_every_image_is_tested_in_exactly_one_fold(table, folds, seed):
 
 def test_singletons_are_split_to_the_image():
     table = table_of(["benign"] * 574 + ["malignant"] * 144, split="train")
-    parts = make_splits(table, "official", validation=0.15, classes=CLASSES)
-    assert parts[table["label"] == "benign"].value_counts().to_dict() == {"train": 488, "validation": 86}
-    assert parts[table["label"] == "malignant"].value_counts().to_dict() == {"train": 122, "validation": 22}
-    parts = make_splits(table, "stratified", validation=0.15, test=0.2, classes=CLASSES)
-    assert parts.value_counts().to_dict() == {"train": 718 - 144 - 108, "test": 144, "validation": 108}
+    split = make_splits(table, "official", validation=0.15, classes=CLASSES)
+    assert split[table["label"] == "benign"].value_counts().to_dict() == {"train": 488, "validation": 86}
+    assert split[table["label"] == "malignant"].value_counts().to_dict() == {"train": 122, "validation": 22}
+    split = make_splits(table, "stratified", validation=0.15, test=0.2, classes=CLASSES)
+    assert split.value_counts().to_dict() == {"train": 718 - 144 - 108, "test": 144, "validation": 108}
 
 
 def test_the_numbers_are_pinned():
     """The same on every machine and with every version: papers quote splits by their seed."""
     table = table_of([CLASSES[number % 3 == 0] for number in range(30)])
-    parts = make_splits(table, "stratified", validation=0.2, test=0.2, seed=7, classes=CLASSES)
-    assert [number for number in table.index if parts[number] == "test"] == [4, 9, 12, 19, 22, 29]
-    assert [number for number in table.index if parts[number] == "validation"] == [0, 1, 13, 15, 16, 25]
+    split = make_splits(table, "stratified", validation=0.2, test=0.2, seed=7, classes=CLASSES)
+    assert [number for number in table.index if split[number] == "test"] == [4, 9, 12, 19, 22, 29]
+    assert [number for number in table.index if split[number] == "validation"] == [0, 1, 13, 15, 16, 25]
 
 
 def test_the_test_part_does_not_depend_on_the_validation_share():
@@ -117,9 +117,9 @@ def test_a_validation_part_of_its_own_is_kept():
 
 def test_the_official_test_part_stays():
     table = table_of([*CLASSES] * 10, split=["train"] * 14 + ["test"] * 6)
-    parts = make_splits(table, "official", validation=0.3)
-    assert parts[14:].tolist() == ["test"] * 6
-    assert parts[:14].value_counts().to_dict() == {"train": 10, "validation": 4}
+    split = make_splits(table, "official", validation=0.3)
+    assert split[14:].tolist() == ["test"] * 6
+    assert split[:14].value_counts().to_dict() == {"train": 10, "validation": 4}
     assert make_splits(table, "official", validation=0.0).equals(table["split"])
 
 
@@ -129,7 +129,7 @@ def test_the_official_test_part_stays():
         ({"scheme": "random"}, "no split scheme 'random'"),
         ({"scheme": "kfold", "protocol": "papers"}, "no split protocol 'papers'. Did you mean 'paper'"),
         ({"scheme": "kfolds"}, "Did you mean 'kfold'"),
-        ({"scheme": "official"}, "12 of 12 images are in no official part"),
+        ({"scheme": "official"}, "12 of 12 images are in no official split"),
         ({"scheme": "stratified", "validation": 1.0}, "split.validation is 1.0"),
         ({"scheme": "stratified", "validation": 0.5, "test": 0.5}, "leave nothing for training"),
         ({"scheme": "stratified", "test": -0.1}, "split.test is -0.1"),
@@ -147,7 +147,7 @@ def test_impossible_requests(arguments, reason):
 
 @pytest.mark.parametrize(
     ("counts", "request_", "expected"),
-    [  # systems.md: the parts that papers 000 and 004 print; HAM10000, complete cases of ISIC 2019, PAD-UFES-20
+    [  # systems.md: the split that papers 000 and 004 print; HAM10000, complete cases of ISIC 2019, PAD-UFES-20
         ([6705, 1113, 1099, 514, 327, 142, 115], {"validation": 0.2, "test": 0.2}, (6009, 2003, 2003)),
         ([4346, 10632, 3245, 845, 2333, 235, 222, 622], {"validation": 0.08003, "test": 0.2}, (16185, 1799, 4496)),
         ([845, 730, 244, 235, 192, 52], {"validation": 0.16667, "test": 0.16667}, (1532, 383, 383)),
@@ -156,31 +156,31 @@ def test_impossible_requests(arguments, reason):
 )
 def test_the_papers_own_numbers(counts, request_, expected):
     table = table_of([label for label, count in zip("abcdefgh", counts, strict=False) for _ in range(count)])
-    parts = make_splits(table, "stratified", protocol="paper", **request_)
-    assert tuple(int((parts == part).sum()) for part in ("train", "validation", "test")) == expected
+    split = make_splits(table, "stratified", protocol="paper", **request_)
+    assert tuple(int((split == name).sum()) for name in ("train", "validation", "test")) == expected
     for label in table["label"].unique():
-        here = parts[table["label"] == label]
-        for part in ("validation", "test"):
-            assert abs((here == part).sum() - request_[part] * len(here)) < 1
+        here = split[table["label"] == label]
+        for name in ("validation", "test"):
+            assert abs((here == name).sum() - request_[name] * len(here)) < 1
 
 
 @settings(max_examples=15, deadline=None)
 @given(table=tables(), request=REQUESTS, seed=st.integers(0, 99))
 def test_the_protocol_of_the_papers_parts_images(table, request, seed):
-    parts = make_splits(table, protocol="paper", seed=seed, classes=CLASSES, **request)
+    split = make_splits(table, protocol="paper", seed=seed, classes=CLASSES, **request)
     alone = table.assign(group_id=table["image_id"])
-    assert parts.equals(make_splits(alone, seed=seed, classes=CLASSES, **request))
-    torn = straddling_groups(table, parts)
-    assert torn == sorted(group for group, rows in table.groupby("group_id") if len(set(parts[rows.index])) > 1)
+    assert split.equals(make_splits(alone, seed=seed, classes=CLASSES, **request))
+    straddling = straddling_groups(table, split)
+    assert straddling == sorted(group for group, rows in table.groupby("group_id") if len(set(split[rows.index])) > 1)
 
 
-def test_the_protocol_of_the_papers_takes_torn_groups_from_a_file_and_from_an_official_split(tmp_path):
+def test_the_protocol_of_the_papers_takes_straddling_groups_from_a_file_and_from_an_official_split(tmp_path):
     table = table_of(["benign"] * 4, ["a", "a", "b", "c"], split=["train", "test", "train", "train"])
     assert make_splits(table, "official", protocol="paper", validation=0).tolist() == table["split"].tolist()
     write_splits(table, tmp_path / "splits.csv")
-    parts = make_splits(table, "file", protocol="paper", file=tmp_path / "splits.csv")
-    assert straddling_groups(table, parts) == ["a"]
-    with pytest.raises(UserError, match="or ask for the leak"):
+    split = make_splits(table, "file", protocol="paper", file=tmp_path / "splits.csv")
+    assert straddling_groups(table, split) == ["a"]
+    with pytest.raises(UserError, match="or accept the leak"):
         make_splits(table, "file", file=tmp_path / "splits.csv")
 
 
@@ -191,25 +191,25 @@ def test_a_class_of_one_group_cannot_be_shared_out():
 
 def test_an_official_split_that_tears_a_group_apart_is_refused():
     table = table_of(["benign"] * 4, ["a", "a", "b", "c"], split=["train", "test", "train", "train"])
-    with pytest.raises(UserError, match="1 groups lie in more than one part: a"):
+    with pytest.raises(UserError, match="1 groups lie in more than one split: a"):
         make_splits(table, "official", validation=0)
 
 
 def test_a_written_split_comes_back(tmp_path):
     table = table_of([*CLASSES] * 10)
-    parts = make_splits(table, "stratified", seed=4)
-    write_splits(table.assign(split=parts), tmp_path / "splits.csv")
+    split = make_splits(table, "stratified", seed=4)
+    write_splits(table.assign(split=split), tmp_path / "splits.csv")
     assert (tmp_path / "splits.csv").read_text().splitlines()[0] == "image_id,group_id,label,split,dataset"
-    assert make_splits(table[::-1], "file", file=tmp_path / "splits.csv").sort_index().equals(parts)
+    assert make_splits(table[::-1], "file", file=tmp_path / "splits.csv").sort_index().equals(split)
     assert list(tmp_path.iterdir()) == [tmp_path / "splits.csv"]
 
 
 def test_rows_of_external_test_sets_and_of_other_data_sets_do_no_harm(tmp_path):
     table = table_of([*CLASSES] * 5)
-    parts = make_splits(table, "stratified", seed=4)
+    split = make_splits(table, "stratified", seed=4)
     others = table_of(["benign", "malignant"]).assign(dataset=["ph2", "isic2017"], split=["external/ph2", "train"])
-    write_splits(pd.concat([table.assign(split=parts), others]), tmp_path / "splits.csv")
-    assert make_splits(table, "file", file=tmp_path / "splits.csv").equals(parts)
+    write_splits(pd.concat([table.assign(split=split), others]), tmp_path / "splits.csv")
+    assert make_splits(table, "file", file=tmp_path / "splits.csv").equals(split)
 
 
 def test_a_file_that_does_not_fit(tmp_path):
@@ -223,8 +223,8 @@ def test_a_file_that_does_not_fit(tmp_path):
     (tmp_path / "columns.csv").write_text("image_id,split\na,train\n")
     with pytest.raises(UserError, match="has no column group_id, label, dataset"):
         read_splits(tmp_path / "columns.csv")
-    write_splits(table.assign(split="training"), tmp_path / "part.csv")
+    write_splits(table.assign(split="training"), tmp_path / "name.csv")
     with pytest.raises(UserError, match="line 2: found the split 'training'"):
-        read_splits(tmp_path / "part.csv")
+        read_splits(tmp_path / "name.csv")
     with pytest.raises(UserError, match="cannot be read"):
         read_splits(tmp_path / "none.csv")

@@ -1,4 +1,4 @@
-"""Images of one's own: a folder of images and a table with a row for each."""
+"""A user's own images: a folder of images and a table with a row for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TREE = """
 csv_folder/             (or any folder, named as the data set's "folder")
   images/               mole_0001.jpg ... (JPEG, PNG or BMP, searched through all folders)
   masks/                mole_0001.png ... (optional, of the images' sizes: the lesion is white)
-  metadata.csv          image_id,label, and as far as they are known patient_id,lesion_id,mask,split,age,sex,localization
+  metadata.csv          image_id,label, and if known patient_id,lesion_id,mask,split,age,sex,localization
 """
 COUNTS = {"benign": 40, "malignant": 24}
 _LOOKS = {"benign": "NV", "malignant": "MEL"}
@@ -37,18 +37,11 @@ def recognises(folder: Path) -> bool:
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in with masks and all clinical fields.
-
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-    """
+    """Draws a small stand-in with masks and all clinical fields."""
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
-    drawn = {_LOOKS[label]: count for label, count in drawing.counts_or_default(counts, COUNTS).items()}
-    cases = clinical.rows_of("ham10000", seed, drawn, dict.fromkeys(drawn, 0), None)  # cases such as HAM10000 has
+    image_counts = {_LOOKS[label]: count for label, count in drawing.counts_or_default(counts, COUNTS).items()}
+    cases = clinical.rows_of("ham10000", seed, image_counts, dict.fromkeys(image_counts, 0), None)  # cases like those of HAM10000
     names = pd.Series([f"mole_{number:04d}" for number in range(1, len(cases) + 1)], dtype=str)
     diagnoses = cases["dx"].str.upper()
     rows = pd.DataFrame(
@@ -80,22 +73,17 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     published={},
 )
 def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
-    """Reads images of one's own; the classes are what stands in the column `label`.
+    """Reads a user's own images; the classes are the values of the column `label`.
 
     `image_id` is the image's file name, with or without its extension; `label` a class, or nothing; `mask` the name of a file in
     masks/, or nothing. `group_id` is `patient_id`, else `lesion_id`, else the image: with neither, pictures of one patient can
-    come to lie on both sides of a split, which a note says. `split` (`train`, `validation`, `test`) is an official split where
-    every row has one. `age` is in years, `sex` and `localization` are any words; nothing, or `unknown`, is not known. Other
-    columns are passed over.
+    be on both sides of a split, and a note reports it. `split` (`train`, `validation`, `test`) is an official split where
+    every row has one. `age` is in years, `sex` and `localization` are any words; an empty cell or `unknown` is unknown. Other
+    columns are ignored.
 
     Args:
-        folder: the data set's folder.
-        classes: the classes in the order of the model's outputs, of two the positive one last; default: those of the table, by
-            the alphabet.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if the table cannot be read, or has one class only.
+        classes: the classes in the order of the model's outputs, of two the positive one last; default: those of the table, in
+            alphabetical order.
     """
     if not recognises(folder):
         raise wrong_folder(get("csv_folder"), folder)
@@ -140,32 +128,32 @@ def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:
 
 
 def _add_masks(rows: pd.DataFrame, folder: Path | None) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The rows with the paths of their masks, those whose mask is not there, and sentences."""
+    """The rows with the paths of their masks, excluded rows whose mask is missing, and notes."""
     files = index_files([folder]) if folder is not None else None
     paths = {name: str(path) for name, path in files.paths.items()} if files is not None else {}
     masks = rows["mask_file"].map(paths).astype(object).fillna("").astype(str)
-    lost = rows[(rows["mask_file"] != "") & (masks == "")]
-    reasons = "no mask: " + lost["mask_file"] + " is not in masks/"
-    excluded = excluded_rows(lost["image_id"], ExclusionKind.MISSING_MASK, reasons, lost["image"], label=lost["label"])
+    missing = rows[(rows["mask_file"] != "") & (masks == "")]
+    reasons = "no mask: " + missing["mask_file"] + " is not in masks/"
+    excluded = excluded_rows(missing, ExclusionKind.MISSING_MASK, reasons, missing["image"])
     unnamed = len(set(paths) - set(rows["mask_file"]))
-    notes = [f"{unnamed} files in masks/ are named by no row (column mask) and are passed over."] if unnamed else []
-    return rows.assign(mask=masks).drop(index=lost.index), excluded, notes
+    notes = [f"{unnamed} files in masks/ are named by no row (column mask) and are ignored."] if unnamed else []
+    return rows.assign(mask=masks).drop(index=missing.index), excluded, notes
 
 
 def _notes(rows: pd.DataFrame, classes: Sequence[str], chosen: bool) -> list[str]:
     notes = []
-    absent = [name for name in _OPTIONAL if (rows[name] == "").all()]
-    if absent:
-        notes.append(f"{TABLE} says nothing on {', '.join(absent)}.")
+    blank = [name for name in _OPTIONAL if (rows[name] == "").all()]
+    if blank:
+        notes.append(f"{TABLE} has no values for {', '.join(blank)}.")
     alone = int((rows["group_id"] == "").sum())
     if alone:
         notes.append(
-            f"{alone} of {len(rows)} images name no patient_id and no lesion_id: pictures of one patient may come to lie on both "
-            "sides of a split, and what is measured is then too good."
+            f"{alone} of {len(rows)} images name no patient_id and no lesion_id: pictures of one patient may be on both sides "
+            "of a split, and the scores are then too good."
         )
     if len(classes) == 2 and not chosen:
         notes.append(
-            f"The classes are {' and '.join(classes)}, by the alphabet; {classes[1]} counts as the positive one. "
-            'Give "classes" in another order if it is the other way round.'
+            f"The classes are {' and '.join(classes)}, in alphabetical order; {classes[1]} is the positive one. "
+            'Set "classes" to change the order.'
         )
     return notes

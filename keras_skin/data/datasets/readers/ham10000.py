@@ -29,7 +29,7 @@ _TABLES = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab"
 _MASKS = ("HAM10000_segmentations_lesion_tschandl", "masks")
 _PART = re.compile(r"ham10000_images_part_?[12]")
 _WHY_NOT = (
-    "dx_type says how the diagnosis was made (all melanomas by histology, most naevi by follow-up), which gives the "
+    "dx_type tells how the diagnosis was made (all melanomas by histology, most naevi by follow-up), which gives the "
     "label away: it is kept in the table, but is never an input of a model."
 )
 
@@ -49,23 +49,18 @@ def render(
 ) -> None:
     """Draws a small stand-in with masks.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-        table: draws one picture for each row of it instead; the columns of HAM10000_metadata (`dataset` may be left out).
-        layout: `"dataverse"` (two parts, a table without extension, masks), `"kmader"` (Kaggle: the parts, and again in lower
-            case, a table without `dataset`, no masks) or `"surajghuwalewala"` (Kaggle: images/, masks/, GroundTruth.csv).
+    A `table` has the columns of HAM10000_metadata (`dataset` is optional). `layout` is `"dataverse"` (two parts, a table without
+    extension, masks), `"kmader"` (Kaggle: the parts, and again in lower case, a table without `dataset`, no masks) or
+    `"surajghuwalewala"` (Kaggle: images/, masks/, GroundTruth.csv).
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
     if layout not in LAYOUTS:
         raise UserError(f"There is no layout {layout!r} of HAM10000. Known: {', '.join(LAYOUTS)}.")
     rows = clinical.rows_of("ham10000", seed, counts, COUNTS, table)
-    part = pd.Series("HAM10000_images_part_1", rows.index).where(rows.index < len(rows) / 2, "HAM10000_images_part_2")
+    parts = pd.Series("HAM10000_images_part_1", rows.index).where(rows.index < len(rows) / 2, "HAM10000_images_part_2")
     one_folder = layout == "surajghuwalewala"
-    files = ("images/" if one_folder else part + "/") + rows["image_id"] + ".jpg"
+    files = ("images/" if one_folder else parts + "/") + rows["image_id"] + ".jpg"
     labels = rows["dx"].str.upper()
     with drawing.new_folder(folder, "HAM10000", seed) as root:
         masks = ("masks/" if one_folder else f"{_MASKS[0]}/") + rows["image_id"] + "_segmentation.png"
@@ -107,13 +102,9 @@ def read(folder: Path) -> Records:
     """Reads the layout of the Harvard Dataverse, or one of two Kaggle copies; there is no official split.
 
     `group_id` is the lesion: 2,545 images show a lesion that another image shows too. GroundTruth.csv alone names no lesions, so
-    that grouping is impossible with it; a note says so. Metadata columns: `age` (years), `sex`, `localization` ("" where blank or
+    grouping is impossible with it; a note reports it. Metadata columns: `age` (years), `sex`, `localization` ("" where blank or
     `unknown`), `dx_type`, `lesion_id`, and `source` (the column `dataset` of the Dataverse). `dx_type` gives the label away and
     is never an input. `mask` is "" where there is none.
-
-    Raises:
-        MissingData: if the folder does not have any of the layouts.
-        UserError: if there is no table, a table cannot be read, or two tables disagree.
     """
     folders = _image_folders(folder)
     if not folders:
@@ -131,9 +122,7 @@ def read(folder: Path) -> Records:
     bare = int((rows["mask"] == "").sum())
     notes += [note] if note else []
     if bare:
-        notes.append(
-            f"{bare} of {len(rows)} images have no mask." if masks else f"There are no masks ({_MASKS[0]} is not there)."
-        )
+        notes.append(f"{bare} of {len(rows)} images have no mask." if masks else f"There are no masks ({_MASKS[0]} is missing).")
     return make_records("ham10000", rows, CLASSES, excluded, notes)
 
 
@@ -141,11 +130,11 @@ def _image_folders(folder: Path) -> list[Path]:
     """Folders with images, those of the official spelling first."""
     if not folder.is_dir():
         return []
-    found = [place for place in folder.iterdir() if place.is_dir() and _PART.fullmatch(place.name.lower())]
+    folders = [place for place in folder.iterdir() if place.is_dir() and _PART.fullmatch(place.name.lower())]
     together = find_folder(folder, "images")
     if together is not None and (_table(folder) or find_file([folder], "GroundTruth.csv")):
-        found.append(together)
-    return sorted(found, key=lambda place: (place.name == place.name.lower(), place.name))
+        folders.append(together)
+    return sorted(folders, key=lambda place: (place.name == place.name.lower(), place.name))
 
 
 def _table(folder: Path) -> Path | None:
@@ -157,8 +146,8 @@ def _images(folders: list[Path]) -> tuple[Files, str]:
     images = index_files(folders, ignore=("_segmentation",))
     copies = sum(map(len, images.repeated.values()))
     copies += sum(len(index_files([place]).paths) for place in folders) - len(images.paths)
-    images.repeated.clear()  # a second file of one name is the same picture in this data set, and no loss
-    return images, f"{copies} second copies of images are passed over." if copies else ""
+    images.repeated.clear()  # in this data set, two files of one name are the same picture
+    return images, f"{copies} second copies of images are ignored." if copies else ""
 
 
 def _rows(metadata: Path | None, truth: Path | None) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
@@ -172,26 +161,26 @@ def _rows(metadata: Path | None, truth: Path | None) -> tuple[pd.DataFrame, pd.D
             [
                 f"Labels from {truth.name} alone, which names no lesions: grouping is impossible. 2,545 of the "
                 "10,015 images show a lesion again, so a split can put images of one lesion on both sides. "
-                "Put HAM10000_metadata beside it to mend that."
+                "Add HAM10000_metadata to fix that."
             ],
         )
     rows, repeated = _metadata(metadata)
     notes = [f"Labels and lesions from {metadata.name}. {_WHY_NOT}"]
     newborn = int((pd.to_numeric(rows["age"]) == 0).sum())
     if newborn:
-        notes.append(f"{newborn} images say that the age is 0.0.")
+        notes.append(f"{newborn} images have an age of 0.0.")
     if truth is not None:
         other, _ = _truth(truth)
-        told = rows.set_index("image_id")["label"].reindex(other["image_id"]).fillna("")
-        differ = [
+        labels = rows.set_index("image_id")["label"].reindex(other["image_id"]).fillna("")
+        differences = [
             f"  {image_id}: {label} in {metadata.name}, {new} in {truth.name}"
-            for image_id, label, new in zip(told.index, told, other["label"], strict=True)
+            for image_id, label, new in zip(labels.index, labels, other["label"], strict=True)
             if label not in ("", new)
         ]
-        if differ:
-            title = f"{metadata} and {truth} disagree in {len(differ)} labels:"
-            raise UserError("\n".join([title, *shorten(differ), "Fix or remove one of them."]))
-        both = int((told != "").sum())
+        if differences:
+            title = f"{metadata} and {truth} disagree in {len(differences)} labels:"
+            raise UserError("\n".join([title, *shorten(differences), "Fix or remove one of them."]))
+        both = int((labels != "").sum())
         notes.append(f"{truth.name} agrees in all {both} labels that both have.")
     return rows, repeated, notes
 

@@ -9,10 +9,10 @@ import pandas as pd
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
+from keras_skin.data.datasets.tables import ChallengeSplit
 
 CLASSES = ("benign", "malignant")
-PARTS = {"train": "Training", "test": "Test"}
+SPLITS = {"train": "Training", "test": "Test"}
 TREE = """
 isic2016/
   ISBI2016_ISIC_Part1_Training_Data/         ISIC_0000000.jpg ... (or ISBI2016_ISIC_Part3_Training_Data, or both)
@@ -23,38 +23,40 @@ isic2016/
   ISBI2016_ISIC_Part3_Test_GroundTruth.csv
 """
 _LABELS = {"benign": "benign", "malignant": "malignant", "0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
-FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; the stand-in of ISIC 2017 shares some
+FIRST_NUMBER = {"train": 0, "test": 10_000}  # of the stand-in pictures; some are also in the stand-in of ISIC 2017
 _HEADINGS = ("img_id", "image_id", "image", "id", "name")
+
+_SPLITS = [
+    ChallengeSplit(
+        split,
+        images=(f"ISBI2016_ISIC_Part1_{word}_Data", f"ISBI2016_ISIC_Part3_{word}_Data"),
+        table=f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv",
+        masks=f"ISBI2016_ISIC_Part1_{word}_GroundTruth",
+        mask_suffix="_Segmentation",
+    )
+    for split, word in SPLITS.items()
+]
 
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has the images of any part."""
-    return any(_image_folders(folder, word) for word in PARTS.values())
+    """Whether the folder has the images of any split."""
+    return any(names.image_folders(folder) for names in _SPLITS)
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in in the official layout: every fourth lesion is malignant.
-
-    Args:
-        folder: a new folder.
-        seed: decides all pictures.
-        counts: number of images of `train` (default 48) and `test` (16).
-        size: about (height, width).
-    """
+    """Draws a small stand-in in the official layout: every fourth lesion is malignant."""
     from keras_skin.data.datasets.stand_ins import drawing
 
-    wanted = drawing.counts_or_default(counts, {"train": 48, "test": 16})
+    image_counts = drawing.counts_or_default(counts, {"train": 48, "test": 16})
     with drawing.new_folder(folder, "ISIC 2016", seed) as root:
-        for split, word in ((split, word) for split, word in PARTS.items() if wanted[split]):
+        for split, word in ((split, word) for split, word in SPLITS.items() if image_counts[split]):
             images = root / f"ISBI2016_ISIC_Part1_{word}_Data"
             masks = root / f"ISBI2016_ISIC_Part1_{word}_GroundTruth"
-            images.mkdir()
-            masks.mkdir()
             lines = []
-            for index in range(wanted[split]):
+            for index in range(image_counts[split]):
                 number, malignant = FIRST_NUMBER[split] + index, index % 4 == 1
                 image, mask = drawing.picture(seed, number, size, malignant)
-                drawing.write_jpeg(images / f"ISIC_{number:07d}.jpg", image)
+                drawing.write_image(images / f"ISIC_{number:07d}.jpg", image)
                 drawing.write_mask_png(masks / f"ISIC_{number:07d}_Segmentation.png", mask)
                 label = CLASSES[malignant] if split == "train" else str(int(malignant))
                 lines.append(f"ISIC_{number:07d},{label}\n")
@@ -77,37 +79,11 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     },
 )
 def read(folder: Path) -> Records:
-    """Reads whatever parts the folder holds; `split` is the official `train` or `test`.
-
-    Raises:
-        MissingData: if the folder holds no part.
-        UserError: if a table cannot be read.
-    """
+    """Reads the splits in the folder; `split` is the official `train` or `test`."""
     if not recognises(folder):
         raise wrong_folder(get("isic2016"), folder)
-    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
-    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
     return make_records("isic2016", rows, CLASSES, excluded, notes)
-
-
-def _image_folders(folder: Path, word: str) -> list[Path]:
-    folders = (find_folder(folder, f"ISBI2016_ISIC_Part{task}_{word}_Data") for task in (1, 3))
-    return [path for path in folders if path is not None]
-
-
-def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
-    images, masks = _image_folders(folder, word), find_folder(folder, f"ISBI2016_ISIC_Part1_{word}_GroundTruth")
-    table = f"ISBI2016_ISIC_Part3_{word}_GroundTruth.csv"
-    return ChallengeSplit(
-        split,
-        images=index_files(images, ignore=("_segmentation",)) if images else None,
-        image_folder=f"ISBI2016_ISIC_Part1_{word}_Data",
-        table=find_file([folder, *images], table),
-        table_name=table,
-        masks=index_files([masks], "_segmentation") if masks else None,
-        mask_folder=f"ISBI2016_ISIC_Part1_{word}_GroundTruth",
-        mask_suffix="_Segmentation",
-    )
 
 
 def _labels(path: Path) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pandas as pd
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("benign", "malignant")
-PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
+SPLITS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
 TREE = """
 isic2017/
   ISIC-2017_Training_Data/                ISIC_0000000.jpg ... (superpixels are ignored)
@@ -24,38 +24,40 @@ isic2017/
 _KERATOSIS = "seborrheic_keratosis"
 _METADATA = ["age_approximate", "sex"]
 
+_SPLITS = [
+    ChallengeSplit(
+        split,
+        images=(f"ISIC-2017_{word}_Data",),
+        table=f"ISIC-2017_{word}_Part3_GroundTruth.csv",
+        masks=f"ISIC-2017_{word}_Part1_GroundTruth",
+    )
+    for split, word in SPLITS.items()
+]
+
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has the images of any part."""
-    return any(find_folder(folder, f"ISIC-2017_{word}_Data") for word in PARTS.values())
+    """Whether the folder has the images of any split."""
+    return any(names.image_folders(folder) for names in _SPLITS)
 
 
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
-    """Draws a small stand-in of the training part in the official layout; every other new lesion is a melanoma.
+    """Draws a small stand-in of the training split in the official layout; every second new lesion is a melanoma.
 
-    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training part,
-    one of them with another label, and one of its test part.
-
-    Args:
-        folder: a new folder.
-        seed: decides all pictures.
-        counts: number of images of `train` (default 16).
-        size: about (height, width).
+    As in the real data sets some pictures are also in ISIC 2016 (drawn with the same seed and size): four of its training split,
+    one of them with another label, and one of its test split.
     """
     from keras_skin.data.datasets.stand_ins import drawing
 
-    own = 20_000
-    numbers = [1, 2, 5, 6, 10_001, *range(own, own + 1000)][: drawing.counts_or_default(counts, {"train": 16})["train"]]
+    first = 20_000  # of the pictures that are not in ISIC 2016
+    numbers = [1, 2, 5, 6, 10_001, *range(first, first + 1000)][: drawing.counts_or_default(counts, {"train": 16})["train"]]
     with drawing.new_folder(folder, "ISIC 2017", seed) as root:
         images, masks = root / "ISIC-2017_Training_Data", root / "ISIC-2017_Training_Part1_GroundTruth"
-        images.mkdir()
-        masks.mkdir()
         labels, metadata = ["image_id,melanoma,seborrheic_keratosis"], ["image_id,age_approximate,sex"]
         for number in sorted(numbers):
-            malignant = number % 2 == 0 if number >= own else number % 4 == 1
+            malignant = number % 2 == 0 if number >= first else number % 4 == 1
             image, mask = drawing.picture(seed, number, size, malignant)
             image_id = f"ISIC_{number:07d}"
-            drawing.write_jpeg(images / f"{image_id}.jpg", image)
+            drawing.write_image(images / f"{image_id}.jpg", image)
             drawing.write_mask_png(masks / f"{image_id}_segmentation.png", mask)
             melanoma = malignant or number == 2  # number 2 is benign in ISIC 2016
             labels.append(f"{image_id},{float(melanoma)},{float(not melanoma and number % 3 == 0)}")
@@ -87,36 +89,16 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     },
 )
 def read(folder: Path) -> Records:
-    """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
+    """Reads the splits in the folder; `split` is the official `train`, `validation` or `test`.
 
     The label is `malignant` for a melanoma and `benign` for a naevus or a seborrhoeic keratosis; the column `diagnosis` keeps the
     three apart. `age_approximate` and `sex` come from the metadata table where there is one.
-
-    Raises:
-        MissingData: if the folder holds no part.
-        UserError: if a table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2017"), folder)
-    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
-    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
     rows = rows.join(_metadata(folder), on="image_id")
     return make_records("isic2017", rows, CLASSES, excluded, notes)
-
-
-def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
-    images = find_folder(folder, f"ISIC-2017_{word}_Data")
-    masks = find_folder(folder, f"ISIC-2017_{word}_Part1_GroundTruth")
-    table = f"ISIC-2017_{word}_Part3_GroundTruth.csv"
-    return ChallengeSplit(
-        split,
-        images=index_files([images], ignore=("_superpixels", "_segmentation")) if images else None,
-        image_folder=f"ISIC-2017_{word}_Data",
-        table=find_file([folder, images], table),
-        table_name=table,
-        masks=index_files([masks], "_segmentation") if masks else None,
-        mask_folder=f"ISIC-2017_{word}_Part1_GroundTruth",
-    )
 
 
 def _labels(path: Path) -> pd.DataFrame:
@@ -127,14 +109,14 @@ def _labels(path: Path) -> pd.DataFrame:
 
 def _metadata(folder: Path) -> pd.DataFrame:
     """Age and sex by image id, of all splits; "unknown" becomes ""."""
-    found = [pd.DataFrame(columns=_METADATA, dtype=str)]
-    for word in PARTS.values():
+    metadata_of_splits = [pd.DataFrame(columns=_METADATA, dtype=str)]
+    for word in SPLITS.values():
         places = [folder, find_folder(folder, f"ISIC-2017_{word}_Data")]
         path = find_file(places, f"ISIC-2017_{word}_Data_metadata.csv")
         if path is not None:
             rows = tables.read_table(path, [tables.image_ids("image_id"), *map(tables.text, _METADATA)])
-            found.append(tables.one_row_each(rows, "image_id", path))
-    metadata = pd.concat(found)
+            metadata_of_splits.append(tables.one_row_each(rows, "image_id", path))
+    metadata = pd.concat(metadata_of_splits)
     metadata = metadata[~metadata.index.duplicated()]
-    known = metadata.where(metadata.apply(lambda column: column.str.lower() != "unknown"), "")
-    return known.assign(sex=known["sex"].str.lower())
+    metadata = metadata.where(metadata.apply(lambda column: column.str.lower() != "unknown"), "")
+    return metadata.assign(sex=metadata["sex"].str.lower())

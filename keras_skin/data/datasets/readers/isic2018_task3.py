@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder, index_files
+from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
+SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 GROUPINGS = "ISIC2018_Task3_Training_LesionGroupings.csv"
 TREE = """
 isic2018_task3/
@@ -27,46 +27,42 @@ isic2018_task3/
 COUNTS = {"train": 42, "validation": 14, "test": 14}
 _WITHOUT_IMAGE = "ISIC_0035068"
 _WHY_NOT = (
-    "diagnosis_confirm_type says how the diagnosis was made, which gives the label away: it is kept in the table, but is "
+    "diagnosis_confirm_type tells how the diagnosis was made, which gives the label away: it is kept in the table, but is "
     "never an input of a model."
 )
 
+_SPLITS = [
+    ChallengeSplit(split, images=(f"ISIC2018_Task3_{word}_Input",), table=f"ISIC2018_Task3_{word}_GroundTruth.csv")
+    for split, word in SPLITS.items()
+]
+
 
 def recognises(folder: Path) -> bool:
-    """Whether the folder has the images of any part."""
-    return any(find_folder(folder, f"ISIC2018_Task3_{word}_Input") for word in PARTS.values())
+    """Whether the folder has the images of any split."""
+    return any(names.image_folders(folder) for names in _SPLITS)
 
 
 def render(
-    folder: Path,
-    seed: int = 0,
-    counts: dict[str, int] | None = None,
-    size: tuple[int, int] = (300, 400),
-    table: pd.DataFrame | None = None,
+    folder: Path, seed: int = 0, counts: Counts = None, size: tuple[int, int] = (300, 400), table: pd.DataFrame | None = None
 ) -> None:
-    """Draws a small stand-in of all three parts in the official layout.
+    """Draws a small stand-in of all three splits in the official layout.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and tables.
-        counts: number of images of `train`, `validation` and `test`.
-        size: (height, width).
-        table: draws one picture for each row of it instead; columns `image`, the seven classes, `split` (one of the three parts),
-            `lesion_id` and `diagnosis_confirm_type` ("" outside the training part).
+    A `table` has the columns `image`, the seven classes, `split`, `lesion_id` and `diagnosis_confirm_type` ("" outside the
+    training split).
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
     rows = clinical.rows_of("isic2018_task3", seed, counts, COUNTS, table)
     lesions = rows["lesion_id"].where(rows["lesion_id"] != "", rows["image"])
-    files = "ISIC2018_Task3_" + rows["split"].map(PARTS) + "_Input/" + rows["image"] + ".jpg"
+    files = "ISIC2018_Task3_" + rows["split"].map(SPLITS) + "_Input/" + rows["image"] + ".jpg"
     with drawing.new_folder(folder, "ISIC 2018, task 3", seed) as root:
         looks.draw_all(seed, lesions, clinical.labels(rows, CLASSES), size, root, files)
-        for split, part in rows.groupby("split"):
-            name = f"ISIC2018_Task3_{PARTS[str(split)]}_GroundTruth"
+        for split, rows_of_split in rows.groupby("split"):
+            name = f"ISIC2018_Task3_{SPLITS[str(split)]}_GroundTruth"
             (root / name).mkdir()
-            clinical.write(part[["image", *CLASSES]], root / name / f"{name}.csv")
-        trained = rows.loc[rows["split"] == "train", ["image", "lesion_id", "diagnosis_confirm_type"]]
-        clinical.write(trained, root / GROUPINGS)
+            clinical.write(rows_of_split[["image", *CLASSES]], root / name / f"{name}.csv")
+        grouped = rows.loc[rows["split"] == "train", ["image", "lesion_id", "diagnosis_confirm_type"]]
+        clinical.write(grouped, root / GROUPINGS)
 
 
 @register(
@@ -88,35 +84,19 @@ def render(
     },
 )
 def read(folder: Path) -> Records:
-    """Reads whatever parts the folder holds; `split` is the official `train`, `validation` or `test`.
+    """Reads the splits in the folder; `split` is the official `train`, `validation` or `test`.
 
-    `group_id` is the lesion in the training part (from the lesion groupings) and the image elsewhere. `diagnosis_confirm_type`
+    `group_id` is the lesion in the training split (from the lesion groupings) and the image elsewhere. `diagnosis_confirm_type`
     gives the label away and is never an input.
-
-    Raises:
-        MissingData: if the folder holds no part.
-        UserError: if a table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task3"), folder)
-    splits = (_files_of(folder, split, word) for split, word in PARTS.items())
-    rows, excluded, notes = tables.read_splits(splits, _labels)
+    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
     if _WITHOUT_IMAGE in set(excluded["image_id"]):
         notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
     rows, more = with_lesions(rows, folder)
     notes += [*more, _WHY_NOT] if (rows["diagnosis_confirm_type"] != "").any() else more
     return make_records("isic2018_task3", rows, CLASSES, excluded, notes)
-
-
-def _files_of(folder: Path, split: str, word: str) -> ChallengeSplit:
-    images, name = find_folder(folder, f"ISIC2018_Task3_{word}_Input"), f"ISIC2018_Task3_{word}_GroundTruth"
-    return ChallengeSplit(
-        split,
-        images=index_files([images], ignore=("_segmentation",)) if images else None,
-        image_folder=f"ISIC2018_Task3_{word}_Input",
-        table=find_file([folder, find_folder(folder, name), images], f"{name}.csv"),
-        table_name=f"{name}.csv",
-    )
 
 
 def _labels(path: Path) -> pd.DataFrame:
@@ -132,8 +112,7 @@ def with_lesions(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[s
         return rows.assign(group_id="", **dict.fromkeys(columns, "")), [
             f"There is no {GROUPINGS}: images of one lesion cannot be kept together, each image is a group of its own."
         ]
-    read = tables.read_table(path, [tables.image_ids("image"), *map(tables.text, columns)])
-    joined = rows.join(tables.one_row_each(read, "image", path), on="image_id")
+    joined = tables.join_table(rows, path, [*map(tables.text, columns)])
     joined[columns] = joined[columns].fillna("")
     grouped = int((joined["lesion_id"] != "").sum())
     return joined.assign(group_id=joined["lesion_id"]), [

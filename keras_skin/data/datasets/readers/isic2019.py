@@ -1,4 +1,4 @@
-"""ISIC 2019 challenge: 25,331 training images of eight classes with age, sex, site and lesion; the test part has no labels."""
+"""ISIC 2019 challenge: 25,331 training images of eight classes with age, sex, site and lesion; the test split has no labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
@@ -32,20 +32,11 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path,
-    seed: int = 0,
-    counts: dict[str, int] | None = None,
-    size: tuple[int, int] = (300, 400),
-    table: pd.DataFrame | None = None,
+    folder: Path, seed: int = 0, counts: Counts = None, size: tuple[int, int] = (300, 400), table: pd.DataFrame | None = None
 ) -> None:
     """Draws a small stand-in in the official layout, in the doubled folder that the archive is often unpacked to.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-        table: draws one picture for each row of it instead: the columns of both official tables, joined on `image`.
+    A `table` has the columns of both official tables, joined on `image`.
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
@@ -61,7 +52,7 @@ def render(
 
 @register(
     "isic2019",
-    title="ISIC 2019 challenge, training part",
+    title="ISIC 2019 challenge, training data",
     folders=("isic2019", "ISIC2019", "ISIC_2019", "isic-2019"),
     classes=CLASSES,
     tree=TREE,
@@ -78,15 +69,11 @@ def render(
     },
 )
 def read(folder: Path) -> Records:
-    """Reads the training part; there is no official split of it.
+    """Reads the training data, which have no official split.
 
-    `group_id` is the lesion where the metadata name one; an image without one is its own group (under its id less
+    `group_id` is the lesion where the metadata name one; an image without one is its own group (by its id without
     `_downsampled`). Metadata columns: `age_approx` (years, in steps of five), `sex`, `anatom_site_general` and `lesion_id`, ""
-    where not known. The class `UNK` is among the classes only if an image has it.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if there is no table of labels, or a table cannot be read.
+    where unknown. The class `UNK` is among the classes only if an image has it.
     """
     images = find_folder(folder, IMAGES)
     if images is None:
@@ -94,7 +81,7 @@ def read(folder: Path) -> Records:
     places = [folder, images]
     table = find_file(places, LABELS)
     if table is None:
-        raise UserError(f"{folder} has no {LABELS}: expected it there.")
+        raise UserError(f"{folder} has no {LABELS}: expected it in this folder.")
     rows = tables.read_table(table, [tables.image_ids("image")], [*CLASSES, UNKNOWN])
     rows, repeated = tables.without_repeats(rows.rename(columns={"image": "image_id"}), table)
     rows, notes = _with_metadata(rows, find_file(places, DETAILS))
@@ -110,10 +97,7 @@ def _with_metadata(rows: pd.DataFrame, path: Path | None) -> tuple[pd.DataFrame,
         return rows.assign(**dict.fromkeys(columns, "")), [
             f"There is no {DETAILS}: images of one lesion cannot be kept together, and there are no metadata."
         ]
-    read = tables.read_table(
-        path, [tables.image_ids("image"), tables.number("age_approx", 0, 120), *map(tables.text, columns[1:])]
-    )
-    joined = rows.join(tables.one_row_each(read, "image", path), on="image_id")
+    joined = tables.join_table(rows, path, [tables.number("age_approx", 0, 120), *map(tables.text, columns[1:])])
     notes = []
     bare = int(joined["sex"].isna().sum())
     if bare:

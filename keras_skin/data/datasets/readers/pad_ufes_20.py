@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
@@ -51,25 +51,10 @@ pad_ufes_20/
 """
 COUNTS = {"BCC": 16, "ACK": 14, "NEV": 12, "SEK": 12, "SCC": 12, "MEL": 10}
 _ANSWERS = ("True", "False", "UNK", "")
+_TEXTS = ("background_father", "background_mother", "gender", "fitspatrick", "region")
 _BOUNDS = {"age": (0, 120), "diameter_1": (0, 1000), "diameter_2": (0, 1000)}
-_QUESTIONS = (
-    "smoke",
-    "drink",
-    "pesticide",
-    "skin_cancer_history",
-    "cancer_history",
-    "has_piped_water",
-    "has_sewage_system",
-    "itch",
-    "grew",
-    "hurt",
-    "changed",
-    "bleed",
-    "elevation",
-    "biopsed",
-)
 _WHY_NOT = (
-    "biopsed says whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
+    "biopsed tells whether a sample was taken (of every BCC, SCC and MEL), which gives the label away: it is kept in the "
     "table, but is never an input of a model by default."
 )
 
@@ -86,20 +71,11 @@ def recognises(folder: Path) -> bool:
 
 
 def render(
-    folder: Path,
-    seed: int = 0,
-    counts: dict[str, int] | None = None,
-    size: tuple[int, int] = (300, 400),
-    table: pd.DataFrame | None = None,
+    folder: Path, seed: int = 0, counts: Counts = None, size: tuple[int, int] = (300, 400), table: pd.DataFrame | None = None
 ) -> None:
     """Draws a small stand-in in the official layout, one of its three folders doubled.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and metadata.
-        counts: number of images of each class.
-        size: (height, width).
-        table: draws one picture for each row of it instead; the columns of metadata.csv.
+    A `table` has the columns of metadata.csv.
     """
     from keras_skin.data.datasets.stand_ins import clinical, drawing, looks
 
@@ -108,9 +84,8 @@ def render(
     files = places.map({0: "imgs_part_1/imgs_part_1/", 1: "imgs_part_2/", 2: "imgs_part_3/"}) + rows["img_id"]
     with drawing.new_folder(folder, "PAD-UFES-20", seed) as root:
         lesions = rows["patient_id"] + "/" + rows["lesion_id"]
-        looks.draw_all(
-            seed, lesions, rows["diagnostic"], size, root / "images", files, artefacts=False
-        )  # a telephone shows no dark corners, gel or ruler
+        # a telephone shows no dark corners, gel or ruler
+        looks.draw_all(seed, lesions, rows["diagnostic"], size, root / "images", files, artefacts=False)
         clinical.write(rows, root / TABLE)
 
 
@@ -136,17 +111,12 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     """Reads the table as text, cell by cell as published; there is no official split.
 
     `group_id` is the patient. `image_id` is `img_id` without its extension. Nothing is converted: `True`, `False`, `UNK` (asked,
-    but not known: a value of its own) and "" (not asked) stay as they are. `lesion_id` is unique only together with
+    but unknown: a value of its own) and "" (not asked) stay as they are. `lesion_id` is unique only together with
     `patient_id`. `biopsed` gives the label away and is never an input by default.
 
     Args:
-        folder: the data set's folder.
         unify_countries: whether the spelling `BRASIL` of a parent's background becomes `BRAZIL`. By default both stay, because
             the published encoding of 81 columns has one for each.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if the table cannot be read.
     """
     if not recognises(folder):
         raise wrong_folder(get("pad_ufes_20"), folder)
@@ -161,7 +131,7 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     if other:
         notes.append(
             f"{other} rows spell a parent's background BRASIL instead of BRAZIL: "
-            + ("unified." if unify_countries else "kept as published (unify_countries makes them one).")
+            + ("unified." if unify_countries else "kept as published (unify_countries unifies them).")
         )
     blank = int((rows["smoke"] == "").sum())
     if blank:
@@ -172,8 +142,8 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
 
 
 def _image_folders(folder: Path) -> list[Path]:
-    found = [find_folder(folder, name) for name in ("images", "imgs_part_1", "imgs_part_2", "imgs_part_3")]
-    return [place for place in found if place is not None]
+    folders = [find_folder(folder, name) for name in ("images", "imgs_part_1", "imgs_part_2", "imgs_part_3")]
+    return [place for place in folders if place is not None]
 
 
 def _rows(table: Path) -> pd.DataFrame:
@@ -187,7 +157,7 @@ def _rows(table: Path) -> pd.DataFrame:
         if name in _BOUNDS:
             columns.append(tables.number(name, *_BOUNDS[name]))
         else:
-            columns.append(tables.one_of(name, _ANSWERS) if name in _QUESTIONS else tables.text(name))
+            columns.append(tables.text(name) if name in _TEXTS else tables.one_of(name, _ANSWERS))
     rows = tables.read_table(table, columns)
     unnamed = rows.index[rows["patient_id"] == ""]
     if len(unnamed):

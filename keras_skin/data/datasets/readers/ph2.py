@@ -47,26 +47,20 @@ def recognises(folder: Path) -> bool:
 def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, size: tuple[int, int] = (300, 400)) -> None:
     """Draws a small stand-in in the official layout, with 1-bit masks and both tables.
 
-    Args:
-        folder: a new folder.
-        seed: decides all pictures and findings.
-        counts: number of `common` (default 8), `atypical` (8) and `melanoma` (4) images.
-        size: about (height, width).
+    `counts` are of `common` (default 8), `atypical` (8) and `melanoma` (4) images.
     """
     from keras_skin.data.datasets.stand_ins import drawing
 
-    wanted = drawing.counts_or_default(counts, {"common": 8, "atypical": 8, "melanoma": 4})
+    image_counts = drawing.counts_or_default(counts, {"common": 8, "atypical": 8, "melanoma": 4})
     suspicion = {"common": 0.0, "atypical": 0.25, "melanoma": 1.0}
     rows = []
     with drawing.new_folder(folder, "PH2", seed) as root:
         root = root / "PH2Dataset"
-        for index, subtype in enumerate(subtype for subtype, count in wanted.items() for _ in range(count)):
+        for index, subtype in enumerate(subtype for subtype, count in image_counts.items() for _ in range(count)):
             image_id = f"IMD{index + 2:03d}"
             image, mask = drawing.picture(seed, 30_000 + index, size, suspicion[subtype])
             case = root / "PH2 Dataset images" / image_id
-            for kind in ("Dermoscopic_Image", "lesion"):
-                (case / f"{image_id}_{kind}").mkdir(parents=True)
-            drawing.write_bmp(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
+            drawing.write_image(case / f"{image_id}_Dermoscopic_Image" / f"{image_id}.bmp", image)
             drawing.write_mask_bmp(case / f"{image_id}_lesion" / f"{image_id}_lesion.bmp", mask)
             rng = np.random.default_rng([seed, index])
             findings = [str(rng.choice(codes)) for _, codes in _FINDINGS.values()]
@@ -140,14 +134,10 @@ def _write_tables(root: Path, rows: list[list[Any]]) -> None:
     published={"images": {"": 200}, "classes": {"": {"benign": 160, "malignant": 40}}},
 )
 def read(folder: Path) -> Records:
-    """Reads images, masks and whichever of the two tables is there; if both are, they must agree.
+    """Reads images, masks and the two tables; one table is enough, two must agree.
 
     Common and atypical naevi are `benign`, melanomas `malignant`; `subtype` keeps the three apart. There is no official split and
     no patient id.
-
-    Raises:
-        MissingData: if the folder does not have the layout.
-        UserError: if there is no table, a table cannot be read, or the two disagree.
     """
     root = _root(folder)
     if root is None:
@@ -187,10 +177,10 @@ def _annotations(root: Path) -> tuple[dict[str, dict[str, str]], Path, list[str]
     if sheet is None and text is None:
         raise UserError(f"{root} has no table: expected PH2_dataset.xlsx or PH2_dataset.txt there.")
     if sheet is None or text is None:
-        here = sheet or text
-        assert here is not None
-        table = _read_sheet(here) if sheet else _read_text(here)
-        return table, here, [f"Annotations from {here.name} alone."]
+        source = sheet or text
+        assert source is not None
+        table = _read_sheet(source) if sheet else _read_text(source)
+        return table, source, [f"Annotations from {source.name} alone."]
     from_sheet, from_text = _read_sheet(sheet), _read_text(text)
     differences = [
         f"  {image_id}: only in {(sheet if image_id in from_sheet else text).name}"
@@ -210,12 +200,12 @@ def _annotations(root: Path) -> tuple[dict[str, dict[str, str]], Path, list[str]
 
 
 def _read_sheet(path: Path) -> dict[str, dict[str, str]]:
-    """The spreadsheet: the header lies on row 13, in some copies on row 1; headings go over several lines."""
+    """Reads the spreadsheet: the header is row 13, in some copies row 1; headings go over several lines."""
     import openpyxl
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # openpyxl warns of styles it leaves out
+            warnings.simplefilter("ignore", UserWarning)  # openpyxl warns of styles that it ignores
             workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheets = [list(sheet.iter_rows(values_only=True)) for sheet in workbook.worksheets]
             workbook.close()
@@ -232,9 +222,9 @@ def _sheet_rows(path: Path, header: tuple[Any, ...], rows: list[tuple[Any, ...]]
     position = {re.split(r"[\n(]", _cell(heading).lower())[0].strip(): column for column, heading in enumerate(header)}
     colours = {name.replace("_", "-"): name for name in COLOURS.values()}
     needed = ["histological diagnosis", *_SHEET_SUBTYPES, "asymmetry", *(heading for heading, _ in _FINDINGS.values()), *colours]
-    absent = [heading for heading in needed if heading not in position]
-    if absent:
-        raise UserError(f"{path}, row {first_line - 1}: the header has no {', '.join(absent)}.")
+    missing = [heading for heading in needed if heading not in position]
+    if missing:
+        raise UserError(f"{path}, row {first_line - 1}: the header has no {', '.join(missing)}.")
     entries = []
     for line, row in enumerate(rows, first_line):
         if not row or not _cell(row[0]):
@@ -257,7 +247,7 @@ def _sheet_rows(path: Path, header: tuple[Any, ...], rows: list[tuple[Any, ...]]
 
 
 def _read_text(path: Path) -> dict[str, dict[str, str]]:
-    """The text table: rows start with `|| IMD`, cells are parted by `|` or `||` and may be empty; a legend follows."""
+    """Reads the text table: rows start with `|| IMD`, cells are separated by `|` or `||` and may be empty; a legend follows."""
     entries, mistakes = [], []
     for line, text in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
         if not text.startswith("|| IMD"):
@@ -286,7 +276,7 @@ def _read_text(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _checked(path: Path, entries: list[tuple[int, dict[str, str]]]) -> dict[str, dict[str, str]]:
-    """Annotations by image id, their codes written out; every wrong cell is named."""
+    """Checks all cells and returns the annotations by image id, with codes as words."""
     mistakes, table = [], {}
     for line, entry in entries:
         image_id = entry.pop("image_id")
@@ -309,7 +299,7 @@ def _checked(path: Path, entries: list[tuple[int, dict[str, str]]]) -> dict[str,
 
 
 def _cell(value: Any) -> str:
-    """A cell as text; whole numbers lose the `.0` that spreadsheets like to add."""
+    """A cell as text; whole numbers lose the `.0` that spreadsheets add."""
     if value is None:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -1,4 +1,4 @@
-"""Tables of made-up cases with the official columns of the multi-class data sets: believable ages, sites, gaps, repeats."""
+"""Tables of made-up cases with the official columns of the multi-class data sets: plausible ages, sites, gaps, repeats."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _IMAGES_PER_LESION = (1, 2, 1)
 def rows_of(
     name: str, seed: int, counts: Mapping[str, int] | None, default: Mapping[str, int], table: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """The rows to draw: those of a table that is given, as text, or made-up ones.
+    """The rows to draw: those of `table`, as text, or made-up ones.
 
     Args:
         name: name of the data set.
         seed: decides the made-up rows.
-        counts: number of images of each class or part; those that are not named have their default.
+        counts: number of images of each class or split; others have their default.
         table: rows with the official columns.
 
     Raises:
@@ -79,11 +79,11 @@ def _cases(counts: Mapping[str, int]) -> list[tuple[str, int, int]]:
     """(diagnosis, number of the lesion, which image of the lesion) for each image; every third lesion has two images."""
     cases, lesion = [], 0
     for diagnosis, count in counts.items():
-        drawn = 0
-        while drawn < count:
-            images = min(_IMAGES_PER_LESION[lesion % 3], count - drawn)
+        done = 0
+        while done < count:
+            images = min(_IMAGES_PER_LESION[lesion % 3], count - done)
             cases += [(diagnosis, lesion, image) for image in range(images)]
-            drawn, lesion = drawn + images, lesion + 1
+            done, lesion = done + images, lesion + 1
     return cases
 
 
@@ -195,8 +195,8 @@ def _pad_ufes_20(rng: np.random.Generator, counts: Mapping[str, int]) -> list[di
 
 
 def _answers(rng: np.random.Generator, unasked: bool) -> dict[str, str]:
-    asked = ("smoke", "drink", "pesticide", "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system")
-    answers = {name: "" if unasked else str(bool(rng.random() < 0.4)) for name in asked}
+    questions = ("smoke", "drink", "pesticide", "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system")
+    answers = {name: "" if unasked else str(bool(rng.random() < 0.4)) for name in questions}
     for parent in ("background_father", "background_mother"):
         answers[parent] = "" if unasked or rng.random() < 0.05 else str(rng.choice(_ORIGINS))
     answers["gender"] = "" if unasked else str(rng.choice(["FEMALE", "MALE"]))

@@ -1,4 +1,4 @@
-"""What the readers' `render` functions share: pictures by number, and writers for the formats of the official downloads."""
+"""Shared by the readers' `render` functions: pictures by number, and writers for the formats of the official downloads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from keras_skin.registry import UserError, atomic_path
 NOTICE = """SYNTHETIC
 
 These files were drawn by a program. They show no patient and no skin, only the layout of the data set "{title}".
-Nothing that is measured on them says anything about a medical question.
+No result on them answers a medical question.
 Seed {seed}.
 """
+_PARAMETERS = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 92], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 
 
 @contextmanager
 def new_folder(folder: Path, title: str, seed: int) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `folder`, with SYNTHETIC.txt in it, once all is drawn.
+    """Yields a temporary folder, with SYNTHETIC.txt in it, that becomes `folder` at the end.
 
     Raises:
-        UserError: if `folder` holds something already.
+        UserError: if `folder` is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: stand-in data are not drawn over other files.")
+        raise UserError(f"{folder} is not empty: stand-in data do not overwrite other files.")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         (temporary / "SYNTHETIC.txt").write_text(NOTICE.format(title=title, seed=seed), encoding="utf-8")
@@ -37,16 +38,16 @@ def new_folder(folder: Path, title: str, seed: int) -> Iterator[Path]:
 
 
 def counts_or_default(counts: Mapping[str, int] | None, default: Mapping[str, int]) -> dict[str, int]:
-    """The default numbers of images, with those that are given in their place.
+    """The default numbers of images of each class or split, overridden by `counts`.
 
     Raises:
-        UserError: if a part is not known or a number negative.
+        UserError: if a name is unknown or a number negative.
     """
-    given = dict(counts or {})
-    wrong = [f"{key}={value}" for key, value in given.items() if key not in default or value < 0]
-    if wrong:
-        raise UserError(f"Cannot draw {', '.join(wrong)}; known parts: {', '.join(default)}.")
-    return {**default, **given}
+    counts = counts or {}
+    invalid = [f"{key}={value}" for key, value in counts.items() if key not in default or value < 0]
+    if invalid:
+        raise UserError(f"Cannot draw {', '.join(invalid)}; expected numbers from 0 on for {', '.join(default)}.")
+    return {**default, **counts}
 
 
 def picture(seed: int, number: int, size: tuple[int, int], malignant: float) -> tuple[np.ndarray, np.ndarray]:
@@ -57,23 +58,18 @@ def picture(seed: int, number: int, size: tuple[int, int], malignant: float) -> 
     return draw_lesion(np.random.default_rng([seed, number]), (height, width), float(malignant))
 
 
-def write_jpeg(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image."""
-    _write(path, ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB image as JPEG, PNG or BMP, by the extension of `path`; its folder is created."""
+    _write(path, image[..., ::-1])
 
 
 def write_mask_png(path: Path, mask: np.ndarray) -> None:
     """Writes a mask as 0 and 255 in 8 bits."""
-    _write(path, ".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-
-
-def write_bmp(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image as 24-bit BMP."""
-    _write(path, ".bmp", image[..., ::-1], [])
+    _write(path, mask.astype(np.uint8) * 255)
 
 
 def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
-    """Writes a mask as 1-bit BMP, as PH2's are: rows from the bottom, packed bits, each row padded to four bytes."""
+    """Writes a mask as 1-bit BMP, like those of PH2: rows from the bottom, packed bits, each row padded to four bytes."""
     height, width = mask.shape
     stride = (width + 31) // 32 * 4
     rows = np.zeros((height, stride), np.uint8)
@@ -82,11 +78,16 @@ def write_mask_bmp(path: Path, mask: np.ndarray) -> None:
     offset = 14 + 40 + 8  # file header, image header, palette of black and white
     header = struct.pack("<2sIHHI", b"BM", offset + rows.size, 0, 0, offset)
     header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 1, 0, rows.size, 2835, 2835, 2, 2)
-    path.write_bytes(header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
+    _write_bytes(path, header + b"\0\0\0\0\xff\xff\xff\0" + rows.tobytes())
 
 
-def _write(path: Path, extension: str, pixels: np.ndarray, parameters: list[int]) -> None:
-    done, data = cv2.imencode(extension, np.ascontiguousarray(pixels), parameters)
+def _write(path: Path, pixels: np.ndarray) -> None:
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), _PARAMETERS.get(path.suffix, []))
     if not done:
         raise RuntimeError(f"OpenCV cannot write {path}")
-    path.write_bytes(data.tobytes())
+    _write_bytes(path, data.tobytes())
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,7 +1,7 @@
 """Stand-in dermoscopic images: drawn from a seed, with exact masks, so that everything can be tried without a data set.
 
-They look like dermoscopy from afar and teach nothing about skin: each bears the word SYNTHETIC. Malignant lesions are, on the
-whole, less symmetric, more ragged and of more colours than benign ones; the classes overlap, so there is something to learn.
+They look like dermoscopy from afar and teach nothing about skin: each shows the word SYNTHETIC. On average, malignant lesions
+are less symmetric, more ragged and of more colours than benign ones; the classes overlap, so that they are not trivial.
 """
 
 from __future__ import annotations

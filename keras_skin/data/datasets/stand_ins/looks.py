@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from keras_skin.data.datasets.stand_ins.drawing import write_jpeg, write_mask_png
+from keras_skin.data.datasets.stand_ins.drawing import write_image, write_mask_png
 from keras_skin.data.datasets.stand_ins.lesions import draw_lesion
 
 
@@ -143,23 +143,13 @@ def draw_all(
     shots = lesions.groupby(lesions).cumcount()
     targets = [root / file for file in files]
     mask_targets = [root / file for file in masks] if masks is not None else [None] * len(targets)
-    for parent in {path.parent for path in (*targets, *mask_targets) if path is not None}:
-        parent.mkdir(parents=True, exist_ok=True)
 
     def draw(row: tuple[str, int, str, Path, Path | None]) -> None:
         lesion, shot, diagnosis, target, mask_target = row
         image, mask = photograph(seed, lesion, shot, diagnosis, size, artefacts)
-        _write(target, image)
+        write_image(target, image)
         if mask_target is not None:
             write_mask_png(mask_target, mask)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(draw, zip(lesions, shots, diagnoses, targets, mask_targets, strict=True)))
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    if path.suffix.lower() == ".png":
-        _, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        path.write_bytes(data.tobytes())
-    else:
-        write_jpeg(path, image)

@@ -1,4 +1,4 @@
-"""What an epoch draws from: samplers, which resample the training part and nothing else."""
+"""Samplers, which choose the samples of an epoch from the training split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Draw:
 
 
 class Sampler(Protocol):
-    """Chooses what an epoch draws from."""
+    """Chooses the samples of an epoch."""
 
     def draw(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> Draw:
         """Chooses the samples of an epoch, the same number in every epoch.

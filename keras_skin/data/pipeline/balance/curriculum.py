@@ -1,4 +1,4 @@
-"""Curriculum with stochastic hard-example replay: easy, common images first, rarer and harder ones later, hard ones once more."""
+"""Curriculum with stochastic hard-example replay: easy, common images first, rarer and harder ones later, hard ones again."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ class Curriculum:
 
     Difficulty is a running mean of an image's training loss. It starts at the rarity of the image's class, -log(share of the
     class), which is the cross-entropy of a model that knows the class frequencies and nothing else. Before each epoch all images
-    are ranked: the easiest of them, as many as the pacing says, are admitted; the hardest of those that were shown before make
+    are ranked: the easiest of them, as many as the pacing allows, are admitted; the hardest of those that were shown before are
     the replay buffer. Each of the N samples of the epoch is a replay with probability `replay_probability`, drawn from the buffer
     with equal probability; the others show every admitted image equally often, up to one. Once everything is admitted and
     without replay, that is an ordinary epoch.
 
-    An image that proves hard can lose its place to easier ones until the pacing admits all; the buffer may bring it back.
+    A hard image can lose its place to easier ones until the pacing admits all; the buffer may bring it back.
 
     A class without an admitted image is absent from the epoch. Losses stay finite: the logit of that class is only pushed down.
-    Where the commonest class fills `start_share`, the first epochs show nothing else and the class is learned from the pacing's
-    later epochs alone. So it is on two classes of 80 and 20 per cent; on HAM10000, with 67 per cent of nevi, the default begins
-    with nevi and most of the melanomas.
+    Where the commonest class fills `start_share`, the first epochs show nothing else. This happens with two classes of 80 and 20
+    per cent; on HAM10000, with 67 per cent of nevi, the default starts with nevi and most of the melanomas.
 
-    An epoch is a function of the generator it is given and of what the losses before it decided; that is kept for every epoch,
+    An epoch is a function of its generator and of the decisions that earlier losses made. The decisions of every epoch are kept,
     two bits per image, so that past epochs can be drawn again, also after a resume. Future epochs cannot.
 
     Source: paper 000 (U-Net segmentation with multi-class classification on HAM10000), sections 2.1 and 3: "simpler more common
     samples and then ... more complex and less common situations", "combined with stochastic hard-example replay".
 
-    **Deviations from the paper:** none that can be told. It gives neither a measure of difficulty nor pacing, buffer or
-    probability; all of these, and the defaults, are this package's. The `root` pacing is the square-root competence of Platanios
+    **Deviations from the paper:** unknown. It gives neither a measure of difficulty nor pacing, buffer or probability; all of
+    these, and the defaults, are this package's. The `root` pacing is the square-root competence of Platanios
     et al., Competence-based Curriculum Learning for Neural Machine Translation, NAACL 2019.
 
     Args:
@@ -135,10 +134,10 @@ class Curriculum:
             rng: random generator of this epoch.
 
         Raises:
-            ValueError: if the labels are others, or the losses that decide on this epoch are not known yet.
+            ValueError: if the labels differ, or the losses that decide on this epoch are not recorded yet.
         """
         if not np.array_equal(np.asarray(labels, str), self._labels):
-            raise ValueError("The labels are not those that this curriculum was made for.")
+            raise ValueError("The labels differ from those of this curriculum.")
         if not 0 <= epoch <= self.epoch:
             raise ValueError(f"Epoch {epoch} cannot be drawn: losses have decided on the epochs 0 to {self.epoch} so far.")
         admitted, buffer = np.flatnonzero(self._admitted[epoch]), np.flatnonzero(self._buffers[epoch])
@@ -153,20 +152,20 @@ class Curriculum:
         )
 
     def record(self, epoch: int, rows: np.ndarray, losses: np.ndarray) -> None:
-        """Takes the losses of an epoch that has ended, and decides on the next one.
+        """Records the losses of an epoch that has ended, and decides on the next one.
 
-        An image that was shown several times counts with the mean of its losses.
+        An image that was shown several times has the mean of its losses.
 
         Args:
             epoch: that epoch; it must be `self.epoch`.
-            rows: (M,) int, the images it showed, with repeats.
+            rows: (M,) int, its images, with repeats.
             losses: (M,) float, the loss of each.
 
         Raises:
             ValueError: if the epoch is another one, or a loss is not finite.
         """
         if epoch != self.epoch:
-            raise ValueError(f"These are losses of epoch {epoch}; those of epoch {self.epoch} are due.")
+            raise ValueError(f"These are losses of epoch {epoch}, expected those of epoch {self.epoch}.")
         if not np.isfinite(losses).all():
             raise ValueError(f"Losses of epoch {epoch} are not finite.")
         size = len(self._labels)
@@ -205,7 +204,7 @@ class Curriculum:
             problems.append(f"it had {state['images']} training images, now there are {size}")
         if problems:
             raise UserError(
-                f"The saved curriculum is another one: {'; '.join(problems)}. "
+                f"The saved curriculum differs: {'; '.join(problems)}. "
                 "Continue with the experiment that the run was started with."
             )
         self.difficulty = _unpack(state["difficulty"], "<f8").astype(np.float64)
@@ -217,9 +216,11 @@ class Curriculum:
         """Ranks the images and decides which are admitted to the next epoch, and which can be replayed in it."""
         easiest_first = np.lexsort((self._ties, self.difficulty))
         hardest_shown = easiest_first[self._shown[easiest_first]][::-1]
-        size = math.ceil(self.buffer_share * len(hardest_shown))
-        self._buffers.append(_mask(hardest_shown[:size], len(self._labels)))
-        self._admitted.append(_mask(easiest_first[: self.admitted_count(len(self._admitted))], len(self._labels)))
+        buffer = hardest_shown[: math.ceil(self.buffer_share * len(hardest_shown))]
+        admitted = easiest_first[: self.admitted_count(len(self._admitted))]
+        images = np.arange(len(self._labels))
+        self._buffers.append(np.isin(images, buffer))
+        self._admitted.append(np.isin(images, admitted))
 
 
 def class_rarity(labels: np.ndarray) -> np.ndarray:
@@ -272,12 +273,6 @@ def _check(settings: dict[str, Any]) -> None:
         problems.append(f"pacing is {pacing!r}.{did_you_mean(str(pacing), known)} Valid: {', '.join(known)}")
     if problems:
         raise UserError("balancing 'curriculum': " + "; ".join(problems) + ".")
-
-
-def _mask(rows: np.ndarray, size: int) -> np.ndarray:
-    mask = np.zeros(size, bool)
-    mask[rows] = True
-    return mask
 
 
 def _pack(array: np.ndarray) -> str:

@@ -14,7 +14,7 @@ from keras_skin.registry import UserError
 @register("none")
 @dataclass(frozen=True)
 class NoBalancing:
-    """Every image once per epoch."""
+    """Shows every image once per epoch."""
 
     def counts(self, labels: np.ndarray) -> dict[str, int]:
         return natural(labels)
@@ -28,8 +28,8 @@ class NoBalancing:
 class Oversample:
     """Shows the images of small classes several times per epoch, each time augmented anew.
 
-    Every image is shown at least once. What a class lacks is dealt evenly: no image is shown more than once more often than
-    another of its class, and which ones are is drawn anew each epoch.
+    Every image is shown at least once. Repeats are dealt evenly: the frequencies of a class's images differ by at most one, and
+    which images are repeated is drawn anew each epoch.
 
     Args:
         target: samples of each class in an epoch: `"majority"` for as many as the largest class has, or a number. Classes that
@@ -57,13 +57,13 @@ class Partial:
     by augmentation; strictly equal classes would need too many copies of too few images.
 
     A class of n images gets n^(1 - strength) * n_max^strength samples, rounded, n_max being the size of the largest class: on
-    the scale of logarithms each class goes the same part of its way. Shares therefore keep their order, and the largest class
+    a logarithmic scale each class goes the same share of its way. Shares therefore keep their order, and the largest class
     keeps each of its images once. Images are repeated as by `oversample`.
 
     Args:
         strength: from 0 (the natural counts) to 1 (all classes as large as the largest).
 
-    **Deviations from the paper.** The paper states the aim and shows bar charts without numbers; rule and strength are ours.
+    **Deviations from the paper.** It states the aim and shows bar charts without numbers; the rule and the strength are ours.
     """
 
     strength: float = 0.5

@@ -15,11 +15,11 @@ class Smote:
 
     Reference: Chawla et al., SMOTE, JAIR 16 (2002) 321-357: a synthetic sample is x_i + share * (x_j - x_i) with x_j one of the
     k nearest neighbours of x_i in its class and the share drawn evenly from 0 to 1. Paper 003, section III-A: data of small
-    classes are created by combining those that there are.
+    classes are created by combining existing ones.
 
-    Every image is shown once; the samples that a class lacks are blends. Their first images are dealt evenly over the class, as
-    in Chawla's algorithm. `fit` must be called before the first draw, with the training part only. k is the smaller of
-    `neighbours` and the number of the other images in the class; a class of one image is repeated instead, which `notes` says.
+    Every image is shown once; the missing samples of a class are blends. Their first images are dealt evenly over the class, as
+    in Chawla's algorithm. `fit` must be called before the first draw, with the training split only. k is the smaller of
+    `neighbours` and the number of the other images in the class; a class of one image is repeated, and `notes` reports it.
 
     Args:
         target: samples of each class in an epoch: `"majority"` for as many as the largest class has, or a number. Classes that
@@ -27,7 +27,7 @@ class Smote:
         neighbours: k, from 1.
 
     Attributes:
-        notes: what a user should know of the classes that were fitted, one sentence each.
+        notes: sentences about the fitted classes, for users.
 
     **Deviations from the paper.** SMOTE interpolates feature vectors; a network that is trained end to end needs images, so
     neighbours are found by features and their images are blended, each augmented by itself. Paper 003 gives neither target nor
@@ -45,7 +45,7 @@ class Smote:
         self._near: dict[str, np.ndarray] = {}
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Smote:
-        """Finds the neighbours of the images of every class that is to grow.
+        """Finds the neighbours of the images of every class that grows.
 
         Args:
             features: (N, D) finite numbers, one row per training image; distances are Euclidean.
@@ -79,7 +79,7 @@ class Smote:
 
     def draw(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> Draw:
         if not np.array_equal(self._labels, labels):
-            raise ValueError("SMOTE draws from the images that it was fitted with; fit it with features of the training part.")
+            raise ValueError("SMOTE draws from the images that it was fitted with; fit it with features of the training split.")
         rows = partners = np.arange(len(labels), dtype=np.int64)
         for name, number in self.counts(labels).items():
             members = np.flatnonzero(labels == name)

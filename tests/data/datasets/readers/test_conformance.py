@@ -20,7 +20,7 @@ def name(request):
     return request.param
 
 
-def test_what_is_said_of_it(name):
+def test_its_description(name):
     info = readers.get(name).info
     assert set(info) >= INFO
     assert info["folders"][0] == name
@@ -68,12 +68,12 @@ def test_two_passes_are_equal(name, drawn):
 def test_no_group_crosses_a_split(name, drawn, scheme):
     records = read_dataset(name, drawn(name), check_images=False)
     if scheme == "official" and not records.table["split"].all():
-        with pytest.raises(UserError, match="in no official part"):
+        with pytest.raises(UserError, match="in no official split"):
             make_splits(records.table, scheme)
         return
-    parts = make_splits(records.table, scheme, validation=0.25, test=0.25, folds=3, classes=records.classes)
-    assert parts.groupby(records.table["group_id"]).nunique().max() == 1
-    assert set(parts) >= {"train", "validation"}
+    split = make_splits(records.table, scheme, validation=0.25, test=0.25, folds=3, classes=records.classes)
+    assert split.groupby(records.table["group_id"]).nunique().max() == 1
+    assert set(split) >= {"train", "validation"}
 
 
 def test_a_wrong_folder_prints_the_expected_tree_and_what_was_found(name, tmp_path):
@@ -111,7 +111,7 @@ def test_drawing_overwrites_nothing(name, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_drawing_refuses_unknown_parts(name, tmp_path):
+def test_drawing_refuses_unknown_names(name, tmp_path):
     with pytest.raises(UserError, match="nonsense=1"):
         readers.get(name).info["render"](tmp_path / "new", 0, {"nonsense": 1}, (48, 64))
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""Images of one's own: whatever classes, masks for some, patients kept together, and the table of a real data set laid out so."""
+"""A user's own images: whatever classes, masks for some, patients kept together, and the table of a real data set laid out so."""
 
 import shutil
 
@@ -45,7 +45,7 @@ def test_two_columns_are_enough(own):
     assert (records.table[["mask", "split", "age", "sex", "localization"]] == "").to_numpy().all()
     assert records.excluded.empty
     text = " ".join(records.notes)
-    assert "says nothing on patient_id, lesion_id, mask, split, age, sex, localization" in text
+    assert "has no values for patient_id, lesion_id, mask, split, age, sex, localization" in text
     assert "6 of 6 images name no patient_id" in text
     assert "6 files in masks/ are named by no row" in text
 
@@ -76,14 +76,14 @@ def test_patients_else_lesions_stay_together(own):
 def test_an_official_split_of_its_own(own):
     folder = own(split=["train", "train", "train", "validation", "test", "test"])
     records = read(folder)
-    parts = make_splits(records.table, "official", classes=records.classes)
-    assert parts.tolist() == ["train", "train", "train", "validation", "test", "test"]
+    split = make_splits(records.table, "official", classes=records.classes)
+    assert split.tolist() == ["train", "train", "train", "validation", "test", "test"]
     (folder / "metadata.csv").write_text((folder / "metadata.csv").read_text().replace("validation", "holdout"))
     with pytest.raises(UserError, match=r"line 5: found split 'holdout', expected one of train, validation, test, nothing"):
         read(folder)
 
 
-def test_what_is_left_out_stays_in_its_part(own):
+def test_what_is_left_out_stays_in_its_split(own):
     folder = own(split=["train"] * 3 + ["validation", "test", "test"], mask=["a_lesion"] * 3 + ["", "x", ""])
     (folder / "images" / "clinic" / "f.png").unlink()
     excluded = read(folder).excluded
@@ -97,9 +97,9 @@ def test_the_order_of_classes_can_be_chosen(own):
         read(folder, classes=["wart", "mole"])
 
 
-def test_which_of_two_classes_is_the_positive_one_is_said(drawn):
+def test_which_of_two_classes_is_the_positive_one_is_reported(drawn):
     assert any(
-        "benign and malignant, by the alphabet; malignant counts as the positive" in note
+        "benign and malignant, in alphabetical order; malignant is the positive" in note
         for note in read(drawn("csv_folder")).notes
     )
     chosen = read(drawn("csv_folder"), classes=["malignant", "benign"])

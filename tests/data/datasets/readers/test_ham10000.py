@@ -66,7 +66,7 @@ def test_the_folders_that_are_there_twice_count_once(layouts):
     records = read(layouts / "kmader")
     assert records.excluded.empty
     assert records.table["image"].str.contains("HAM10000_images_part_").all()
-    assert "14 second copies of images are passed over." in records.notes
+    assert "14 second copies of images are ignored." in records.notes
 
 
 @pytest.mark.parametrize("name", ["HAM10000_metadata.tab", "ham10000_metadata.CSV"])

@@ -1,4 +1,4 @@
-"""ISIC 2018 task 3: HAM10000 as training part with its lesions, official validation and test parts."""
+"""ISIC 2018 task 3: HAM10000 as training split with its lesions, official validation and test splits."""
 
 import shutil
 
@@ -76,7 +76,7 @@ def test_an_image_of_two_parts_counts_once(copy_of):
 
 
 def test_the_lesions_of_the_real_table(real_data, tmp_path):
-    """The training part is HAM10000: its real labels and lesions in the challenge's own layout."""
+    """The training split is HAM10000: its real labels and lesions in the challenge's own layout."""
     source = pd.read_csv(real_data / "csv" / "ham10000" / "HAM10000_metadata.csv", dtype=str)
     source = source.rename(columns={"image_id": "image"})
     names = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]

@@ -128,11 +128,11 @@ def test_past_epochs_are_drawn_again_and_future_ones_are_refused():
     for epoch in (-1, 5):
         with pytest.raises(ValueError, match="decided on the epochs 0 to 4"):
             curriculum.draw(LABELS, epoch, rng(0))
-    with pytest.raises(ValueError, match="those of epoch 4 are due"):
+    with pytest.raises(ValueError, match="expected those of epoch 4"):
         curriculum.record(3, np.arange(2), np.ones(2))
     with pytest.raises(ValueError, match="not finite"):
         curriculum.record(4, np.arange(2), np.array([1.0, np.nan]))
-    with pytest.raises(ValueError, match="labels are not those"):
+    with pytest.raises(ValueError, match="labels differ from those"):
         curriculum.draw(LABELS[:-1], 0, rng(0))
 
 
