@@ -150,7 +150,7 @@ def _shortcuts(
         (NEVER, table, dict.fromkeys(never, "categorical")),
         (FILE, scanned, {**dict.fromkeys(PROPERTIES, "numeric"), "format": "categorical"}),
     ]
-    shortcuts = []
+    shortcuts: list[Shortcut] = []
     for what, source, kinds in sets:
         if progress is not None:
             progress("measuring shortcuts", len(shortcuts), len(sets))

@@ -37,7 +37,7 @@ def test_faults_stand_worst_first_and_fail_the_check(spoilt, place):
         "1 row without an image in the train part: 23 of 24 images are here.",
         "1 image that cannot be used.",
     ]
-    assert "24 images in the train part, fewer than the 900 published." in [finding.title for finding in check.findings]
+    assert "24 images in the train split, fewer than the 900 published." in [finding.title for finding in check.findings]
 
 
 def test_a_data_set_that_cannot_be_read_is_not_compared_but_the_check_goes_on(spoilt, place):

@@ -90,7 +90,7 @@ def test_pictures_shared_with_another_data_set_are_found_with_their_labels(betwe
         ("warning", f"{len(shared)} images also in isic2017 (5 by id, 5 by their bytes, 5 by sight)."),
         ("warning", "1 image with another label in isic2017."),
     ]
-    assert "1 of test here and train there" in found[0].advice
+    assert "1 in test here and train there" in found[0].advice
     assert [item.name for item in found[1].items] == ["ISIC_0000002 = isic2017 ISIC_0000002"]
 
 

@@ -326,7 +326,7 @@ def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
     with pytest.raises(UserError, match="inputs must be a dict with just 'image', got"):
         export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused")
     narrow = type("Narrow", (AgeAndSex,), {"width": 2})()
-    with pytest.raises(UserError, match="its input 'metadata' is 3 wide, but the encoder 2"):
+    with pytest.raises(UserError, match="its input 'metadata' has 3 columns, but the encoder makes 2"):
         export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused", metadata=narrow)
 
 
