@@ -8,13 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.checking.audit import Check
 from keras_skin.checking.findings import Finding, Item, counted
 from keras_skin.checking.text import describe, verdict
 from keras_skin.data.images.files import BadImage, decode_levels, decode_rgb, read_file
 from keras_skin.registry import atomic_path
+from keras_skin.templates import templates
 
 PICTURED, NAMED = 12, 36
 """Items per finding that are shown with pictures, and that are named without."""
@@ -40,20 +40,17 @@ def write_page(path: Path, check: Check) -> None:
         path: the file to write.
         check: the check to show; its pictures are read from the data set's files.
     """
-    environment = Environment(
-        loader=PackageLoader("keras_skin.checking", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html.j2").render(
-        check=check,
-        verdict=verdict(check),
-        describe=describe,
-        counted=counted,
-        split_names=_SPLIT_NAMES,
-        sections=[(finding, *_section(finding)) for finding in check.findings],
+    text = (
+        templates("keras_skin.checking", "keras_skin.evaluation")
+        .get_template("page.html.j2")
+        .render(
+            check=check,
+            verdict=verdict(check),
+            describe=describe,
+            counted=counted,
+            split_names=_SPLIT_NAMES,
+            sections=[(finding, *_section(finding)) for finding in check.findings],
+        )
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -89,7 +89,7 @@ def export_model(
     """
     _check(model, classes, image_size, metadata, segmenter)
     json.dumps(extra)  # fails now rather than after minutes of tracing
-    endpoints = Endpoints.of(model, classes, image_size, preprocessing, metadata, segmenter)
+    endpoints = Endpoints(model, classes, image_size, preprocessing, metadata, segmenter)
     folder = Path(folder)
     earlier = _versions(folder)
     target = folder / str(max(earlier, default=0) + 1 if version is None else version)

@@ -12,7 +12,6 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -21,6 +20,7 @@ from keras_skin.serving.attributions import RunExtras
 from keras_skin.serving.limits import Refused
 from keras_skin.serving.page import check_answers, form_fields, predict_upload
 from keras_skin.serving.served import Served
+from keras_skin.templates import templates
 
 log = logging.getLogger("keras_skin")
 
@@ -100,15 +100,9 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
 
 
 def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThread) -> None:
-    templates = Environment(
-        loader=ChoiceLoader([PackageLoader("keras_skin.serving", ""), PackageLoader("keras_skin.evaluation", "")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("keras_skin.serving", "keras_skin.evaluation")
     fields = form_fields(served.model, extras.complete)
-    style, script = (templates.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
+    style, script = (environment.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
     context = {
         "served": served,
         "about": served.model.about,
@@ -123,7 +117,7 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
 
     def render(request: Request, status: int = 200, **values: Any) -> HTMLResponse:
         template = "result.html.j2" if FRAGMENT in request.headers else "page.html.j2"
-        return HTMLResponse(templates.get_template(template).render(context | values), status)
+        return HTMLResponse(environment.get_template(template).render(context | values), status)
 
     @app.get("/", response_class=HTMLResponse)
     async def page(request: Request) -> Response:

@@ -61,12 +61,12 @@ def test_whatever_a_client_relies_on_is_missed(export, data):
 
 
 def joint():
-    return Endpoints.of(joint_model(), CLASSES, SIZE, (), None, None)
+    return Endpoints(joint_model(), CLASSES, SIZE, (), None, None)
 
 
 def chained():
     segmenter = Segmenter(segmenter_model(), (16, 20), ())
-    return Endpoints.of(branched_model(), CLASSES, SIZE, (), AgeAndSex(), segmenter)
+    return Endpoints(branched_model(), CLASSES, SIZE, (), AgeAndSex(), segmenter)
 
 
 def test_signatures_are_those_that_were_written_down(tmp_path):
