@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -24,22 +24,8 @@ _OUTLINE = (0, 255, 255)  # cyan, which skin never is
 _SPLIT_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A caption and one or two small pictures as data URLs."""
-
-    name: str
-    text: str
-    urls: tuple[str, ...]
-
-
 def write_page(path: Path, check: Check) -> None:
-    """Writes the page.
-
-    Args:
-        path: the file to write.
-        check: the check to show; its pictures are read from the data set's files.
-    """
+    """Writes the page of a check; its pictures are read from the data set's files."""
     text = (
         templates("keras_skin.checking", "keras_skin.evaluation")
         .get_template("page.html.j2")
@@ -56,13 +42,11 @@ def write_page(path: Path, check: Check) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _section(finding: Finding) -> tuple[list[Picture], list[Item], int]:
-    """Items with pictures, items without pictures, and the number of remaining items."""
-    pictures = [
-        Picture(item.name, item.text, tuple(url for image in item.images if (url := thumbnail(image, item.mask))))
-        for item in [item for item in finding.items if item.images][:PICTURED]
-    ]
-    names = [] if pictures else list(finding.items[:NAMED])
+def _section(finding: Finding) -> tuple[list[tuple[Item, list[str]]], Sequence[Item], int]:
+    """Items with their small pictures, items without pictures, and the number of remaining items."""
+    pictured = [item for item in finding.items if item.images][:PICTURED]
+    pictures = [(item, [url for image in item.images if (url := thumbnail(image, item.mask))]) for item in pictured]
+    names = () if pictures else finding.items[:NAMED]
     return pictures, names, len(finding.items) - len(pictures) - len(names)
 
 

@@ -23,7 +23,7 @@ def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: 
 
     Args:
         endpoints: those of the trained model, in float32.
-        folder: the version's folder.
+        folder: the folder of the edition's version.
         edition: one of `EDITIONS`.
         inputs: the inputs of `predict_images`, (N, ...) each.
     """

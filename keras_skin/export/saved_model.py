@@ -105,11 +105,7 @@ def export_model(
 
 
 def write_served(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
-    """Writes the SavedModel with all signatures.
-
-    Returns:
-        The signatures, described as in `model.json`.
-    """
+    """Writes the SavedModel with all signatures and returns them as `model.json` describes them."""
     archive = keras.export.ExportArchive()  # tracks its endpoints' variables; track(model) would write them twice
     signatures = {}
     for name, inputs, function in endpoints.all():

@@ -48,12 +48,7 @@ T = TypeVar("T")
 
 
 def create_app(served: Served, extras: RunExtras) -> FastAPI:
-    """Builds the application that serves one model.
-
-    Args:
-        served: the model.
-        extras: what the model's run adds to the page.
-    """
+    """Builds the application that serves one model, with what its run adds to the page."""
     app = FastAPI(title="keras_skin", docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(_guarded)
     app.exception_handler(Refused)(_refused)
