@@ -1,6 +1,6 @@
 """`python -m keras_skin.cache`: lists and clears the image stores and the predicted masks.
 
-Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback).
+Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from keras_skin.console import exit_code
 from keras_skin.data.images.cache import Entry, cache_path, describe_age, describe_bytes, entries, max_bytes, remove
 from keras_skin.registry import UserError
 
@@ -32,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
+    return exit_code(lambda: _run(options), "Interrupted.")
+
+
+def _run(options: argparse.Namespace) -> None:
     folder = Path(options.dir).expanduser() if options.dir else cache_path()
     try:
         stored = entries(folder)
@@ -44,13 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"The cache {folder} holds {total} (image stores: at most {describe_bytes(max_bytes())}):")
             for entry in stored:
                 print(f"  {_describe(entry)}")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"The cache folder cannot be used: {error}.", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"The cache folder cannot be used: {error}.") from error
 
 
 def _clear(folder: Path, stored: list[Entry]) -> None:

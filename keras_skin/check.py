@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from keras_skin.console import ProgressBar, exit_code
+from keras_skin.registry import UserError
 
 _EPILOG = """\
 severities:
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("KERAS_SKIN_DATA"),
         help="folder of the data sets, each under its usual name (default: $KERAS_SKIN_DATA)",
     )
-    parser.add_argument("--html", metavar="FILE", help="write a self-contained page with pictures of the problems")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a self-contained page with pictures of the problems")
     parser.add_argument("--as", metavar="NAME", dest="reader", help="read the folder DATASET as this known data set")
     parser.add_argument(
         "--against",
@@ -57,27 +58,20 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = parser().parse_args(arguments)
-    if options.html and Path(options.html).is_dir():
-        print(
-            f"--html {options.html} is a folder, expected a file to write.\nTry: python -m keras_skin.check --help",
-            file=sys.stderr,
-        )
-        return 2
     return exit_code(lambda: _check(options), "Interrupted; no page was written.")
 
 
 def _check(options: argparse.Namespace) -> int:
-    from keras_skin.checking.places import Place, resolve, same, siblings
-    from keras_skin.registry import UserError
+    from keras_skin.checking.places import resolve, same, siblings
 
+    if options.html and options.html.is_dir():
+        raise UserError(f"--html {options.html} is a folder, expected a file to write.")
     place = resolve(options.dataset, options.data, options.reader)
-    others: list[Place]
+    others = [resolve(word, options.data) for word in options.against or () if word != "none"]
     if options.against is None:
         others = siblings(place, options.data)
-    else:
-        others = [resolve(word, options.data) for word in options.against if word != "none"]
-        if any(same(other, place) for other in others):
-            raise UserError(f"--against {place.reader.name}: a data set is always compared with itself. Name another one.")
+    elif any(same(other, place) for other in others):
+        raise UserError(f"--against {place.reader.name}: a data set is always compared with itself. Name another one.")
 
     from keras_skin.checking.audit import check_dataset
     from keras_skin.checking.text import summary
@@ -92,7 +86,7 @@ def _check(options: argparse.Namespace) -> int:
         from keras_skin.checking.page import write_page
 
         try:
-            write_page(Path(options.html), check)
+            write_page(options.html, check)
         except OSError as error:
             raise UserError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
         _print(f"Page with pictures: {options.html}")

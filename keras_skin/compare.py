@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.registry import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +68,6 @@ def _compare(options: argparse.Namespace) -> None:
     from keras_skin.evaluation.comparison import compare, group_by_seed, name_sides
     from keras_skin.evaluation.measured_run import read_runs
     from keras_skin.figures.comparison import draw_figures
-    from keras_skin.registry import UserError
 
     if options.html and options.html.is_dir():
         raise UserError(f"--html {options.html} is a folder, expected a file to write.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_skin.console import ProgressBar, exit_code, quiet_import
+from keras_skin.registry import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from keras_skin.registry import UserError
-
     out = options.out or Path(f"predictions-{datetime.now():%Y%m%d-%H%M%S}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: the folder exists and is not empty, and nothing is overwritten. Name a new folder.")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.registry import UserError
 
 MODULES = ("fastapi", "uvicorn", "python_multipart")
 CONNECTIONS = 48  # each may hold a body in memory
@@ -44,8 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from keras_skin.registry import UserError
-
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'Serving needs {", ".join(missing)}, which is not installed: pip install "keras_skin[serve]"')
@@ -88,8 +87,6 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _listening(host: str, port: int) -> socket.socket:
     """A socket bound to the address, not yet accepting connections."""
-    from keras_skin.registry import UserError
-
     if not 0 <= port < 65536:
         raise UserError(f"--port {port}: expected a number from 0 to 65535.")
     listener = None

@@ -27,9 +27,9 @@ def data(tmp_path_factory):
 def test_a_good_data_set_exits_with_0_and_writes_the_page(data, tmp_path, capsys):
     page = tmp_path / "new" / "page.html"
     assert main(["isic2016", "--data", str(data), "--html", str(page)]) == 0
-    told = capsys.readouterr()
-    assert "compared with: isic2017 (ours)" in told.out
-    assert "images also in isic2017 (ours)" in told.out
+    output = capsys.readouterr()
+    assert "compared with: isic2017 (ours)" in output.out
+    assert "images also in isic2017 (ours)" in output.out
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
@@ -48,7 +48,7 @@ def test_an_error_exits_with_1(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("arguments", "expected"),
     [
         (["isic2061", "--data", "DATA"], "There is no data set 'isic2061'. Did you mean 'isic201"),
         (["our", "--data", "DATA"], "Did you mean 'ours'?"),
@@ -60,12 +60,12 @@ def test_an_error_exits_with_1(data, tmp_path, capsys):
         (["isic2016", "--data", "DATA", "--html", "DATA"], "is a folder, expected a file"),
     ],
 )
-def test_misuse_is_told_without_a_traceback(given, expected, data, capsys, monkeypatch):
+def test_misuse_is_told_without_a_traceback(arguments, expected, data, capsys, monkeypatch):
     monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
-    assert main([word.replace("DATA", str(data)) for word in given]) == 2
-    told = capsys.readouterr()
-    assert expected.replace("DATA", str(data)) in told.err
-    assert "Traceback" not in told.err
+    assert main([word.replace("DATA", str(data)) for word in arguments]) == 2
+    output = capsys.readouterr()
+    assert expected.replace("DATA", str(data)) in output.err
+    assert "Traceback" not in output.err
 
 
 def test_a_table_that_cannot_be_read_exits_with_2_and_names_the_line(tmp_path, capsys):
@@ -96,10 +96,10 @@ def test_ctrl_c_exits_with_130_and_without_a_traceback(tmp_path):
     assert process.stdout.readline() == "reading\n"
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted" in told
-    assert "Traceback" not in told
+    assert "Interrupted" in output
+    assert "Traceback" not in output
 
 
 def test_help_answers_fast_and_the_command_is_thin():
@@ -109,9 +109,9 @@ def test_help_answers_fast_and_the_command_is_thin():
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         run = [sys.executable, "-m", "keras_skin.check", "--help"]
-        told = subprocess.run(run, check=True, cwd=ROOT, capture_output=True, text=True).stdout
+        output = subprocess.run(run, check=True, cwd=ROOT, capture_output=True, text=True).stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5, seconds
-    assert "exit codes: 0 no error; 1 an error" in told
+    assert "exit codes: 0 no error; 1 an error" in output
     assert len((ROOT / "keras_skin" / "check.py").read_text().splitlines()) < 150

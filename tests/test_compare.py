@@ -32,7 +32,7 @@ def pair(tmp_path):
     ]
 
 
-def told(capsys) -> str:
+def errors(capsys) -> str:
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err + captured.out
     return captured.err
@@ -61,15 +61,15 @@ def test_against_names_the_side_that_is_subtracted(tmp_path, capsys):
     }
     assert main([*runs["good"], "--against", *runs["plain"], "--out", str(tmp_path / "out")]) == 0
     assert "each run minus plain0 (2 runs)" in capsys.readouterr().out
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    (macro,) = [row for row in told["rows"] if row["metric"] == "f1_macro"]
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (macro,) = [row for row in comparison["rows"] if row["metric"] == "f1_macro"]
     assert macro["verdicts"] == ["better", ""]
     assert macro["differences"][0]["ci95"][0] > 0
 
 
 def test_misuse_is_told_without_a_traceback(pair, tmp_path, capsys):
     other = str(write_run(tmp_path / "other", images().iloc[1:]))
-    for given, expected in (
+    for command, expected in (
         (pair[:1], "at least two runs"),
         ([pair[0], pair[0]], "is given twice"),
         ([pair[0], str(tmp_path)], "is not a run folder"),
@@ -79,8 +79,8 @@ def test_misuse_is_told_without_a_traceback(pair, tmp_path, capsys):
         ([*pair, "--out", pair[0]], "nothing is overwritten"),
         ([pair[0], "--against", pair[0]], "is given twice"),
     ):
-        assert main(given) == 2, given
-        assert expected in told(capsys)
+        assert main(command) == 2, command
+        assert expected in errors(capsys)
 
 
 def test_without_the_images_all_but_the_outlines_is_drawn(pair, tmp_path, capsys):

@@ -51,9 +51,9 @@ def test_the_numbers_are_those_of_the_run(done, measured, folder):
     assert len(table) == 3
     for row, name in enumerate(("plain.bmp", "later/plain.bmp", "turned.jpg")):
         tolerance = 1e-4 if name.endswith("bmp") else 0.05  # a JPEG is another image
-        found = table.loc[str(folder / name)]
-        assert found["probability_malignant"] == pytest.approx(measured["probability_malignant"][row], abs=tolerance)
-        assert found["label"] in ("benign", "malignant")
+        prediction_row = table.loc[str(folder / name)]
+        assert prediction_row["probability_malignant"] == pytest.approx(measured["probability_malignant"][row], abs=tolerance)
+        assert prediction_row["label"] in ("benign", "malignant")
 
 
 def test_masks_and_overlays_are_upright_and_have_names_of_their_own(done, measured, folder, tiny_run):
@@ -74,9 +74,9 @@ def test_bad_files_are_listed_and_the_rest_goes_on(done, folder, tiny_run, tmp_p
     assert "expected JPEG, PNG or BMP" in skipped[str(folder / "broken.png")]
     assert len(skipped) == 2
     assert predict.main([str(tiny_run / "saved_model" / "1"), str(folder / "plain.bmp"), "--out", str(tmp_path / "one")]) == 0
-    told = capsys.readouterr().out
-    assert "SYNTHETIC: this model was trained on synthetic images" in told
-    assert "1 of 1 images predicted, 0 skipped" in told
+    output = capsys.readouterr().out
+    assert "SYNTHETIC: this model was trained on synthetic images" in output
+    assert "1 of 1 images predicted, 0 skipped" in output
     assert not (tmp_path / "one" / "skipped.csv").exists()
 
 
@@ -130,11 +130,11 @@ def test_memory_does_not_grow_with_the_number_of_images(tiny_run, measured, tmp_
 def test_mistakes_are_told(tiny_run, measured, tmp_path, capsys, arguments, words):
     (tmp_path / "empty").mkdir()
     places = {"run": tiny_run, "here": tmp_path, "photo": measured["file"][0], "empty": tmp_path / "empty"}
-    given = [text.format(**places) for text in arguments]
-    assert predict.main([*given, *([] if "--out" in given else ["--out", str(tmp_path / "out")])]) == 2
-    told = capsys.readouterr().err
+    words = [text.format(**places) for text in arguments]
+    assert predict.main([*words, *([] if "--out" in words else ["--out", str(tmp_path / "out")])]) == 2
+    output = capsys.readouterr().err
     for word in words:
-        assert word in told
+        assert word in output
     assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,7 @@ def error_output(capsys) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("arguments", "expected"),
     [
         ([], "Which experiment?"),
         (["jrl_ph3"], "Did you mean 'jrl_ph2'?"),
@@ -38,9 +38,9 @@ def error_output(capsys) -> str:
         (["jrl_ph2", "--resume", "nowhere"], "--resume continues a run as it was started"),
     ],
 )
-def test_misuse_is_told_without_a_traceback(given, expected, capsys, monkeypatch):
+def test_misuse_is_told_without_a_traceback(arguments, expected, capsys, monkeypatch):
     monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
-    assert main(given) == 2
+    assert main(arguments) == 2
     assert expected in error_output(capsys)
 
 
@@ -167,8 +167,8 @@ def start(out: Path) -> subprocess.Popen:
 
 def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path:
     """Returns the run's folder once its first epoch is written and a later state was saved."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < 400 and process.poll() is None:
+    start = time.monotonic()
+    while time.monotonic() - start < 400 and process.poll() is None:
         history = list(out.glob("*/history.csv"))
         states = list(out.glob("*/checkpoints/run_state.npz"))
         if history and states and states[0].stat().st_mtime > history[0].stat().st_mtime + 0.05:

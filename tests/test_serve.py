@@ -41,14 +41,14 @@ def served(folder):
     """The real command on a free port; yields the process and its address."""
     command = [sys.executable, "-m", "keras_skin.serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    told = ""
+    output = ""
     for line in process.stdout:
-        told += line
-        if found := re.search(r"Page: (http://127\.0\.0\.1:\d+)/", line):
+        output += line
+        if match := re.search(r"Page: (http://127\.0\.0\.1:\d+)/", line):
             break
     else:
-        pytest.fail(told + process.stderr.read())
-    address = found[1]
+        pytest.fail(output + process.stderr.read())
+    address = match[1]
     for _ in range(100):
         try:
             urllib.request.urlopen(address, timeout=5).close()
@@ -130,16 +130,16 @@ def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
 def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypatch):
     import uvicorn
 
-    seen = {}
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: seen.update(config=self.config, sockets=sockets))
+    server = {}
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: server.update(config=self.config, sockets=sockets))
     assert serve.main([str(clinical_run / "saved_model"), "--host", "0.0.0.0", "--port", "0"]) == 0
-    told = capsys.readouterr()
-    assert "WARNING: listening at 0.0.0.0" in told.err
-    assert "not a medical device" in told.err
-    assert "SYNTHETIC" in told.out
-    assert "A SavedModel alone keeps no training images" in told.out
-    assert not seen["config"].access_log
-    assert seen["config"].limit_concurrency == serve.CONNECTIONS
+    output = capsys.readouterr()
+    assert "WARNING: listening at 0.0.0.0" in output.err
+    assert "not a medical device" in output.err
+    assert "SYNTHETIC" in output.out
+    assert "A SavedModel has no training images" in output.out
+    assert not server["config"].access_log
+    assert server["config"].limit_concurrency == serve.CONNECTIONS
 
 
 def test_ctrl_c_ends_it(clinical_run):

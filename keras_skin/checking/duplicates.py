@@ -107,7 +107,7 @@ def findings_between(pairs: pd.DataFrame, records: Records, other: Records, name
 
     Args:
         pairs: the pairs from `pairs_between`.
-        records, other: both data sets; ids of rows without an image are compared, too.
+        records, other: both data sets; the ids of rows without an image are compared, too.
         name: name of the other data set.
     """
     findings = []

@@ -22,6 +22,9 @@ Ellipses with an aspect ratio up to 3 and radii from 30 to 250 pixels reach at m
 BLOCKY = 0.7
 """A mask was enlarged if this share of its rows and of its columns repeats the one before (real masks: at most 0.64)."""
 
+FAULTS = ("empty", "full", "full_frame", "blocky", "polygon")
+"""The faults of masks: no set pixel, and those of the constants above."""
+
 SPECK = 0.02
 """Pieces smaller than this share of the largest piece are specks."""
 
@@ -55,29 +58,17 @@ class MaskFacts:
     holes: int = 0
 
     @property
-    def empty(self) -> bool:
-        """Whether no pixel is set."""
-        return self.area == 0
-
-    @property
-    def full(self) -> bool:
-        """Whether nearly every pixel is set."""
-        return self.area > FULL
-
-    @property
-    def full_frame(self) -> bool:
-        """Whether the outline runs along all four sides of the image and leaves almost no skin outside."""
-        return not self.full and self.gap <= FRAME_GAP and self.area >= FRAME_AREA
-
-    @property
-    def blocky(self) -> bool:
-        """Whether the mask was enlarged from a few pixels."""
-        return not self.full and self.repeats >= BLOCKY
-
-    @property
-    def polygon(self) -> bool:
-        """Whether the outline is a polygon of few long sides."""
-        return not self.full and not self.blocky and self.long_sides >= LONG_SIDES
+    def faults(self) -> set[str]:
+        """Those of `FAULTS` that the mask has; a full mask has no other."""
+        if self.area > FULL:
+            return {"full"}
+        faults = {
+            "empty": self.area == 0,
+            "full_frame": self.gap <= FRAME_GAP and self.area >= FRAME_AREA,
+            "blocky": self.repeats >= BLOCKY,
+            "polygon": self.long_sides >= LONG_SIDES and self.repeats < BLOCKY,
+        }
+        return {name for name, is_true in faults.items() if is_true}
 
 
 def measure(mask: np.ndarray, levels: np.ndarray) -> MaskFacts:

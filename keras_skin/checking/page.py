@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.checking.audit import Check
 from keras_skin.checking.findings import Finding, Item, counted
 from keras_skin.checking.text import describe, verdict
 from keras_skin.data.images.files import BadImage, decode_levels, decode_rgb, read_file
 from keras_skin.registry import atomic_path
+from keras_skin.templates import templates
 
 PICTURED, NAMED = 12, 36
 """Items per finding that are shown with pictures, and that are named without."""
@@ -24,48 +24,29 @@ _OUTLINE = (0, 255, 255)  # cyan, which skin never is
 _SPLIT_NAMES = {"": "all", "train": "training", "validation": "validation", "test": "test"}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A caption and one or two small pictures as data URLs."""
-
-    name: str
-    text: str
-    urls: tuple[str, ...]
-
-
 def write_page(path: Path, check: Check) -> None:
-    """Writes the page.
-
-    Args:
-        path: the file to write.
-        check: the check to show; its pictures are read from the data set's files.
-    """
-    environment = Environment(
-        loader=PackageLoader("keras_skin.checking", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html.j2").render(
-        check=check,
-        verdict=verdict(check),
-        describe=describe,
-        counted=counted,
-        split_names=_SPLIT_NAMES,
-        sections=[(finding, *_section(finding)) for finding in check.findings],
+    """Writes the page of a check; its pictures are read from the data set's files."""
+    text = (
+        templates("keras_skin.checking", "keras_skin.evaluation")
+        .get_template("page.html.j2")
+        .render(
+            check=check,
+            verdict=verdict(check),
+            describe=describe,
+            counted=counted,
+            split_names=_SPLIT_NAMES,
+            sections=[(finding, *_section(finding)) for finding in check.findings],
+        )
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _section(finding: Finding) -> tuple[list[Picture], list[Item], int]:
-    """Items with pictures, items without pictures, and the number of remaining items."""
-    pictures = [
-        Picture(item.name, item.text, tuple(url for image in item.images if (url := thumbnail(image, item.mask))))
-        for item in [item for item in finding.items if item.images][:PICTURED]
-    ]
-    names = [] if pictures else list(finding.items[:NAMED])
+def _section(finding: Finding) -> tuple[list[tuple[Item, list[str]]], Sequence[Item], int]:
+    """Items with their small pictures, items without pictures, and the number of remaining items."""
+    pictured = [item for item in finding.items if item.images][:PICTURED]
+    pictures = [(item, [url for image in item.images if (url := thumbnail(image, item.mask))]) for item in pictured]
+    names = () if pictures else finding.items[:NAMED]
     return pictures, names, len(finding.items) - len(pictures) - len(names)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from keras_skin.checking.masks import MaskFacts, measure
+from keras_skin.checking.masks import FAULTS, MaskFacts, measure
 from keras_skin.data.images.files import (
     BadImage,
     ImageHeader,
@@ -32,9 +32,6 @@ DARK = 40
 
 PROPERTIES = ("file_bytes", "width", "height", "dark_corners", "border_red", "border_green", "border_blue")
 """Columns of `scan` that should not predict the class."""
-
-JUDGEMENTS = ("empty", "full", "full_frame", "blocky", "polygon")
-"""Properties of `MaskFacts` that become columns of `scan`."""
 
 _CORNER, _BORDER = 1 / 8, 1 / 32  # of the shorter side: legs of the corner triangles, width of the border
 _DECODED = (171, 171)
@@ -90,7 +87,7 @@ def scan(images: Sequence[str], masks: Sequence[str], progress: Callable[[int, i
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # after Ctrl-C the waiting files are not read
     numbers = [f"mask_{name}" for name in MaskFacts.__dataclass_fields__]
-    flags = [f"mask_{name}" for name in JUDGEMENTS]
+    flags = [f"mask_{name}" for name in FAULTS]
     table = pd.DataFrame(rows, columns=["path", "mask_path", *FileFacts.__dataclass_fields__, *numbers, *flags])
     table[flags] = table[flags].eq(True)
     return table.drop(columns="mask").astype({"phash": np.uint64, **dict.fromkeys(numbers, float), **dict.fromkeys(flags, bool)})
@@ -99,7 +96,8 @@ def scan(images: Sequence[str], masks: Sequence[str], progress: Callable[[int, i
 def _mask_columns(mask: MaskFacts | None) -> dict[str, Any]:
     if mask is None:
         return {}
-    return {f"mask_{name}": getattr(mask, name) for name in (*MaskFacts.__dataclass_fields__, *JUDGEMENTS)}
+    columns = asdict(mask) | {name: name in mask.faults for name in FAULTS}
+    return {f"mask_{name}": value for name, value in columns.items()}
 
 
 def _read(image: str, mask: str) -> FileFacts:

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keras_skin.evaluation.bootstrap import bootstrap
+from keras_skin.evaluation.classification import classification_scores, resampled_scores
+
 FOLDS = 5
 MIN_GROUPS = 10
 """Classes with fewer groups (patients, lesions, images) are left out; this leaves two groups per fold."""
@@ -22,6 +25,7 @@ MARGIN = 0.1
 
 RESAMPLES = 300
 _LEAST_DROP = 0.005
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,6 @@ def shortcut(
     labels: Sequence[str],
     classes: Sequence[str],
     groups: np.ndarray,
-    seed: int = 0,
 ) -> Shortcut:
     """Measures how well a set of columns predicts the class, by cross-validation with each group in one fold.
 
@@ -79,27 +82,44 @@ def shortcut(
         labels: (N,) labels, "" for unlabelled.
         classes: all classes.
         groups: (N,) group of each image.
-        seed: seed of folds, forests and resamples.
     """
+    if not len(features.columns):
+        return Shortcut(what, "the data set has no such columns")
     label_array = np.asarray(labels, dtype=object)
     sizes = {name: len(np.unique(groups[label_array == name])) for name in classes}
     large = tuple(name for name, size in sizes.items() if size >= MIN_GROUPS)
-    if not len(features.columns):
-        return Shortcut(what, "the data set has no such columns")
     if len(large) < 2:
         counts = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "there are no labels"
         return Shortcut(what, f"fewer than two classes with {MIN_GROUPS} lesions or patients ({counts})")
     usable = np.isin(label_array, large)
+    groups = groups[usable]
     columns = _columns(features[usable].reset_index(drop=True), kinds)
-    varying = [name for name in columns if len(columns[name].unique()) > 1]
-    if not varying:
+    columns = columns[[name for name in columns if len(columns[name].unique()) > 1]]
+    if not len(columns.columns):
         return Shortcut(what, "no column varies")
     truth = pd.Categorical(label_array[usable], categories=list(large)).codes.astype(np.int64)
-    folds = _folds(truth, groups[usable], seed)
+    folds = _folds(truth, groups)
     if folds is None:
         return Shortcut(what, "the groups are too few or too large for folds with all classes")
-    probabilities, permuted = _out_of_fold(columns[varying], kinds, truth, len(large), folds, seed)
-    return _score(what, truth, probabilities, permuted, large, groups[usable], seed)
+
+    probabilities, shuffled = _out_of_fold(columns, kinds, truth, len(large), folds)
+    scores = classification_scores(truth, probabilities, large)
+    metrics = {name: scores[name] for name in ("auc", "balanced_accuracy")}
+    statistics = resampled_scores(truth, probabilities, large)
+    values = bootstrap(statistics, metrics, dict.fromkeys(metrics, len(truth)), groups, RESAMPLES, _SEED)
+    intervals = {name: tuple(values[name]["ci95"] or (np.nan, np.nan)) for name in metrics}
+    drops = {name: scores["auc"] - classification_scores(truth, other, large)["auc"] for name, other in shuffled.items()}
+    strongest = sorted(((name, float(drop)) for name, drop in drops.items() if drop >= _LEAST_DROP), key=lambda pair: -pair[1])
+    return Shortcut(
+        what,
+        images=len(truth),
+        classes=large,
+        auc=scores["auc"],
+        auc_interval=intervals["auc"],
+        accuracy=scores["balanced_accuracy"],
+        accuracy_interval=intervals["balanced_accuracy"],
+        strongest=tuple(strongest[:4]),
+    )
 
 
 def _columns(features: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
@@ -113,15 +133,16 @@ def _columns(features: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _folds(truth: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
+def _folds(truth: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Folds (training rows, test rows) without shared groups; None if a training side lacks a class or a test side is empty."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth, groups))
+    folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=_SEED).split(truth, truth, groups))
     classes = set(truth.tolist())
     return folds if all(set(truth[train].tolist()) == classes and len(test) for train, test in folds) else None
 
 
-def _forest(kinds: Mapping[str, str], columns: Sequence[str], seed: int) -> Any:
+def _forest(kinds: Mapping[str, str], columns: Sequence[str]) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
@@ -131,57 +152,23 @@ def _forest(kinds: Mapping[str, str], columns: Sequence[str], seed: int) -> Any:
     encode = ColumnTransformer(
         [("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), categorical)], remainder="passthrough"
     )
-    forest = RandomForestClassifier(100, min_samples_leaf=5, class_weight="balanced_subsample", n_jobs=-1, random_state=seed)
+    forest = RandomForestClassifier(100, min_samples_leaf=5, class_weight="balanced_subsample", n_jobs=-1, random_state=_SEED)
     return make_pipeline(encode, forest)
 
 
 def _out_of_fold(
-    columns: pd.DataFrame, kinds: Mapping[str, str], truth: np.ndarray, count: int, folds: list, seed: int
+    columns: pd.DataFrame, kinds: Mapping[str, str], truth: np.ndarray, count: int, folds: list
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Out-of-fold probabilities (N, K), and the same with each column shuffled."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(_SEED)
     names = [str(name) for name in columns]
     probabilities = np.zeros((len(truth), count))
-    permuted = {name: np.zeros((len(truth), count)) for name in names}
+    with_shuffled = {name: np.zeros((len(truth), count)) for name in names}
     for train, test in folds:
-        model = _forest(kinds, names, seed).fit(columns.iloc[train], truth[train])
+        model = _forest(kinds, names).fit(columns.iloc[train], truth[train])
         probabilities[test] = model.predict_proba(columns.iloc[test])
         for name in names:
             shuffled = columns.iloc[test].copy()
             shuffled[name] = random.permutation(shuffled[name].to_numpy())
-            permuted[name][test] = model.predict_proba(shuffled)
-    return probabilities, permuted
-
-
-def _score(
-    what: str,
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    permuted: Mapping[str, np.ndarray],
-    classes: tuple[str, ...],
-    groups: np.ndarray,
-    seed: int,
-) -> Shortcut:
-    from keras_skin.evaluation.bootstrap import bootstrap
-    from keras_skin.evaluation.classification import classification_scores, resampled_scores
-
-    metrics = ("auc", "balanced_accuracy")
-    scores = classification_scores(truth, probabilities, classes)
-    statistics = resampled_scores(truth, probabilities, classes)
-    values = bootstrap(
-        statistics, {name: scores[name] for name in metrics}, dict.fromkeys(metrics, len(truth)), groups, RESAMPLES, seed
-    )
-    drops = {name: scores["auc"] - classification_scores(truth, other, classes)["auc"] for name, other in permuted.items()}
-    strongest = sorted(((name, drop) for name, drop in drops.items() if drop >= _LEAST_DROP), key=lambda pair: -pair[1])[:4]
-    intervals = {name: tuple(values[name]["ci95"] or (np.nan, np.nan)) for name in metrics}
-    return Shortcut(
-        what,
-        "",
-        len(truth),
-        classes,
-        scores["auc"],
-        intervals["auc"],
-        scores["balanced_accuracy"],
-        intervals["balanced_accuracy"],
-        tuple((name, float(drop)) for name, drop in strongest),
-    )
+            with_shuffled[name][test] = model.predict_proba(shuffled)
+    return probabilities, with_shuffled

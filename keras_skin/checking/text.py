@@ -53,14 +53,14 @@ def describe(shortcut: Shortcut) -> str:
 
 def _head(check: Check) -> Iterator[str]:
     table = check.records.table
-    kind = " SYNTHETIC stand-in, not compared with published counts." if check.synthetic else ""
-    yield f"{check.name}: {check.info['title']}.{kind}"
+    note = " SYNTHETIC stand-in, not compared with published counts." if check.synthetic else ""
+    yield f"{check.name}: {check.info['title']}.{note}"
     yield f"  in {check.folder}"
     masks, groups = int((table["mask"] != "").sum()), table["group_id"].nunique()
     yield f"  {counted(len(table), 'image')}, {counted(masks, 'mask')}, {counted(groups, 'group')} (by patient, lesion or image)"
     yield f"  compared with: {', '.join(check.compared) or 'no other data set'}"
-    for note in check.records.notes[1:]:
-        yield from textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    for sentence in check.records.notes[1:]:
+        yield from textwrap.wrap(sentence, WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _finding(finding: Finding) -> Iterator[str]:

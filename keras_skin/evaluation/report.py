@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from keras_skin.evaluation import classification, segmentation
 from keras_skin.evaluation.explanations import explanation_rows
 from keras_skin.registry import atomic_path
+from keras_skin.templates import templates
 
 TASKS = {"segmentation": segmentation.METRICS, "classification": classification.METRICS}
 HEADLINE = {
@@ -184,13 +185,7 @@ def format_value(value: float | None) -> str:
 
 def page_templates() -> Environment:
     """The templates of the pages, with their filters; what they print is escaped."""
-    environment = Environment(
-        loader=PackageLoader("keras_skin.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("keras_skin.evaluation")
     environment.filters |= {
         "number": format_value,
         "split_label": split_label,

@@ -244,32 +244,22 @@ class Experiment(Settings):
     demo: dict[str, Any] = Field({}, description="Overrides (dotted key: value) that --demo applies.")
 
     @model_validator(mode="after")
-    def _check_metadata(self) -> Experiment:
-        takes_metadata = "metadata_width" in REGISTRIES["model"][0].parameters(self.model.name)
-        if self.metadata is not None and not takes_metadata:
-            raise ValueError(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: remove it")
-        return self
-
-    @model_validator(mode="after")
-    def _check_export(self) -> Experiment:
+    def _check_combinations(self) -> Experiment:
+        arguments, backbone = REGISTRIES["model"][0].parameters(self.model.name), self.train.backbone
+        problems = []
+        if self.metadata is not None and "metadata_width" not in arguments:
+            problems.append(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: remove it")
         if self.segmenter is not None and self.segmenter.masks and self.export.enabled:
-            raise ValueError(
+            problems.append(
                 "'segmenter.masks' uses the data set's masks, which a client cannot send: name a run in 'segmenter.run', or set "
                 "'export.enabled' to false"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_frozen_weights(self) -> Experiment:
-        is_frozen = self.train.backbone is not None and self.train.backbone.frozen_epochs > 0
-        if (
-            is_frozen
-            and "weights" in REGISTRIES["model"][0].parameters(self.model.name)
-            and not self.model.arguments.get("weights")
-        ):
-            raise ValueError(
+        if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not self.model.arguments.get("weights"):
+            problems.append(
                 "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights', or set it to 0"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @field_validator("demo")

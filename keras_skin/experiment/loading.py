@@ -93,8 +93,8 @@ def _inherit(path: Any, children: tuple[str, ...]) -> dict[str, Any]:
         return values
     if not isinstance(parent, str):
         raise UserError(f"{path}: 'extends' must be a file name, got {parent!r}.")
-    beside = Path(str(path)).parent / parent
-    source = beside if beside.is_file() else _locate(parent)
+    sibling = Path(str(path)).parent / parent
+    source = sibling if sibling.is_file() else _locate(parent)
     return _merge(_inherit(source, (*children, str(path))), values)
 
 
@@ -140,22 +140,22 @@ def _parse_value(text: str) -> Any:
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     """Sets the value at the dotted path `key`; numbers in the path are list positions."""
     *parents, last = key.split(".")
-    place: Any = values
-    for i, part in enumerate(parents):
-        if isinstance(place, list):
-            place = place[_list_index(place, part, key)]
+    container: Any = values
+    for depth, part in enumerate(parents):
+        if isinstance(container, list):
+            container = container[_list_index(container, part, key)]
         else:
-            if place.get(part) is None:
-                place[part] = {}
-            place = place[part]
-        if not isinstance(place, dict | list):
-            raise UserError(f"--set {key}: '{'.'.join(parents[: i + 1])}' is {place!r}, expected an object or a list.")
-    if isinstance(place, list):
-        place[_list_index(place, last, key)] = value
-    elif isinstance(value, dict) and isinstance(place.get(last), dict):
-        place[last] = _merge(place[last], value)
+            if container.get(part) is None:
+                container[part] = {}
+            container = container[part]
+        if not isinstance(container, dict | list):
+            raise UserError(f"--set {key}: '{'.'.join(parents[: depth + 1])}' is {container!r}, expected an object or a list.")
+    if isinstance(container, list):
+        container[_list_index(container, last, key)] = value
+    elif isinstance(value, dict) and isinstance(container.get(last), dict):
+        container[last] = _merge(container[last], value)
     else:
-        place[last] = value
+        container[last] = value
 
 
 def _list_index(items: list[Any], part: str, key: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_skin.experiment.components import REGISTRIES
+from keras_skin.experiment.components import REGISTRIES, Component
 from keras_skin.experiment.fields import Experiment
 
 
@@ -13,16 +13,8 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema(by_alias=True)
     schema["title"] = "keras_skin experiment"
     schema.pop("required", None)  # a child file may inherit the required keys
-    for kind, block in (
-        ("model", "ModelSettings"),
-        ("loss", "LossSettings"),
-        ("data set", "DatasetSettings"),
-        ("augmentation", "AugmentationSettings"),
-        ("batch augmentation", "BatchAugmentationSettings"),
-        ("balancing", "BalancingSettings"),
-        ("preprocessing", "PreprocessingSettings"),
-    ):
-        _describe_components(schema["$defs"][block], kind)
+    for block in Component.__subclasses__():
+        _describe_components(schema["$defs"][block.__name__], block.kind)
     return schema
 
 

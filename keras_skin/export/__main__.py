@@ -54,7 +54,8 @@ def _export(options: argparse.Namespace) -> None:
         raise UserError("\n".join(problems))
 
     with quiet_import():
-        from keras_skin.workflow.exporting import describe_agreement, export_finished
+        from keras_skin.export.about import describe_agreement
+        from keras_skin.workflow.exporting import export_finished
     for edition, folder, not_measured in export_finished(options.run, dict.fromkeys(options.editions)):
         print(f"{edition}: {folder}")
         if not_measured is not None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import tensorflow as tf
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_skin.export.contract import CONTRACT, EDITIONS
 from keras_skin.export.endpoints import Endpoints
 from keras_skin.registry import atomic_path
+from keras_skin.templates import templates
 from keras_skin.version import __version__
 
 MODEL_CARD = "model_card.md"
@@ -36,6 +36,16 @@ class Agreement(TypedDict, total=False):
     mask: float
     mask_dsc: float
     milliseconds: float
+
+
+def describe_agreement(agreement: Agreement) -> str:
+    """Describes an agreement in one sentence."""
+    texts = [f"{agreement['images']} validation images"]
+    if "probabilities" in agreement:
+        texts.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
+    if "mask" in agreement:
+        texts.append(f"mask probabilities within {agreement['mask']:.1e}, DSC {agreement['mask_dsc']:.4f}")
+    return f"{'; '.join(texts)}; {agreement['milliseconds']:.1f} ms per image"
 
 
 def describe(
@@ -95,18 +105,12 @@ def write_about(folder: Path, about: Mapping[str, Any], *, warm_up: bool = False
         about: the content of `model.json`, with the key `agreement` (see `Agreement`) once it was measured.
         warm_up: whether the folder has warm-up requests.
     """
-    environment = Environment(
-        loader=PackageLoader("keras_skin.export", ""),
-        autoescape=False,  # Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    card = templates("keras_skin.export", escape=False).get_template(f"{MODEL_CARD}.j2")
+    agreement = describe_agreement(about["agreement"]) if "agreement" in about else ""
     texts = {
         "assets/labels.txt": "".join(f"{label}\n" for label in about["classes"]),
         "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
-        MODEL_CARD: environment.get_template(f"{MODEL_CARD}.j2").render(about=about, warm_up=warm_up, titles=EDITIONS),
+        MODEL_CARD: card.render(about=about, agreement=agreement, warm_up=warm_up, titles=EDITIONS),
     }
     (folder / "assets").mkdir(exist_ok=True)
     for name, text in texts.items():

@@ -23,7 +23,7 @@ def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: 
 
     Args:
         endpoints: those of the trained model, in float32.
-        folder: the version's folder.
+        folder: the folder of the edition's version.
         edition: one of `EDITIONS`.
         inputs: the inputs of `predict_images`, (N, ...) each.
     """
@@ -44,13 +44,13 @@ def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: 
 
     agreement: Agreement = {"images": count, "milliseconds": 1000 * float(np.median(seconds))}
     if "probabilities" in expected[0]:
-        ours, theirs = both("probabilities")
-        agreement["probabilities"] = float(np.abs(ours - theirs).max())
-        agreement["same_label"] = float((ours.argmax(1) == theirs.argmax(1)).mean())
+        values, references = both("probabilities")
+        agreement["probabilities"] = float(np.abs(values - references).max())
+        agreement["same_label"] = float((values.argmax(1) == references.argmax(1)).mean())
     if "mask" in expected[0]:
-        ours, theirs = both("mask")
-        agreement["mask"] = float(np.abs(ours - theirs).max())
-        agreement["mask_dsc"] = float(np.mean([_dsc(a > 0.5, b > 0.5) for a, b in zip(ours, theirs, strict=True)]))
+        values, references = both("mask")
+        agreement["mask"] = float(np.abs(values - references).max())
+        agreement["mask_dsc"] = float(np.mean([_dsc(a > 0.5, b > 0.5) for a, b in zip(values, references, strict=True)]))
     return agreement
 
 

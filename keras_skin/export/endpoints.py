@@ -46,31 +46,24 @@ class Segmenter(NamedTuple):
     preprocessing: Preprocessing = ()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Endpoints:
-    """The signatures of one model; `export_model` documents their inputs and outputs."""
+    """The signatures of one model; `export_model` documents their inputs and outputs.
+
+    Outputs that only training uses are dropped from the models, together with their weights.
+    """
 
     model: keras.Model
-    classes: tuple[str, ...]
+    classes: Sequence[str]
     image_size: tuple[int, int]
     preprocessing: Preprocessing
     metadata: Metadata | None
     segmenter: Segmenter | None
 
-    @classmethod
-    def of(
-        cls,
-        model: keras.Model,
-        classes: Sequence[str],
-        image_size: tuple[int, int],
-        preprocessing: Preprocessing,
-        metadata: Metadata | None,
-        segmenter: Segmenter | None,
-    ) -> Endpoints:
-        """Builds the endpoints; outputs that only training uses are dropped together with their weights."""
-        if segmenter is not None:
-            segmenter = segmenter._replace(model=_served(segmenter.model))
-        return cls(_served(model), tuple(classes), image_size, preprocessing, metadata, segmenter)
+    def __post_init__(self) -> None:
+        self.model = _served(self.model)
+        if self.segmenter is not None:
+            self.segmenter = self.segmenter._replace(model=_served(self.segmenter.model))
 
     def all(self) -> list[tuple[str, Tensors, Callable[[Tensors], Tensors]]]:
         """The name, inputs and function of each signature."""

@@ -69,10 +69,6 @@ def write_examples(folder: Path, about: Mapping[str, Any]) -> bool:
     """Writes `request.json` (REST), `request.sh` (curl), `request_grpc.py`, and a warm-up request for every signature, which
     TensorFlow Serving runs before it accepts requests.
 
-    Args:
-        folder: the version's folder.
-        about: the content of its `model.json`.
-
     Returns:
         Whether warm-up requests were written; that needs the package tensorflow-serving-api (`keras_skin[serving]`).
     """

@@ -89,7 +89,7 @@ def export_model(
     """
     _check(model, classes, image_size, metadata, segmenter)
     json.dumps(extra)  # fails now rather than after minutes of tracing
-    endpoints = Endpoints.of(model, classes, image_size, preprocessing, metadata, segmenter)
+    endpoints = Endpoints(model, classes, image_size, preprocessing, metadata, segmenter)
     folder = Path(folder)
     earlier = _versions(folder)
     target = folder / str(max(earlier, default=0) + 1 if version is None else version)
@@ -105,11 +105,7 @@ def export_model(
 
 
 def write_served(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
-    """Writes the SavedModel with all signatures.
-
-    Returns:
-        The signatures, described as in `model.json`.
-    """
+    """Writes the SavedModel with all signatures and returns them as `model.json` describes them."""
     archive = keras.export.ExportArchive()  # tracks its endpoints' variables; track(model) would write them twice
     signatures = {}
     for name, inputs, function in endpoints.all():

@@ -12,7 +12,6 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -21,6 +20,7 @@ from keras_skin.serving.attributions import RunExtras
 from keras_skin.serving.limits import Refused
 from keras_skin.serving.page import check_answers, form_fields, predict_upload
 from keras_skin.serving.served import Served
+from keras_skin.templates import templates
 
 log = logging.getLogger("keras_skin")
 
@@ -48,12 +48,7 @@ T = TypeVar("T")
 
 
 def create_app(served: Served, extras: RunExtras) -> FastAPI:
-    """Builds the application that serves one model.
-
-    Args:
-        served: the model.
-        extras: what the model's run adds to the page.
-    """
+    """Builds the application that serves one model, with what its run adds to the page."""
     app = FastAPI(title="keras_skin", docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(_guarded)
     app.exception_handler(Refused)(_refused)
@@ -100,15 +95,9 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
 
 
 def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThread) -> None:
-    templates = Environment(
-        loader=ChoiceLoader([PackageLoader("keras_skin.serving", ""), PackageLoader("keras_skin.evaluation", "")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("keras_skin.serving", "keras_skin.evaluation")
     fields = form_fields(served.model, extras.complete)
-    style, script = (templates.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
+    style, script = (environment.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
     context = {
         "served": served,
         "about": served.model.about,
@@ -123,7 +112,7 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
 
     def render(request: Request, status: int = 200, **values: Any) -> HTMLResponse:
         template = "result.html.j2" if FRAGMENT in request.headers else "page.html.j2"
-        return HTMLResponse(templates.get_template(template).render(context | values), status)
+        return HTMLResponse(environment.get_template(template).render(context | values), status)
 
     @app.get("/", response_class=HTMLResponse)
     async def page(request: Request) -> Response:

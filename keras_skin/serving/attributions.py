@@ -36,11 +36,6 @@ class Contributions:
     rest: float
     logit: float
 
-    @property
-    def widest(self) -> float:
-        """The largest absolute contribution."""
-        return max(map(abs, self.fields.values()), default=0.0)
-
 
 class Attributions:
     """SHAP values of clinical fields, as `python -m keras_skin.explain` computes them.
@@ -60,12 +55,7 @@ class Attributions:
         self._lock = threading.Lock()  # shap draws from NumPy's global generator
 
     def __call__(self, contents: bytes, answers: Mapping[str, str]) -> Contributions:
-        """Attributes the logit of the predicted class.
-
-        Args:
-            contents: the bytes of an image file.
-            answers: a text for every clinical field, "" for unknown.
-        """
+        """Attributes the logit of the predicted class, for an image file's bytes and answers to all clinical fields."""
         inputs, _ = model_inputs(self._run, contents, answers)
         with self._lock:
             shap_values = self._explainer.explain({name: value[None] for name, value in inputs.items()})
@@ -97,12 +87,7 @@ class RunExtras:
 
 
 def open_extras(path: Path, model: ExportedModel) -> RunExtras:
-    """Opens the run behind an export, if there is one.
-
-    Args:
-        path: the served folder, a run's or a SavedModel's.
-        model: the export in it.
-    """
+    """Opens the run behind an export; `path` is the folder of the run, or of a SavedModel without one."""
     if not (path / "experiment.json").is_file():
         return RunExtras(reason=NO_RUN if model.fields else "")
     try:

@@ -93,12 +93,7 @@ class Result:
 
 
 def form_fields(model: ExportedModel, complete: bool = False) -> list[FormField]:
-    """The clinical fields that the model takes.
-
-    Args:
-        model: the export.
-        complete: whether the model requires all of them.
-    """
+    """The clinical fields that a model takes, all of them required if `complete`."""
     metadata = model.about.get("metadata") or {}
     fields = []
     for name, kind in model.fields.items():
@@ -134,7 +129,7 @@ def predict_upload(served: Served, extras: RunExtras, name: str, contents: bytes
         extras: what the model's run adds.
         name: the file's name.
         contents: the file's bytes.
-        answers: an answer to every clinical field, from `check_answers`.
+        answers: the answers from `check_answers`.
 
     Raises:
         Refused: 400 if the file is not an image, 413 if it has too many pixels.

@@ -70,19 +70,14 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
     inputs = {name: _array(columns[name], specs[name], name) for name in specs}
     sizes = {name: len(array) for name, array in inputs.items()}
     if len(set(sizes.values())) > 1:
-        raise _wrong(f"All inputs of a request must have the same number of entries, got {_format_sizes(sizes)}.")
+        raise _wrong(f"All inputs of a request must have the same number of entries, got {sizes}.")
     count = next(iter(sizes.values()))
     _check_count(count)
     return PredictRequest(signature, inputs, rows)
 
 
 def write_answer(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
-    """JSON text with `predictions` (row format) or `outputs` (column format).
-
-    Args:
-        outputs: (B, ...) each; texts as bytes.
-        rows: whether the request came in row format.
-    """
+    """Converts outputs, (B, ...) each, to JSON text with `predictions` (row format) or `outputs` (column format)."""
     plain = {name: _plain(array, name.endswith("_bytes")) for name, array in sorted(outputs.items())}
     if not rows:
         answer: Any = plain if len(plain) > 1 else next(iter(plain.values()))
@@ -209,10 +204,6 @@ def _kind(value: Any) -> str:
         text = json.dumps(value)
         return f"{kinds[type(value)]} {text if len(text) <= 40 else text[:40] + '...'}"
     return "null" if value is None else "a list" if isinstance(value, list) else "an object"
-
-
-def _format_sizes(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {size}" for name, size in sizes.items())
 
 
 def _json(value: Any) -> bytes:

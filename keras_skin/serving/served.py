@@ -18,11 +18,7 @@ from keras_skin.workflow.prediction import ExportedModel
 
 
 class Served:
-    """One version of one model.
-
-    Args:
-        model: the export.
-    """
+    """One version of one exported model."""
 
     def __init__(self, model: ExportedModel) -> None:
         self.model = model

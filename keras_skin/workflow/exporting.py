@@ -17,7 +17,7 @@ from keras_skin.data.images.load import load_image
 from keras_skin.data.images.preprocess import refuse_export
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
-from keras_skin.export.about import Agreement, write_about
+from keras_skin.export.about import describe_agreement, write_about
 from keras_skin.export.agreement import measure_agreement
 from keras_skin.export.endpoints import Endpoints, Segmenter
 from keras_skin.export.examples import WARM_UP
@@ -142,7 +142,7 @@ def _compared(validation: pd.DataFrame) -> pd.DataFrame:
 
 def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFrame) -> None:
     chosen = _compared(validation)
-    endpoints = Endpoints.of(
+    endpoints = Endpoints(
         run.model,
         run.classes,
         run.experiment.image_size,
@@ -157,13 +157,3 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
     log.info("%s: %s", edition, describe_agreement(agreement))
     about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
     write_about(folder, {**about, "agreement": agreement}, warm_up=(folder / "assets.extra" / WARM_UP).is_file())
-
-
-def describe_agreement(agreement: Agreement) -> str:
-    """One sentence."""
-    parts = [f"{agreement['images']} validation images"]
-    if "probabilities" in agreement:
-        parts.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
-    if "mask" in agreement:
-        parts.append(f"mask probabilities within {agreement['mask']:.1e}, DSC {agreement['mask_dsc']:.4f}")
-    return f"{'; '.join(parts)}; {agreement['milliseconds']:.1f} ms per image"

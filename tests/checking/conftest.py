@@ -9,7 +9,7 @@ from keras_skin.data.datasets import readers
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
+def stand_ins(tmp_path_factory):
     """Stand-ins of ISIC 2016 (24 + 8 images) and of ISIC 2017, which shares pictures with it; not to be changed."""
     root = tmp_path_factory.mktemp("data")
     readers.get("isic2016").info["render"](root / "isic2016", 3, {"train": 24, "test": 8}, (96, 128))
@@ -18,9 +18,9 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def spoilt(drawn, tmp_path):
+def scratch(stand_ins, tmp_path):
     """A copy of it that a test may spoil; without SYNTHETIC.txt, so that counts are compared."""
-    root = shutil.copytree(drawn, tmp_path / "data")
+    root = shutil.copytree(stand_ins, tmp_path / "data")
     for name in ("isic2016", "isic2017"):
         (root / name / "SYNTHETIC.txt").unlink()
     return root

@@ -12,10 +12,10 @@ from keras_skin.checking.places import resolve, siblings
 from keras_skin.data.datasets import readers
 
 
-def test_a_good_data_set_passes_and_what_it_shares_is_a_warning(drawn, place):
-    here = place(drawn, "isic2016")
+def test_a_good_data_set_passes_and_what_it_shares_is_a_warning(stand_ins, place):
+    here = place(stand_ins, "isic2016")
     steps = []
-    check = check_dataset(here, siblings(here, str(drawn)), lambda step, done, total: steps.append((step, done, total)))
+    check = check_dataset(here, siblings(here, str(stand_ins)), lambda step, done, total: steps.append((step, done, total)))
     assert check.passed
     assert check.synthetic
     assert check.compared == ("isic2017",)
@@ -25,11 +25,11 @@ def test_a_good_data_set_passes_and_what_it_shares_is_a_warning(drawn, place):
     assert check_dataset(here).findings == ()
 
 
-def test_faults_stand_worst_first_and_fail_the_check(spoilt, place):
-    images = spoilt / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
+def test_faults_stand_worst_first_and_fail_the_check(scratch, place):
+    images = scratch / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
     (images / "ISIC_0000003.jpg").unlink()
     (images / "ISIC_0000004.jpg").write_bytes(b"")
-    check = check_dataset(place(spoilt, "isic2016"))
+    check = check_dataset(place(scratch, "isic2016"))
     assert not check.passed
     severities = [finding.severity for finding in check.findings]
     assert severities == sorted(severities, key=["error", "warning", "info"].index)
@@ -37,13 +37,13 @@ def test_faults_stand_worst_first_and_fail_the_check(spoilt, place):
         "1 row without an image in the train part: 23 of 24 images are here.",
         "1 image that cannot be used.",
     ]
-    assert "24 images in the train part, fewer than the 900 published." in [finding.title for finding in check.findings]
+    assert "24 images in the train split, fewer than the 900 published." in [finding.title for finding in check.findings]
 
 
-def test_a_data_set_that_cannot_be_read_is_not_compared_but_the_check_goes_on(spoilt, place):
-    (spoilt / "isic2017" / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text("nonsense\n1,2\n")
-    here = place(spoilt, "isic2016")
-    check = check_dataset(here, siblings(here, str(spoilt)))
+def test_a_data_set_that_cannot_be_read_is_not_compared_but_the_check_goes_on(scratch, place):
+    (scratch / "isic2017" / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text("nonsense\n1,2\n")
+    here = place(scratch, "isic2016")
+    check = check_dataset(here, siblings(here, str(scratch)))
     assert check.compared == ()
     assert any("Not compared with isic2017" in finding.title for finding in check.findings)
 
@@ -77,9 +77,11 @@ def test_the_shortcut_audit_warns_of_files_and_tells_of_fields_that_are_never_in
     assert {name for name, _ in by_name[audit.FILE].strongest} & {"file_bytes", "dark_corners"}
     assert by_name[audit.NEVER].auc > 0.99
     assert by_name[audit.CLINICAL].images == 80
-    told = {finding.title.split(" alone")[0]: finding.severity for finding in rigged.findings if "Shortcut" in finding.title}
-    assert told[f"Shortcut: {audit.FILE}"] == "warning"
-    assert told[f"Shortcut: {audit.NEVER}"] == "info"
+    severities = {
+        finding.title.split(" alone")[0]: finding.severity for finding in rigged.findings if "Shortcut" in finding.title
+    }
+    assert severities[f"Shortcut: {audit.FILE}"] == "warning"
+    assert severities[f"Shortcut: {audit.NEVER}"] == "info"
 
 
 @pytest.mark.parametrize("name", readers.names())

@@ -17,8 +17,8 @@ def records(labels, missing=(), split="train"):
     return make_records("isic2016", rows, ("benign", "malignant"), excluded)
 
 
-def titles(made, published=PUBLISHED):
-    return [(f.severity, f.title) for f in counts.against_published(counts.class_table(made, published), made, published)]
+def titles(data, published=PUBLISHED):
+    return [(f.severity, f.title) for f in counts.against_published(counts.class_table(data, published), data, published)]
 
 
 def test_the_class_table_counts_what_is_here_what_is_named_and_what_was_published():
@@ -45,9 +45,9 @@ def test_short_and_altered_tables_are_told():
 
 
 def test_groups_are_compared_where_all_images_are_here():
-    made = records(["benign"] * 4, split="")
+    data = records(["benign"] * 4, split="")
     published = {"images": {"": 4}, "groups": 3}
-    assert titles(made, published) == [("warning", "4 groups of images (patients or lesions), 3 published.")]
+    assert titles(data, published) == [("warning", "4 groups of images (patients or lesions), 3 published.")]
 
 
 @pytest.mark.parametrize("name", readers.names())
@@ -63,6 +63,6 @@ def test_completeness_parts_known_unknown_and_blank():
     table = pd.DataFrame({"age": ["30", "40", "", ""], "itch": ["UNK", "True", "True", "unknown"], "sex": ["f"] * 4})
     complete = counts.completeness(table, ["age", "itch", "sex", "absent"])
     assert complete.to_numpy().tolist() == [["age", 2, 0, 2, 2], ["itch", 2, 2, 0, 1], ["sex", 4, 0, 0, 1]]
-    found = [finding.title for finding in counts.in_metadata(complete, 4)]
-    assert found[0].endswith("age known for 50%, itch known for 50%.")
-    assert found[1].endswith("itch, sex.")
+    sentences = [finding.title for finding in counts.in_metadata(complete, 4)]
+    assert sentences[0].endswith("age known for 50%, itch known for 50%.")
+    assert sentences[1].endswith("itch, sex.")

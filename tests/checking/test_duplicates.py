@@ -36,12 +36,12 @@ def test_pairs_by_id_and_bytes_are_those_of_a_loop():
     assert (pairs["distance"] == -1).all()
 
 
-def test_re_encoded_and_resized_copies_are_found(spoilt):
-    folder = spoilt / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
+def test_re_encoded_and_resized_copies_are_found(scratch):
+    folder = scratch / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
     image = cv2.imread(str(folder / "ISIC_0000000.jpg"))
     cv2.imwrite(str(folder / "ISIC_0000005.jpg"), cv2.resize(image, None, fx=0.7, fy=0.7), [cv2.IMWRITE_JPEG_QUALITY, 60])
     shutil.copy(folder / "ISIC_0000001.jpg", folder / "ISIC_0000006.jpg")
-    table = read_dataset("isic2016", spoilt, check_images=False).table
+    table = read_dataset("isic2016", scratch, check_images=False).table
     pairs = duplicates.pairs_within(table, scan(table["image"], table["mask"]))
     names = dict(zip(zip(pairs["a_image_id"], pairs["b_image_id"], strict=True), pairs["same_file"], strict=True))
     assert names[("ISIC_0000000", "ISIC_0000005")] is False
@@ -58,8 +58,8 @@ def test_each_pair_is_told_once_at_its_worst():
         ("f", "NV", "", "e", "3"),
     ]
     table = frame(rows)
-    found = duplicates.findings_within(duplicates.pairs_within(table, blank_prints(table)))
-    assert [(finding.severity, finding.title, finding.items[0].name) for finding in found] == [
+    results = duplicates.findings_within(duplicates.pairs_within(table, blank_prints(table)))
+    assert [(finding.severity, finding.title, finding.items[0].name) for finding in results] == [
         ("error", "1 pair of identical files with different labels.", "a = b"),
         ("error", "1 pair of equal pictures in two official splits.", "c = d"),
         ("warning", "1 pair of identical files.", "e = f"),
@@ -74,37 +74,35 @@ def test_groups_that_share_a_picture_are_united():
 
 
 @pytest.fixture
-def between(drawn):
-    own, other = (read_dataset(name, drawn, check_images=False) for name in ("isic2016", "isic2017"))
-    prints = [scan(records.table["image"], [""] * len(records.table)) for records in (own, other)]
-    return own, other, duplicates.pairs_between(own.table, prints[0], other.table, prints[1])
+def between(stand_ins):
+    records, other = (read_dataset(name, stand_ins, check_images=False) for name in ("isic2016", "isic2017"))
+    prints = [scan(side.table["image"], [""] * len(side.table)) for side in (records, other)]
+    return records, other, duplicates.pairs_between(records.table, prints[0], other.table, prints[1])
 
 
 def test_pictures_shared_with_another_data_set_are_found_with_their_labels(between):
-    own, other, pairs = between
-    shared = sorted(set(own.table["image_id"]) & set(other.table["image_id"]))
+    records, other, pairs = between
+    shared = sorted(set(records.table["image_id"]) & set(other.table["image_id"]))
     assert sorted(pairs["a_image_id"]) == sorted(pairs["b_image_id"]) == shared
     assert pairs[["same_id", "same_file"]].all(axis=None)
-    found = duplicates.findings_between(pairs, own, other, "isic2017")
-    assert [(finding.severity, finding.title) for finding in found] == [
+    results = duplicates.findings_between(pairs, records, other, "isic2017")
+    assert [(finding.severity, finding.title) for finding in results] == [
         ("warning", f"{len(shared)} images also in isic2017 (5 by id, 5 by their bytes, 5 by sight)."),
         ("warning", "1 image with another label in isic2017."),
     ]
-    assert "1 of test here and train there" in found[0].advice
-    assert [item.name for item in found[1].items] == ["ISIC_0000002 = isic2017 ISIC_0000002"]
+    assert "1 in test here and train there" in results[0].advice
+    assert [item.name for item in results[1].items] == ["ISIC_0000002 = isic2017 ISIC_0000002"]
 
 
 def test_the_eighty_real_images_that_two_sets_share(real_data):
-    own, other = (read_dataset(name, real_data, check_images=False) for name in ("isic2016", "isic2017"))
-    shared = set(own.table["image_id"]) & set(other.table["image_id"])
-    tables = [
-        records.table[records.table["image_id"].isin({*shared, *records.table["image_id"][:30]})] for records in (own, other)
-    ]
+    records, other = (read_dataset(name, real_data, check_images=False) for name in ("isic2016", "isic2017"))
+    shared = set(records.table["image_id"]) & set(other.table["image_id"])
+    tables = [side.table[side.table["image_id"].isin({*shared, *side.table["image_id"][:30]})] for side in (records, other)]
     tables = [table.reset_index(drop=True) for table in tables]
     prints = [scan(table["image"], [""] * len(table)) for table in tables]
     pairs = duplicates.pairs_between(tables[0], prints[0], tables[1], prints[1])
     assert len(pairs) == 80
     assert pairs["same_file"].all()
-    found = duplicates.findings_between(pairs, own, other, "isic2017")
-    assert found[0].title.startswith("80 images also in isic2017")
-    assert found[-1].title.startswith("971 more ids shared with isic2017")  # 746 + 305 ids in both years' tables
+    results = duplicates.findings_between(pairs, records, other, "isic2017")
+    assert results[0].title.startswith("80 images also in isic2017")
+    assert results[-1].title.startswith("971 more ids shared with isic2017")  # 746 + 305 ids in both years' tables

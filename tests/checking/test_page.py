@@ -16,9 +16,9 @@ from keras_skin.checking.places import resolve, siblings
 
 
 @pytest.fixture(scope="module")
-def check(drawn):
-    place = resolve("isic2016", str(drawn))
-    return check_dataset(place, siblings(place, str(drawn)))
+def check(stand_ins):
+    place = resolve("isic2016", str(stand_ins))
+    return check_dataset(place, siblings(place, str(stand_ins)))
 
 
 class Tags(HTMLParser):
@@ -26,11 +26,11 @@ class Tags(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.seen = [], []
+        self.open, self.all = [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        self.seen.append((tag, dict(attributes)))
+        self.all.append((tag, dict(attributes)))
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
@@ -48,7 +48,7 @@ def test_it_is_whole_and_loads_nothing(tmp_path, check):
     tags = Tags(text)
     assert tags.open == []
     assert not re.search(r"<script|<link|url\(|@import", text)
-    sources = [attributes["src"] for tag, attributes in tags.seen if tag == "img"]
+    sources = [attributes["src"] for tag, attributes in tags.all if tag == "img"]
     assert len(sources) == 2 * 5 + 2  # five shared pictures side by side, one of them with another label
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     for part in ("SYNTHETIC", "CC-0", "not a medical device", "challenge.isic-archive.com", "Compared with isic2017"):

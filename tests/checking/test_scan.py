@@ -10,8 +10,8 @@ from keras_skin.data.splits.fingerprints import fingerprints
 
 
 @pytest.fixture
-def records(spoilt):
-    return read_dataset("isic2016", spoilt, check_images=False)
+def records(scratch):
+    return read_dataset("isic2016", scratch, check_images=False)
 
 
 def test_every_file_is_known_by_the_same_fingerprint_as_elsewhere(records):
@@ -40,9 +40,9 @@ def test_sizes_corners_and_borders_are_those_of_the_pixels(tmp_path):
     assert not row["mask_full"]
 
 
-def test_bad_files_are_those_of_the_plain_check_with_the_same_reasons(records, spoilt):
-    images = spoilt / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
-    masks = spoilt / "isic2016" / "ISBI2016_ISIC_Part1_Training_GroundTruth"
+def test_bad_files_are_those_of_the_plain_check_with_the_same_reasons(records, scratch):
+    images = scratch / "isic2016" / "ISBI2016_ISIC_Part1_Training_Data"
+    masks = scratch / "isic2016" / "ISBI2016_ISIC_Part1_Training_GroundTruth"
     data = (images / "ISIC_0000000.jpg").read_bytes()
     (images / "ISIC_0000000.jpg").write_bytes(data[: len(data) // 2])
     (images / "ISIC_0000001.jpg").write_bytes(b"")
@@ -50,13 +50,13 @@ def test_bad_files_are_those_of_the_plain_check_with_the_same_reasons(records, s
     cv2.imwrite(str(masks / "ISIC_0000003_Segmentation.png"), np.zeros((40, 40), np.uint8))
     (masks / "ISIC_0000004_Segmentation.png").write_bytes(b"text")
     table = scan(records.table["image"], records.table["mask"])
-    found = {
+    problems = {
         image_id: "; ".join(text for text in (image, mask) if text)
         for image_id, image, mask in zip(records.table["image_id"], table["image_problem"], table["mask_problem"], strict=True)
         if image or mask
     }
-    assert found == dict(check_files(records).excluded[["image_id", "reason"]].itertuples(index=False, name=None))
-    assert len(found) == 5
+    assert problems == dict(check_files(records).excluded[["image_id", "reason"]].itertuples(index=False, name=None))
+    assert len(problems) == 5
 
 
 def test_progress_reaches_the_end(records):

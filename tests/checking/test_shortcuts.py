@@ -22,20 +22,20 @@ def test_a_column_that_tells_the_class_is_found_and_named(labels):
             "bytes": random.integers(0, 9999, 240),
         }
     )
-    found = shortcut("file properties", features, dict.fromkeys(features, "numeric"), labels, CLASSES, np.arange(240))
-    assert found.above_chance
-    assert 0.9 < found.auc < 1
-    assert found.auc_interval[0] < found.auc < found.auc_interval[1]
-    assert found.strongest[0][0] == "width"
-    assert found.chance == 0.5
+    result = shortcut("file properties", features, dict.fromkeys(features, "numeric"), labels, CLASSES, np.arange(240))
+    assert result.above_chance
+    assert 0.9 < result.auc < 1
+    assert result.auc_interval[0] < result.auc < result.auc_interval[1]
+    assert result.strongest[0][0] == "width"
+    assert result.chance == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_at_chance(labels, seed):
     features = pd.DataFrame(np.random.default_rng(10 + seed).normal(size=(240, 3)), columns=["a", "b", "c"])
-    found = shortcut("noise", features, dict.fromkeys(features, "numeric"), labels, CLASSES, np.arange(240))
-    assert not found.above_chance
-    assert abs(found.auc - 0.5) < 0.15
+    result = shortcut("noise", features, dict.fromkeys(features, "numeric"), labels, CLASSES, np.arange(240))
+    assert not result.above_chance
+    assert abs(result.auc - 0.5) < 0.15
 
 
 def test_groups_do_not_leak():
@@ -53,7 +53,7 @@ def test_missing_values_and_categories_seen_once_are_no_mistake(labels):
     sex = pd.Series(np.where(labels == "malignant", "male", "female")).where(np.arange(240) % 3 > 0, "")
     sex[7] = "other"
     age = pd.Series(["", "unknown", "35.0", "80"] * 60)
-    found = shortcut(
+    result = shortcut(
         "metadata",
         pd.DataFrame({"sex": sex, "age": age}),
         {"sex": "categorical", "age": "numeric"},
@@ -61,16 +61,16 @@ def test_missing_values_and_categories_seen_once_are_no_mistake(labels):
         CLASSES,
         np.arange(240),
     )
-    assert found.above_chance
-    assert found.strongest[0][0] == "sex"
+    assert result.above_chance
+    assert result.strongest[0][0] == "sex"
 
 
 def test_classes_with_too_few_groups_are_left_out(labels):
-    told = np.append(labels, ["rare"] * 12)
+    all_labels = np.append(labels, ["rare"] * 12)
     features = pd.DataFrame({"a": np.arange(252.0)})
-    found = shortcut("a", features, {"a": "numeric"}, told, (*CLASSES, "rare"), np.append(np.arange(240), [999] * 12))
-    assert found.classes == CLASSES
-    assert found.images == 240
+    result = shortcut("a", features, {"a": "numeric"}, all_labels, (*CLASSES, "rare"), np.append(np.arange(240), [999] * 12))
+    assert result.classes == CLASSES
+    assert result.images == 240
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_classes_with_too_few_groups_are_left_out(labels):
 )
 def test_what_cannot_be_measured_says_why(labels, columns, count, why):
     features = pd.DataFrame({"a": np.arange(240.0), "same": 1.0})[columns][:count]
-    found = shortcut("x", features, dict.fromkeys(columns, "numeric"), labels[:count], CLASSES, np.arange(count))
-    assert why in found.not_measured
-    assert not found.above_chance
+    result = shortcut("x", features, dict.fromkeys(columns, "numeric"), labels[:count], CLASSES, np.arange(count))
+    assert why in result.not_measured
+    assert not result.above_chance
 
 
 def test_twice_the_same(labels):

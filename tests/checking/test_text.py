@@ -11,10 +11,10 @@ from keras_skin.checking.text import describe, summary, verdict
 
 
 @pytest.fixture(scope="module")
-def check(drawn):
+def check(stand_ins):
     from keras_skin.checking.places import resolve
 
-    return check_dataset(resolve("isic2016", str(drawn)))
+    return check_dataset(resolve("isic2016", str(stand_ins)))
 
 
 def test_a_summary_fits_a_screen_and_says_what_matters(check):

@@ -36,8 +36,8 @@ def test_the_same_again_and_more_of_it_break_nothing(export):
     assert breaking_changes(export, export) == []
     more = copy.deepcopy(export)
     more["signatures"]["later"] = next(iter(export["signatures"].values()))
-    for told in more["signatures"].values():
-        told["outputs"] = {**told["outputs"], "new": {"dtype": "bool", "shape": [None]}}
+    for signature in more["signatures"].values():
+        signature["outputs"] = {**signature["outputs"], "new": {"dtype": "bool", "shape": [None]}}
     assert breaking_changes(export, more) == []
 
 
@@ -61,34 +61,34 @@ def test_whatever_a_client_relies_on_is_missed(export, data):
 
 
 def joint():
-    return Endpoints.of(joint_model(), CLASSES, SIZE, (), None, None)
+    return Endpoints(joint_model(), CLASSES, SIZE, (), None, None)
 
 
 def chained():
     segmenter = Segmenter(segmenter_model(), (16, 20), ())
-    return Endpoints.of(branched_model(), CLASSES, SIZE, (), AgeAndSex(), segmenter)
+    return Endpoints(branched_model(), CLASSES, SIZE, (), AgeAndSex(), segmenter)
 
 
 def test_signatures_are_those_that_were_written_down(tmp_path):
     """If this fails, clients will: raise CONTRACT, tell it in the changelog, and write the new signatures into contract.json."""
-    found = {"joint": write_served(joint(), tmp_path / "joint"), "chained": write_served(chained(), tmp_path / "chained")}
-    assert {"contract": CONTRACT, "signatures": found} == json.loads(WRITTEN_DOWN.read_text())
+    signatures = {"joint": write_served(joint(), tmp_path / "joint"), "chained": write_served(chained(), tmp_path / "chained")}
+    assert {"contract": CONTRACT, "signatures": signatures} == json.loads(WRITTEN_DOWN.read_text())
 
 
 def test_a_later_version_that_clients_do_not_understand_is_refused(tmp_path):
-    told = {"classes": CLASSES, "image_size": SIZE, "name": "joint"}
-    first = export_model(joint_model(), tmp_path, **told)
+    arguments = {"classes": CLASSES, "image_size": SIZE, "name": "joint"}
+    first = export_model(joint_model(), tmp_path, **arguments)
     about = first / "assets" / "model.json"
     with pytest.raises(UserError, match=r"holds version 1\. .*output 'mask_png_bytes' is missing.*Export it into another folder"):
-        export_model(joint_model(keys=("label",)), tmp_path, **told)
+        export_model(joint_model(keys=("label",)), tmp_path, **arguments)
     with pytest.raises(UserError, match="the classes are malignant, benign, were benign, malignant"):
-        export_model(joint_model(), tmp_path, **{**told, "classes": CLASSES[::-1]})
+        export_model(joint_model(), tmp_path, **{**arguments, "classes": CLASSES[::-1]})
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
-    assert export_model(joint_model(), tmp_path, **told).name == "2"
+    assert export_model(joint_model(), tmp_path, **arguments).name == "2"
     for version in (first, tmp_path / "2"):  # of an earlier contract: that number tells clients
         about = version / "assets" / "model.json"
         about.write_text(json.dumps({**json.loads(about.read_text()), "contract": CONTRACT - 1}))
-    assert export_model(joint_model(keys=("label",)), tmp_path, **told).name == "3"
+    assert export_model(joint_model(keys=("label",)), tmp_path, **arguments).name == "3"
 
 
 def test_specifications_say_shape_and_dtype():

@@ -23,8 +23,8 @@ predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 def exported(tmp_path_factory):
     segmenter = Segmenter(segmenter_model(), OTHER)
     folder = tmp_path_factory.mktemp("export")
-    told = {"classes": CLASSES, "image_size": SIZE, "name": "chained", "metadata": AgeAndSex()}
-    return export_model(branched_model(), folder, **told, segmenter=segmenter)
+    arguments = {"classes": CLASSES, "image_size": SIZE, "name": "chained", "metadata": AgeAndSex()}
+    return export_model(branched_model(), folder, **arguments, segmenter=segmenter)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def answer(loaded, request):
 def test_every_signature_is_warmed_up_with_a_request_that_it_answers(exported, loaded):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    asked = []
+    signatures = []
     for record in tf.data.TFRecordDataset(str(exported / "assets.extra" / WARM_UP)):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
         assert request.model_spec.name == "chained"
         outputs = answer(loaded, request)
         assert outputs.get("valid", tf.constant(True)).numpy().all()
-        asked.append(request.model_spec.signature_name)
-    assert sorted(asked) == ["explain", "predict_images", "serving_default"]
+        signatures.append(request.model_spec.signature_name)
+    assert sorted(signatures) == ["explain", "predict_images", "serving_default"]
 
 
 def test_the_rest_request_has_an_image_and_every_field(exported, loaded):

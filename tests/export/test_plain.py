@@ -40,20 +40,20 @@ def invert(image):
 @pytest.mark.parametrize("edition", ["images", "litert"])
 def test_an_edition_of_numbers_says_what_the_model_says(edition, images, tmp_path):
     model = seeded_model()
-    told = {"classes": CLASSES, "image_size": SIZE, "preprocessing": [invert]}
-    version = export_model(model, tmp_path, name="joint", edition=edition, **told)
+    arguments = {"classes": CLASSES, "image_size": SIZE, "preprocessing": [invert]}
+    version = export_model(model, tmp_path, name="joint", edition=edition, **arguments)
     about = json.loads((version / "assets" / "model.json").read_text())
     assert list(about["signatures"]) == ["predict_images"]
     assert set(about["signatures"]["predict_images"]["outputs"]) == {"probabilities", "mask", "embedding"}
     assert not (version / "assets.extra").exists()
-    agreement = measure_agreement(Endpoints.of(model, CLASSES, SIZE, [invert], None, None), version, edition, {"image": images})
+    agreement = measure_agreement(Endpoints(model, CLASSES, SIZE, [invert], None, None), version, edition, {"image": images})
     assert agreement["images"] == 3
     assert agreement["same_label"] == 1
     limit = 5e-3 if edition == "litert" else 1e-6  # weights in float16
     assert agreement["probabilities"] < limit
     assert agreement["mask"] < limit
     assert agreement["mask_dsc"] > 0.99
-    other = measure_agreement(Endpoints.of(model, CLASSES, SIZE, (), None, None), version, edition, {"image": images})
+    other = measure_agreement(Endpoints(model, CLASSES, SIZE, (), None, None), version, edition, {"image": images})
     assert other["mask"] > 0.01, "the preprocessing is not part of the edition"
 
 
@@ -62,18 +62,18 @@ def test_litert_has_every_preprocessing_that_can_be_exported(images, tmp_path):
     steps = [step for step in steps if getattr(step, "exportable", True)]
     assert len(steps) > 1
     model = seeded_model(keys=("label",))
-    told = {"classes": CLASSES, "image_size": SIZE, "preprocessing": steps}
-    version = export_model(model, tmp_path, name="joint", edition="litert", **told)
-    agreement = measure_agreement(Endpoints.of(model, CLASSES, SIZE, steps, None, None), version, "litert", {"image": images})
+    arguments = {"classes": CLASSES, "image_size": SIZE, "preprocessing": steps}
+    version = export_model(model, tmp_path, name="joint", edition="litert", **arguments)
+    agreement = measure_agreement(Endpoints(model, CLASSES, SIZE, steps, None, None), version, "litert", {"image": images})
     assert agreement["probabilities"] < 5e-3
 
 
 def test_half_the_bytes_on_a_phone(tmp_path):
     sizes = {}
     model = create_model("msfa_resnet18", **get("msfa_resnet18").info["tiny"])
-    told = {"classes": [str(number) for number in range(7)], "image_size": (64, 64), "name": "msfa"}
+    arguments = {"classes": [str(number) for number in range(7)], "image_size": (64, 64), "name": "msfa"}
     for edition in ("images", "litert"):
-        version = export_model(model, tmp_path / edition, edition=edition, **told)
+        version = export_model(model, tmp_path / edition, edition=edition, **arguments)
         sizes[edition] = sum(file.stat().st_size for file in version.rglob("*"))
     assert sizes["litert"] < 0.8 * 4 * model.count_params() < sizes["images"]
 
@@ -104,12 +104,12 @@ def test_a_second_runtime_agrees(name, tmp_path):
     classes = [str(number) for number in range(model.output["label"].shape[-1])]
     version = export_model(model, tmp_path / name, classes=classes, image_size=size, name=name, edition="images")
     pixels = tf.io.decode_png(photograph("PNG", *size, 8)).numpy()
-    seen = np.stack([pixels, generator.integers(0, 256, pixels.shape)]).astype("float32")
-    np.save(tmp_path / "images.npy", seen)
+    image_batch = np.stack([pixels, generator.integers(0, 256, pixels.shape)]).astype("float32")
+    np.save(tmp_path / "images.npy", image_batch)
     command = [sys.executable, "-c", OPENVINO, str(version), "images.npy", "answers.npz"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    outputs = model({"image": seen}, training=False)
+    outputs = model({"image": image_batch}, training=False)
     expected = {"probabilities": tf.nn.softmax(outputs["label"]).numpy()}
     expected |= {"mask": tf.sigmoid(outputs["mask"]).numpy()} if "mask" in outputs else {}
     with np.load(tmp_path / "answers.npz", allow_pickle=False) as answers:
@@ -126,8 +126,8 @@ def test_metadata_are_an_input_of_numbers(tmp_path):
     image, metadata = keras.Input((*SIZE, 3), name="image"), keras.Input((3,), name="metadata")
     label = branched({"image": image, "segmented_image": image, "metadata": metadata})["label"]
     model = keras.Model({"image": image, "metadata": metadata}, {"label": label})
-    told = {"classes": CLASSES, "image_size": SIZE, "name": "fused", "metadata": AgeAndSex()}
-    version = export_model(model, tmp_path, edition="litert", **told)
+    arguments = {"classes": CLASSES, "image_size": SIZE, "name": "fused", "metadata": AgeAndSex()}
+    version = export_model(model, tmp_path, edition="litert", **arguments)
     inputs = json.loads((version / "assets" / "model.json").read_text())["signatures"]["predict_images"]["inputs"]
     assert inputs["metadata"] == {"shape": [1, 3], "dtype": "float32"}
     card = (version / "model_card.md").read_text()

@@ -326,7 +326,7 @@ def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
     with pytest.raises(UserError, match="inputs must be a dict with just 'image', got"):
         export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused")
     narrow = type("Narrow", (AgeAndSex,), {"width": 2})()
-    with pytest.raises(UserError, match="its input 'metadata' is 3 wide, but the encoder 2"):
+    with pytest.raises(UserError, match="its input 'metadata' has 3 columns, but the encoder makes 2"):
         export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused", metadata=narrow)
 
 
@@ -376,13 +376,13 @@ def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
         lesion = tf.cast(logits > 0, tf.float32)
         assert 0.05 < float(tf.reduce_mean(lesion)) < 0.95
         image = model_image(decoded, SIZE)[None]
-        seen = {"image": image, "segmented_image": segmented_image(image, lesion), "metadata": tf.constant([metadata])}
-        np.testing.assert_allclose(served["probabilities"][row], tf.nn.softmax(classifier(seen)["label"])[0], atol=1e-5)
+        inputs = {"image": image, "segmented_image": segmented_image(image, lesion), "metadata": tf.constant([metadata])}
+        np.testing.assert_allclose(served["probabilities"][row], tf.nn.softmax(classifier(inputs)["label"])[0], atol=1e-5)
         np.testing.assert_allclose(served["mask"][row], tf.sigmoid(logits)[0], atol=1e-5)
         assert tf.io.decode_png(served["mask_png_bytes"][row]).shape[:2] == decoded.shape[:2]
         for layer, name in (("cam_features", "grad_cam"), ("cam_features_segmented", "grad_cam_segmented")):
-            np.testing.assert_allclose(explained[name][row], GradCAM(classifier, layer)(seen)[0], atol=1e-5)
-            features = keras.Model(classifier.input, classifier.get_layer(layer).output)(seen)
+            np.testing.assert_allclose(explained[name][row], GradCAM(classifier, layer)(inputs)[0], atol=1e-5)
+            features = keras.Model(classifier.input, classifier.get_layer(layer).output)(inputs)
             np.testing.assert_allclose(explained[layer][row], features[0], atol=1e-5)
         assert explained["label"][row] == served["label"][row]
     assert not np.any(explained["grad_cam"][1])

@@ -46,8 +46,8 @@ def test_the_page_asks_for_what_the_model_takes(clinical_client, plain_client):
     ):
         assert part in text
     labelled = set(re.findall(r'for="([\w-]+)"', text))
-    asked = set(re.findall(r'<(?:input|select)[^>]* id="([\w-]+)"', text))
-    assert asked == labelled == {"image", "field-age", "field-sex", "field-localization"}
+    ids = set(re.findall(r'<(?:input|select)[^>]* id="([\w-]+)"', text))
+    assert ids == labelled == {"image", "field-age", "field-sex", "field-localization"}
     plain = plain_client.get("/").text
     assert "field-" not in plain
     assert "Clinical fields" not in plain

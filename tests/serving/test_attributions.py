@@ -13,21 +13,22 @@ ANSWERS = {"age": "54", "sex": "male", "localization": "back"}
 
 
 def test_the_parts_add_up_to_what_the_export_says(clinical, clinical_extras, lesion):
-    found = clinical_extras.attributions(lesion, ANSWERS)
-    assert set(found.fields) == {"image", "age", "sex", "localization"}
-    assert found.start + sum(found.fields.values()) + found.rest == pytest.approx(found.logit, abs=1e-4)
-    assert found.widest == max(abs(value) for value in found.fields.values()) > 0
-    given = {"image_bytes": [lesion], "age": [54.0], "sex": ["male"], "localization": ["back"]}
-    served = clinical.run("serving_default", given)
-    assert found.of_class == served["label"][0].decode()
-    chosen = clinical.model.classes.index(found.of_class)
+    contributions = clinical_extras.attributions(lesion, ANSWERS)
+    assert set(contributions.fields) == {"image", "age", "sex", "localization"}
+    total = contributions.start + sum(contributions.fields.values()) + contributions.rest
+    assert total == pytest.approx(contributions.logit, abs=1e-4)
+    assert max(abs(value) for value in contributions.fields.values()) > 0
+    inputs = {"image_bytes": [lesion], "age": [54.0], "sex": ["male"], "localization": ["back"]}
+    served = clinical.run("serving_default", inputs)
+    assert contributions.of_class == served["label"][0].decode()
+    chosen = clinical.model.classes.index(contributions.of_class)
     index = 0 if chosen else 1
     other = clinical_extras.attributions._explainer.explain(
         {key: value[None] for key, value in _seen(clinical_extras, lesion).items()}
     ).logits[0]
     # the difference of two logits is the logarithm of the ratio of two probabilities
     ratio = np.log(served["probabilities"][0, chosen] / served["probabilities"][0, index])
-    assert found.logit - other[index] == pytest.approx(ratio, abs=1e-3)
+    assert contributions.logit - other[index] == pytest.approx(ratio, abs=1e-3)
 
 
 def _seen(extras, lesion):

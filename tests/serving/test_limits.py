@@ -9,14 +9,14 @@ from keras_skin.serving.limits import MAX_PIXELS, Refused, bounded, check_pixels
 from tests.serving.bombs import jpeg, png
 
 
-@pytest.mark.parametrize("made", [png, jpeg])
-def test_a_bomb_is_known_by_its_header(made):
+@pytest.mark.parametrize("encode", [png, jpeg])
+def test_a_bomb_is_known_by_its_header(encode):
     with pytest.raises(Refused, match="An image of 10000 x 10001 pixels is refused: the limit is 60 million") as refusal:
-        check_pixels([made(10000, 10001)])
+        check_pixels([encode(10000, 10001)])
     assert refusal.value.status == 413
-    check_pixels([made(6000, MAX_PIXELS // 6000)])
+    check_pixels([encode(6000, MAX_PIXELS // 6000)])
     with pytest.raises(Refused):
-        check_pixels([made(6000, MAX_PIXELS // 6000 + 1)])
+        check_pixels([encode(6000, MAX_PIXELS // 6000 + 1)])
 
 
 def test_images_count_together_and_others_not_at_all():

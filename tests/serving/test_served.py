@@ -63,16 +63,16 @@ def test_the_answers_are_those_of_the_run(plain, tiny_run):
 def test_a_request_means_to_tensorflow_serving_what_it_means_here(clinical, lesion, signature):
     body = {"signature_name": signature, "instances": [patient(lesion, age=54, sex="male"), patient(lesion)]}
     request = predict_request(clinical, body)
-    given = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
-    expected = clinical.model.loaded.signatures[signature](**given)
+    inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
+    expected = clinical.model.loaded.signatures[signature](**inputs)
     answers = json.loads(clinical.predict(json.dumps(body).encode()))["predictions"]
     assert set(answers[0]) == set(signature_defs(clinical)[signature].outputs)
     for key, value in expected.items():
-        found = [answer[key] for answer in answers]
+        values = [answer[key] for answer in answers]
         if value.dtype == tf.string:
-            assert found == [item.decode() for item in value.numpy()]
+            assert values == [item.decode() for item in value.numpy()]
         else:
-            np.testing.assert_allclose(found, value.numpy(), atol=1e-6)
+            np.testing.assert_allclose(values, value.numpy(), atol=1e-6)
     assert answers[0]["probabilities"] != answers[1]["probabilities"]  # the fields do matter
 
 
@@ -92,9 +92,9 @@ def test_status_and_metadata_are_the_messages_of_tensorflow_serving(clinical):
     assert status.model_version_status[0].state == status_pb2.ModelVersionStatus.AVAILABLE
     spec = json_format.ParseDict(clinical.metadata["model_spec"], model_pb2.ModelSpec())
     assert (spec.name, spec.version.value) == ("tdbn", 1)
-    told = json_format.ParseDict(clinical.metadata["metadata"]["signature_def"], metadata_pb2.SignatureDefMap())
-    assert dict(told.signature_def) == dict(signature_defs(clinical))
-    assert set(told.signature_def["serving_default"].inputs) == {"image_bytes", "age", "sex", "localization"}
+    parsed = json_format.ParseDict(clinical.metadata["metadata"]["signature_def"], metadata_pb2.SignatureDefMap())
+    assert dict(parsed.signature_def) == dict(signature_defs(clinical))
+    assert set(parsed.signature_def["serving_default"].inputs) == {"image_bytes", "age", "sex", "localization"}
 
 
 def test_what_the_graph_refuses_is_refused(clinical, lesion, monkeypatch):
