@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.stats import rankdata
 
 from keras_skin.explain.map_files import Sheet
@@ -67,16 +68,9 @@ def _ranks(groups: Sequence[str], samples: Sequence[ExplainSample]) -> dict[str,
     ranks = {}
     for group in groups:
         answers = [str((sample.metadata or {}).get(group, "")) for sample in samples]
-        numbers = np.array([_number(answer) for answer in answers])
+        numbers = pd.to_numeric(pd.Series(answers), errors="coerce").to_numpy(float)
         is_number = ~np.isnan(numbers)
         if is_number.sum() > 1 and not any(np.array(answers)[~is_number]):
             numbers[is_number] = (rankdata(numbers[is_number]) - 1) / (is_number.sum() - 1)
             ranks[group] = numbers
     return ranks
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan

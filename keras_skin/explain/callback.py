@@ -199,31 +199,23 @@ class ExplainCallback(keras.callbacks.Callback):
         classes: list[int | None] = [None]
         if "label" in predictions:
             classes += map(self.classes.index, self.explain_classes)
-        sheets: list[Sheet] = []
-        files: set[Path] = set()
-
-        def write(question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> None:
-            sheet, paths = writer.write(question, maps, sharp)
-            sheets.append(sheet)
-            files.update(paths)
-
+        for name in names:  # maps of an earlier call may be of another predicted class
+            for prefix in ("grad_cam", "score_cam", *METHODS):
+                for path in (folder / name).glob(f"{prefix}_*"):
+                    path.unlink()
+        sheets = []
         for layer, cam in cams.items():
             stem = self.cam.replace("++", "_plus_plus") + branch(layer, list(cams))
             for index in classes:
                 maps = in_batches(partial(cam, class_index=index), inputs, self.batch_size)
-                write(Question(CAMS[self.cam], stem, index, layer), maps)
+                sheets.append(writer.write(Question(CAMS[self.cam], stem, index, layer), maps))
         if methods:
             background = None if self.background is None else self.background[image_names(model)[0]]
             saliency = Saliency(model, methods, background, self.seed)
             results = [saliency(sample, writer.predicted(row) or 0) for row, sample in enumerate(self.picture_samples)]
             for name in methods:
-                write(Question(TITLES[name], name), [maps[name] for maps in results], sharp=name != "occlusion")
-        # Maps of an earlier call may be of another predicted class.
-        for name in names:
-            for prefix in ("grad_cam", "score_cam", *METHODS):
-                for path in (folder / name).glob(f"{prefix}_*"):
-                    if path not in files:
-                        path.unlink()
+                maps = [result[name] for result in results]
+                sheets.append(writer.write(Question(TITLES[name], name), maps, sharp=name != "occlusion"))
         return sheets
 
     def _write_faithfulness(self, faithfulness: Faithfulness) -> list[Sheet]:

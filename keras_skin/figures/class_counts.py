@@ -17,8 +17,6 @@ def class_counts(counts: pd.DataFrame, path: Path, synthetic: bool = False) -> P
 
     Args:
         counts: classes as index, splits (training, validation, test ...) as columns.
-        path: file to write.
-        synthetic: mark the figure as drawn from stand-in data.
     """
     return _grouped_bars(counts, lambda count, total: f"{count:,}", path, "Images per class", synthetic)
 
@@ -31,8 +29,6 @@ def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Pat
     Args:
         before: class -> training images.
         after: class -> samples per epoch, for the same classes.
-        path: file to write.
-        synthetic: mark the figure as drawn from stand-in data.
     """
     if set(before) != set(after):
         raise ValueError(f"The classes differ: {sorted(before)} before and {sorted(after)} after balancing.")

@@ -104,7 +104,6 @@ class SampleLossFeedback(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Passes on the losses after the last step of an epoch."""
         if batch + 1 < self.train.steps:
             return
         rows = self.train.rows(self._epoch)
@@ -115,11 +114,9 @@ class SampleLossFeedback(keras.callbacks.Callback):
         self.receiver.record(self._epoch, rows, losses[: len(rows)])
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the receiver's state."""
         return self.receiver.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Passes a state to the receiver."""
         self.receiver.set_state(state)
 
     def _synchronized(self) -> list[SampleLosses]:
