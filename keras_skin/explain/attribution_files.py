@@ -39,17 +39,8 @@ def write_waterfall(
     classes: Sequence[str],
     synthetic: bool = False,
 ) -> Path:
-    """Writes `metadata_shap_<class>.png`: the logit of one class as the sum of the fields' contributions, for one patient.
-
-    Args:
-        folder: where the file goes.
-        attributions: SHAP values of several patients.
-        row: the patient's row in `attributions`.
-        index: the class.
-        sample: the patient.
-        classes: class names.
-        synthetic: whether the figure says SYNTHETIC.
-    """
+    """Writes `metadata_shap_<class>.png`: the logit of one class as the sum of the fields' contributions, for the
+    patient in one row of `attributions`."""
     answers: Mapping[str, str] = sample.metadata or {}
     names = [f"{group} = {answers[group] or 'not known'}" if group in answers else group for group in attributions.groups]
     return figures.waterfall(
