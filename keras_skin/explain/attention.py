@@ -53,7 +53,7 @@ def attention_sheet(
     path: Path,
     synthetic: bool = False,
 ) -> Path:
-    """Draws images beside their attention, each map from its minimum (no colour) to its maximum (white).
+    """Draws images with their attention, each map from its minimum (no colour) to its maximum (white).
 
     Args:
         model: a model with `has_attention`.

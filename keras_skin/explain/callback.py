@@ -19,7 +19,7 @@ from keras_skin.explain.saliency import METHODS, TITLES, Saliency, check_methods
 from keras_skin.explain.samples import ExplainSample, as_samples, folder_names, stack_inputs, stratified_sample
 from keras_skin.explain.score_cam import ScoreCAM
 from keras_skin.explain.shap_values import Attributions, MetadataShap
-from keras_skin.explain.views import METADATA, explained_output, image_names, in_batches, input_names, predict
+from keras_skin.explain.views import METADATA, explained_output, image_names, in_batches, predict
 from keras_skin.figures.explanations import faithfulness_figure
 from keras_skin.registry import UserError, atomic_path, did_you_mean
 
@@ -174,7 +174,8 @@ class ExplainCallback(keras.callbacks.Callback):
             warnings += faithfulness.warnings
         if self.picture_samples:
             sheets += self._write_maps(model, cams, self.folder, self.methods)
-        if METADATA in input_names(model) and self.background is not None and explained_output(model) == "label":
+        has_metadata = isinstance(model.input, Mapping) and METADATA in model.input
+        if has_metadata and self.background is not None and explained_output(model) == "label":
             attributions, shap_sheets = self._write_metadata(model)
             sheets += shap_sheets
             gap = {"relative_gap": {"value": attributions.relative_gap, "ci95": None, "n": len(self.samples)}}

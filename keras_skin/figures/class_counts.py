@@ -22,7 +22,7 @@ def class_counts(counts: pd.DataFrame, path: Path, synthetic: bool = False) -> P
 
 
 def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Path, synthetic: bool = False) -> Path:
-    """Draws the training images of each class beside its samples in an epoch, largest class first.
+    """Draws the training images of each class and its samples in an epoch, largest class first.
 
     Source: paper 002, figures 3 and 4, which have separate axes; here both share one axis, so that growth and loss show.
 

@@ -28,7 +28,7 @@ IGNORED = ("epoch", "step", "seconds", "time_left")
 
 
 def learning_curves(history: pd.DataFrame, path: Path, best_epoch: int | None = None, synthetic: bool = False) -> Path:
-    """Draws one panel per quantity, training beside validation.
+    """Draws one panel per quantity, training and validation together.
 
     Args:
         history: one row per epoch; a column `x` is a training quantity, `val_x` the same in validation. `epoch` numbers the
