@@ -159,29 +159,27 @@ class ExplainCallback(keras.callbacks.Callback):
 
     def explain(self, model: keras.Model) -> Explanations:
         """Explains the samples with the model's current weights and writes all files; without samples it does nothing."""
-        sheets: list[Sheet] = []
-        metrics: dict[str, dict[str, dict[str, Any]]] = {}
-        warnings: list[str] = []
+        result = Explanations([], {}, [])
         if not self.samples:
-            return Explanations(sheets, metrics, warnings)
+            return result
         cams = self._cams(model)
         if self.measure:
             faithfulness = measure_faithfulness(
                 model, cams, self.samples, self.classes, batch_size=self.batch_size, seed=self.seed
             )
-            sheets += self._write_faithfulness(faithfulness)
-            metrics |= faithfulness.metrics
-            warnings += faithfulness.warnings
+            result.sheets.extend(self._write_faithfulness(faithfulness))
+            result.metrics.update(faithfulness.metrics)
+            result.warnings.extend(faithfulness.warnings)
         if self.picture_samples:
-            sheets += self._write_maps(model, cams, self.folder, self.methods)
+            result.sheets.extend(self._write_maps(model, cams, self.folder, self.methods))
         has_metadata = isinstance(model.input, Mapping) and METADATA in model.input
         if has_metadata and self.background is not None and explained_output(model) == "label":
-            attributions, shap_sheets = self._write_metadata(model)
-            sheets += shap_sheets
+            attributions, sheets = self._write_metadata(model)
             gap = {"relative_gap": {"value": attributions.relative_gap, "ci95": None, "n": len(self.samples)}}
-            metrics["metadata_shap"] = gap
-            warnings += red_lines("metadata_shap", gap)
-        return Explanations(sheets, metrics, warnings)
+            result.sheets.extend(sheets)
+            result.metrics["metadata_shap"] = gap
+            result.warnings.extend(red_lines("metadata_shap", gap))
+        return result
 
     def _cams(self, model: keras.Model) -> dict[str, GradCAM | ScoreCAM]:
         output = explained_output(model)
