@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_skin.explain.grad_cam import FEATURES
 from keras_skin.explain.overlay import contact_sheet, overlay, write_png
 from keras_skin.explain.samples import write_bytes
 from keras_skin.explain.views import in_batches
@@ -16,18 +17,12 @@ from keras_skin.explain.views import in_batches
 LAYER = "cross_attention"
 
 
-def has_attention(model: keras.Model, layer: str = LAYER) -> bool:
-    """Whether the model has a cross-attention between two maps."""
-    return any(item.name == layer for item in model.layers)
+def has_attention(model: keras.Model) -> bool:
+    """Returns whether the model has a cross-attention between two feature maps."""
+    return any(layer.name == LAYER for layer in model.layers)
 
 
-def attention_maps(
-    model: keras.Model,
-    inputs: Mapping[str, np.ndarray],
-    layer: str = LAYER,
-    features: str = "cam_features",
-    batch_size: int = 8,
-) -> np.ndarray:
+def attention_maps(model: keras.Model, inputs: Mapping[str, np.ndarray], batch_size: int = 8) -> np.ndarray:
     """Returns how much attention each position of the image gets (paper 002, equation 5).
 
     The layer's weights are (B, heads, T, T) for T = h * w tokens. Weight (i, j) is the share of token j's value in the output of
@@ -35,17 +30,15 @@ def attention_maps(
     tokens.
 
     Args:
-        model: a model with a layer whose second output is these weights.
+        model: a model with `has_attention`. Its tokens are the positions of the layer `cam_features`, row by row.
         inputs: the model's inputs, (N, ...) each.
-        layer: name of that layer.
-        features: name of the layer whose output (B, h, w, C), row by row, is the tokens.
         batch_size: images per step.
 
     Returns:
         (N, h, w) float32 with mean 1. Uniform attention is 1 everywhere.
     """
-    _, rows, columns, _ = model.get_layer(features).output.shape
-    attention = keras.Model(model.input, model.get_layer(layer).output[1])
+    _, rows, columns, _ = model.get_layer(FEATURES).output.shape
+    attention = keras.Model(model.input, model.get_layer(LAYER).output[1])
 
     def contributions(batch: dict[str, Any]) -> Any:
         return keras.ops.mean(keras.ops.cast(attention(batch, training=False), "float32"), axis=(1, 2))
@@ -60,7 +53,7 @@ def attention_sheet(
     path: Path,
     synthetic: bool = False,
 ) -> Path:
-    """Draws images beside their attention, each map from its minimum (no colour) to its maximum (white).
+    """Draws images with their attention, each map from its minimum (no colour) to its maximum (white).
 
     Args:
         model: a model with `has_attention`.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.stats import rankdata
 
 from keras_skin.explain.map_files import Sheet
@@ -38,17 +39,8 @@ def write_waterfall(
     classes: Sequence[str],
     synthetic: bool = False,
 ) -> Path:
-    """Writes `metadata_shap_<class>.png`: the logit of one class as the sum of the fields' contributions, for one patient.
-
-    Args:
-        folder: where the file goes.
-        attributions: SHAP values of several patients.
-        row: the patient's row in `attributions`.
-        index: the class.
-        sample: the patient.
-        classes: class names.
-        synthetic: whether the figure says SYNTHETIC.
-    """
+    """Writes `metadata_shap_<class>.png`: the logit of one class as the sum of the fields' contributions, for the
+    patient in one row of `attributions`."""
     answers: Mapping[str, str] = sample.metadata or {}
     names = [f"{group} = {answers[group] or 'not known'}" if group in answers else group for group in attributions.groups]
     return figures.waterfall(
@@ -67,16 +59,9 @@ def _ranks(groups: Sequence[str], samples: Sequence[ExplainSample]) -> dict[str,
     ranks = {}
     for group in groups:
         answers = [str((sample.metadata or {}).get(group, "")) for sample in samples]
-        numbers = np.array([_number(answer) for answer in answers])
+        numbers = pd.to_numeric(pd.Series(answers), errors="coerce").to_numpy(float)
         is_number = ~np.isnan(numbers)
         if is_number.sum() > 1 and not any(np.array(answers)[~is_number]):
             numbers[is_number] = (rankdata(numbers[is_number]) - 1) / (is_number.sum() - 1)
             ranks[group] = numbers
     return ranks
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan

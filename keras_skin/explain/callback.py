@@ -19,7 +19,7 @@ from keras_skin.explain.saliency import METHODS, TITLES, Saliency, check_methods
 from keras_skin.explain.samples import ExplainSample, as_samples, folder_names, stack_inputs, stratified_sample
 from keras_skin.explain.score_cam import ScoreCAM
 from keras_skin.explain.shap_values import Attributions, MetadataShap
-from keras_skin.explain.views import METADATA, explained_output, image_names, in_batches, input_names, predict
+from keras_skin.explain.views import METADATA, explained_output, image_names, in_batches, predict
 from keras_skin.figures.explanations import faithfulness_figure
 from keras_skin.registry import UserError, atomic_path, did_you_mean
 
@@ -159,28 +159,27 @@ class ExplainCallback(keras.callbacks.Callback):
 
     def explain(self, model: keras.Model) -> Explanations:
         """Explains the samples with the model's current weights and writes all files; without samples it does nothing."""
-        sheets: list[Sheet] = []
-        metrics: dict[str, dict[str, dict[str, Any]]] = {}
-        warnings: list[str] = []
+        result = Explanations([], {}, [])
         if not self.samples:
-            return Explanations(sheets, metrics, warnings)
+            return result
         cams = self._cams(model)
         if self.measure:
             faithfulness = measure_faithfulness(
                 model, cams, self.samples, self.classes, batch_size=self.batch_size, seed=self.seed
             )
-            sheets += self._write_faithfulness(faithfulness)
-            metrics |= faithfulness.metrics
-            warnings += faithfulness.warnings
+            result.sheets.extend(self._write_faithfulness(faithfulness))
+            result.metrics.update(faithfulness.metrics)
+            result.warnings.extend(faithfulness.warnings)
         if self.picture_samples:
-            sheets += self._write_maps(model, cams, self.folder, self.methods)
-        if METADATA in input_names(model) and self.background is not None and explained_output(model) == "label":
-            attributions, shap_sheets = self._write_metadata(model)
-            sheets += shap_sheets
+            result.sheets.extend(self._write_maps(model, cams, self.folder, self.methods))
+        has_metadata = isinstance(model.input, Mapping) and METADATA in model.input
+        if has_metadata and self.background is not None and explained_output(model) == "label":
+            attributions, sheets = self._write_metadata(model)
             gap = {"relative_gap": {"value": attributions.relative_gap, "ci95": None, "n": len(self.samples)}}
-            metrics["metadata_shap"] = gap
-            warnings += red_lines("metadata_shap", gap)
-        return Explanations(sheets, metrics, warnings)
+            result.sheets.extend(sheets)
+            result.metrics["metadata_shap"] = gap
+            result.warnings.extend(red_lines("metadata_shap", gap))
+        return result
 
     def _cams(self, model: keras.Model) -> dict[str, GradCAM | ScoreCAM]:
         output = explained_output(model)
@@ -199,31 +198,23 @@ class ExplainCallback(keras.callbacks.Callback):
         classes: list[int | None] = [None]
         if "label" in predictions:
             classes += map(self.classes.index, self.explain_classes)
-        sheets: list[Sheet] = []
-        files: set[Path] = set()
-
-        def write(question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> None:
-            sheet, paths = writer.write(question, maps, sharp)
-            sheets.append(sheet)
-            files.update(paths)
-
+        for name in names:  # maps of an earlier call may be of another predicted class
+            for prefix in ("grad_cam", "score_cam", *METHODS):
+                for path in (folder / name).glob(f"{prefix}_*"):
+                    path.unlink()
+        sheets = []
         for layer, cam in cams.items():
             stem = self.cam.replace("++", "_plus_plus") + branch(layer, list(cams))
             for index in classes:
                 maps = in_batches(partial(cam, class_index=index), inputs, self.batch_size)
-                write(Question(CAMS[self.cam], stem, index, layer), maps)
+                sheets.append(writer.write(Question(CAMS[self.cam], stem, index, layer), maps))
         if methods:
             background = None if self.background is None else self.background[image_names(model)[0]]
             saliency = Saliency(model, methods, background, self.seed)
             results = [saliency(sample, writer.predicted(row) or 0) for row, sample in enumerate(self.picture_samples)]
             for name in methods:
-                write(Question(TITLES[name], name), [maps[name] for maps in results], sharp=name != "occlusion")
-        # Maps of an earlier call may be of another predicted class.
-        for name in names:
-            for prefix in ("grad_cam", "score_cam", *METHODS):
-                for path in (folder / name).glob(f"{prefix}_*"):
-                    if path not in files:
-                        path.unlink()
+                maps = [result[name] for result in results]
+                sheets.append(writer.write(Question(TITLES[name], name), maps, sharp=name != "occlusion"))
         return sheets
 
     def _write_faithfulness(self, faithfulness: Faithfulness) -> list[Sheet]:

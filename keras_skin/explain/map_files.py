@@ -59,18 +59,15 @@ class MapWriter:
     predictions: Mapping[str, np.ndarray]
     synthetic: bool = False
 
-    def write(self, question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> tuple[Sheet, list[Path]]:
-        """Writes every image's overlay and raw map, and the sheet.
+    def write(self, question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> Sheet:
+        """Writes every image's overlay and raw map, and the sheet, which is returned.
 
         Args:
             question: what the maps show.
             maps: (h, w) of each sample, >= 0, of any size.
             sharp: whether the maps are of single pixels, which are drawn with their 99th percentile as maximum.
-
-        Returns:
-            The sheet, and the paths of all other files.
         """
-        tiles, files = [], []
+        tiles = []
         for row, (sample, raw) in enumerate(zip(self.samples, maps, strict=True)):
             heat, has_evidence = normalise(raw[None])
             top = float(np.percentile(heat, 99.0)) if sharp else 1.0
@@ -89,8 +86,7 @@ class MapWriter:
             stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
             write_bytes(stem.with_suffix(".png"), write_png(tile))
             write_array(stem.with_suffix(".npy"), raw)
-            files += [stem.with_suffix(".png"), stem.with_suffix(".npy")]
-        return self._sheet(question, tiles), files
+        return self._sheet(question, tiles)
 
     def predicted(self, row: int) -> int | None:
         """Returns the predicted class of a sample; None for a model without classes."""

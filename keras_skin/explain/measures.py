@@ -121,8 +121,3 @@ def without_pixels(image: np.ndarray, ranks: np.ndarray, fractions: np.ndarray, 
     visible = (ranks[None] < counts) == keep
     mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
     return np.where(visible[..., None], image[None].astype(np.float32), mean)
-
-
-def area_under(curve: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-    """Returns the area under curves (..., F) over `fractions` from 0 to 1, by the trapezoidal rule."""
-    return np.trapezoid(curve, fractions, axis=-1)

@@ -136,13 +136,9 @@ def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int,
 
 
 def _fit(text: str, width: int, scale: float) -> tuple[str, float]:
-    while text and _text_width(text, scale) > width:
+    while text and cv2.getTextSize(text, _FONT, scale, 1)[0][0] > width:
         if scale > _SMALLEST_SCALE:
             scale = max(_SMALLEST_SCALE, scale - 0.02)
         else:
             text = text[:-4] + "..." if len(text) > 4 else ""
     return text, scale
-
-
-def _text_width(text: str, scale: float) -> int:
-    return cv2.getTextSize(text, _FONT, scale, 1)[0][0]

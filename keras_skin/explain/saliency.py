@@ -17,13 +17,13 @@ from keras_skin.explain.shap_values import image_shap
 from keras_skin.explain.views import OneImageView, explained_output, image_names, third_party_explainer
 from keras_skin.registry import UserError, did_you_mean
 
-METHODS = ("integrated_gradients", "smoothgrad", "occlusion", "image_shap")
 TITLES = {
     "integrated_gradients": "Integrated gradients",
     "smoothgrad": "SmoothGrad",
     "occlusion": "Occlusion sensitivity",
     "image_shap": "SHAP values of the pixels, those above 0",
 }
+METHODS = tuple(TITLES)
 
 _STEPS = 20  # integrated gradients: steps from black to the image
 _NOISY, _NOISE = 16, 0.1 * 255  # SmoothGrad: number of images, and their noise; its paper uses 10 to 20 % of the range

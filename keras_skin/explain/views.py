@@ -29,11 +29,6 @@ def explained_output(model: keras.Model) -> str:
     raise UserError(f"The model has no output 'label' or 'mask' to explain. Its outputs: {', '.join(outputs)}.")
 
 
-def input_names(model: keras.Model) -> list[str]:
-    """Returns the names of the model's inputs; the input of a model without names is `image`."""
-    return list(model.input) if isinstance(model.input, Mapping) else ["image"]
-
-
 def image_names(model: keras.Model) -> list[str]:
     """Returns the names of the inputs that are images (B, H, W, C)."""
     if not isinstance(model.input, Mapping):

@@ -19,12 +19,9 @@ def segmentation_box_plots(
 
     Args:
         predictions: split -> table with a column per metric; NaN is ignored.
-        path: file to write.
         metrics: columns to draw, one panel each.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where no image has a score.
+    Returns None where no image has a score.
     """
     predictions = {name: table for name, table in predictions.items() if metrics[0] in table and table[metrics[0]].notna().any()}
     if not predictions:

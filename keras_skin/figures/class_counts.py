@@ -17,22 +17,18 @@ def class_counts(counts: pd.DataFrame, path: Path, synthetic: bool = False) -> P
 
     Args:
         counts: classes as index, splits (training, validation, test ...) as columns.
-        path: file to write.
-        synthetic: mark the figure as drawn from stand-in data.
     """
     return _grouped_bars(counts, lambda count, total: f"{count:,}", path, "Images per class", synthetic)
 
 
 def class_balance(before: Mapping[str, int], after: Mapping[str, int], path: Path, synthetic: bool = False) -> Path:
-    """Draws the training images of each class beside its samples in an epoch, largest class first.
+    """Draws the training images of each class and its samples in an epoch, largest class first.
 
     Source: paper 002, figures 3 and 4, which have separate axes; here both share one axis, so that growth and loss show.
 
     Args:
         before: class -> training images.
         after: class -> samples per epoch, for the same classes.
-        path: file to write.
-        synthetic: mark the figure as drawn from stand-in data.
     """
     if set(before) != set(after):
         raise ValueError(f"The classes differ: {sorted(before)} before and {sorted(after)} after balancing.")

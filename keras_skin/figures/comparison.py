@@ -34,11 +34,8 @@ def differences(comparison: Comparison, rows: Sequence[Row], path: Path, synthet
     Args:
         comparison: the comparison.
         rows: the metrics to draw.
-        path: file to write.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where no row has a difference.
+    Returns None where no row has a difference.
     """
     rows = [row for row in rows if any(row.differences)]
     if not rows:
@@ -90,12 +87,8 @@ def curves(sides: Sequence[Side], classes: Sequence[str], path: Path, title: str
     Args:
         sides: all sides of the comparison; those without class probabilities are skipped.
         classes: K names.
-        path: file to write.
-        title: heading.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where no side classifies, or all images are of one class.
+    Returns None where no side classifies, or all images are of one class.
     """
     classifiers = {index: side for index, side in enumerate(sides) if "predicted" in side.runs[0].predictions}
     labelled = _labelled(sides[0].runs[0].predictions, classes)
@@ -176,13 +169,9 @@ def outlines(
     Args:
         sides: all sides of the comparison; those without masks are skipped. All runs of a side have one colour.
         load: reads an image and its true mask.
-        path: file to write.
         count: images per row.
-        title: heading.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where fewer than two sides have masks.
+    Returns None where fewer than two sides have masks.
     """
     segmenters = {index: side for index, side in enumerate(sides) if "dsc" in side.runs[0].predictions}
     groups = most_different(list(segmenters.values()), count) if len(segmenters) > 1 else {}
@@ -217,12 +206,9 @@ def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool
 
     Args:
         sides: all sides of the comparison.
-        path: file to write.
         count: maximum number of images, evenly spread over those that all these runs explained.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where fewer than two sides have maps, or they have no image in common.
+    Returns None where fewer than two sides have maps, or they have no image in common.
     """
     overlays = {side.name: files for side in sides if (files := explained_images(side.runs[0].path))}
     common = sorted(set.intersection(*map(set, overlays.values()))) if len(overlays) > 1 else []

@@ -17,9 +17,6 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path, 
     Args:
         confusion: (K, K) counts, true class by row.
         classes: K names.
-        path: file to write.
-        title: heading.
-        synthetic: mark the figure.
     """
     support = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)

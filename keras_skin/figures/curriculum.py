@@ -26,11 +26,8 @@ def curriculum_figure(
         admitted: number of admitted images, epochs (from 1, the index) by classes (the columns).
         replayed: number of replayed samples, in the same layout.
         images: class -> number of training images. Common classes are drawn above rare ones.
-        path: file to write; its suffix decides the format.
-        synthetic: mark the figure as drawn from stand-in data.
 
-    Returns:
-        `path`, or None (and no file) where there is no epoch or no image.
+    Returns None where there is no epoch or no image.
     """
     classes = sorted((name for name in admitted.columns if images[name]), key=lambda name: -images[name])
     if admitted.empty or not classes:

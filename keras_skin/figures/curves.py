@@ -21,12 +21,8 @@ def roc_and_precision_recall(
     Args:
         predictions: columns `label` and `probability_<class>`; rows without a label are ignored.
         classes: K names.
-        path: file to write.
-        title: heading.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None (and no file) where all images are of one class.
+    Returns None where all images are of one class.
     """
     labelled = predictions[predictions["label"].isin(classes)]
     names = classes_with_curves(labelled, classes)

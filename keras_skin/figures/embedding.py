@@ -54,13 +54,9 @@ def embedding_figure(
         truth: N class names.
         predicted: N class names.
         classes: all class names, in the order of their colours.
-        path: file to write; its suffix decides the format.
-        title: heading.
         seed: seed of the layout.
-        synthetic: mark the figure as drawn from stand-in data.
 
-    Returns:
-        `path`, or None (and no file) where there are fewer than `MIN_IMAGES` images or all features are the same.
+    Returns None where there are fewer than `MIN_IMAGES` images or all features are the same.
 
     Raises:
         ValueError: if the numbers of rows differ.

@@ -29,13 +29,9 @@ def examples_figure(
         predictions: columns `image_id`, `label`, `predicted` and `probability_<class>`; rows without a label are ignored.
         classes: class names.
         load: maps an image id to the image (H, W, 3) uint8.
-        path: file to write; its suffix decides the format.
         count: images per row.
-        title: heading.
-        synthetic: mark the figure as drawn from stand-in data.
 
-    Returns:
-        `path`, or None (and no file) where no image has a label.
+    Returns None where no image has a label.
     """
     labelled = predictions[predictions["label"].isin(list(classes))]
     if labelled.empty:

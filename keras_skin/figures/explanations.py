@@ -30,9 +30,6 @@ def faithfulness_figure(
         table: a row per image with `relevance_inside`, `relevance_inside_gaussian`, and `correct`, NaN where unknown.
         curves: `{"deletion" or "insertion": {"map", "gaussian", "random": (F,) mean score}}`.
         fractions: (F,) share of the pixels that are removed, or inserted.
-        path: file to write.
-        title: heading.
-        synthetic: mark the figure.
     """
     masked = table.dropna(subset=["relevance_inside", "relevance_inside_gaussian"])
     panels = 2 + (len(masked) > 0)
@@ -80,9 +77,7 @@ def attribution_bars(
         values: (N, G, K) SHAP values.
         groups: G names.
         classes: K names.
-        path: file to write.
         note: a line below the axis.
-        synthetic: mark the figure.
     """
     mean = np.abs(values).mean(axis=0)
     order = np.argsort(mean.sum(axis=1), kind="stable")
@@ -123,10 +118,8 @@ def beeswarm(
         values: (N, G, K).
         groups: G names.
         classes: K names.
-        path: file to write.
         ranks: numeric field -> the patients' values as ranks in 0..1, NaN where unknown. They colour the points; points without
             a rank are grey.
-        synthetic: mark the figure.
     """
     panels = [1] if len(classes) == 2 else list(range(len(classes)))
     order = np.argsort(np.abs(values).mean(axis=(0, 2)), kind="stable")
@@ -194,10 +187,8 @@ def waterfall(
         names: G names, with the patient's answers: `site = back`.
         base: mean logit of the background.
         logit: the patient's logit.
-        path: file to write.
         title: lines of the heading.
         max_groups: number of groups with their own bar; weaker groups share one.
-        synthetic: mark the figure.
     """
     order = np.argsort(-np.abs(values), kind="stable")
     steps = [_Step("group", names[index], float(values[index])) for index in order[:max_groups]]

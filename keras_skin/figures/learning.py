@@ -28,14 +28,12 @@ IGNORED = ("epoch", "step", "seconds", "time_left")
 
 
 def learning_curves(history: pd.DataFrame, path: Path, best_epoch: int | None = None, synthetic: bool = False) -> Path:
-    """Draws one panel per quantity, training beside validation.
+    """Draws one panel per quantity, training and validation together.
 
     Args:
         history: one row per epoch; a column `x` is a training quantity, `val_x` the same in validation. `epoch` numbers the
             axis (1, 2, ... without it).
-        path: file to write; its suffix decides the format.
         best_epoch: number of the epoch with the best weights, which is marked.
-        synthetic: mark the figure as drawn from stand-in data.
     """
     names = [name for name in history.columns if name not in IGNORED and not name.startswith("val_")]
     names += [name[4:] for name in history.columns if name.startswith("val_") and name[4:] not in names]

@@ -22,13 +22,9 @@ def segmentation_sheet(
         predictions: columns `image_id` and `dsc`, optionally `label` and `predicted`. Few images give fewer columns, so that no
             image is drawn twice.
         load: maps an image id to the image (H, W, 3) uint8 and the true and predicted masks (H, W) bool, all of one size.
-        path: file to write.
         count: images per row.
-        title: heading.
-        synthetic: mark the figure.
 
-    Returns:
-        `path`, or None where no image has a score.
+    Returns None where no image has a score.
     """
     ranked = predictions[predictions["dsc"].notna()].sort_values(["dsc", "image_id"], ascending=[False, True])
     if ranked.empty:

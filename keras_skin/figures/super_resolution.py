@@ -26,12 +26,8 @@ def super_resolution_figure(images: Sequence[SuperResolved], path: Path, title: 
 
     Args:
         images: one row each.
-        path: file to write; its suffix decides the format.
-        title: heading.
-        synthetic: mark the figure as drawn from stand-in data.
 
-    Returns:
-        `path`, or None (and no file) without images.
+    Returns None without images.
     """
     if not images:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,6 @@ class BestWeights(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the callback's entry in the run state."""
         return {
             "monitor": str(self.monitor),
             "best_epoch": self.best_epoch,
@@ -81,17 +81,14 @@ class BestWeights(keras.callbacks.Callback):
 
     def on_state_saved(self) -> None:
         """Removes the weights of other epochs, except the previous best epoch as a spare."""
-        prefix, suffix = EPOCH_PREFIX, ".weights.h5"
-        numbers = {
-            int(path.name.removeprefix(prefix).removesuffix(suffix)): path
-            for path in self.path.parent.glob(f"{prefix}*{suffix}")
-            if path.name.removeprefix(prefix).removesuffix(suffix).isdecimal()
-        }
+        pattern = re.compile(rf"{EPOCH_PREFIX}(\d+)\.weights\.h5")
+        matches = (pattern.fullmatch(path.name) for path in self.path.parent.iterdir())
+        epochs = [int(match[1]) for match in matches if match]
         best = self.best_epoch or 0
-        spare = max((number for number in numbers if number < best), default=0)
-        for number, path in numbers.items():
-            if number not in (best, spare):
-                path.unlink(missing_ok=True)
+        spare = max((epoch for epoch in epochs if epoch < best), default=0)
+        for epoch in epochs:
+            if epoch not in (best, spare):
+                self.epoch_path(epoch).unlink(missing_ok=True)
 
     def publish(self) -> None:
         """Makes the weights of the best epoch available as `path`."""

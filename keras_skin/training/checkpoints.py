@@ -138,7 +138,6 @@ class Checkpoints(keras.callbacks.Callback):
         self._stop_if_interrupted()  # nothing to save: validation can be repeated from the last saved state
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves a state from which the next epoch starts."""
         self.save(epoch + 1, 0)
         self._stop_if_interrupted()
 

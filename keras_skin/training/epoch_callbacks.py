@@ -25,11 +25,9 @@ class EpochCallbacks(keras.callbacks.CallbackList):
         self.steps_seen = 0
 
     def begin_training(self) -> None:
-        """Calls `on_train_begin` of every callback."""
         super().on_train_begin()
 
     def end_training(self) -> None:
-        """Calls `on_train_end` of every callback."""
         super().on_train_end()
 
     def on_train_begin(self, logs: Any = None) -> None:

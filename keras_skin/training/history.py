@@ -50,10 +50,8 @@ class EpochHistory(keras.callbacks.Callback):
         return pd.DataFrame(self.rows)
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the callback's entry in the run state."""
         return {"rows": self.rows, "seconds": self.seconds()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Resumes from `get_state`."""
         self.rows = list(state["rows"])
         self._seconds_before = state["seconds"]

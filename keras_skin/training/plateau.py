@@ -54,9 +54,7 @@ class FallOnPlateau(keras.callbacks.Callback):
         )
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the callback's entry in the run state."""
         return {"fell_after": self.fell_after}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Resumes from `get_state`."""
         self.fell_after = state["fell_after"]

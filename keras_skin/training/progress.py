@@ -60,17 +60,14 @@ class Progress(keras.callbacks.Callback):
         self._shown_at = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Shows the step and the mean loss so far."""
         if self._is_due():
             self._show(f"step {batch + 1}/{self.steps}  loss {number((logs or {}).get('loss', float('nan')))}")
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Shows that validation is running."""
         if self._is_due():
             self._show(f"validation step {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Logs the line of the epoch."""
         self.clear()
         row = self.history.rows[-1]
         training, validation = headline(logs or {})

@@ -104,25 +104,18 @@ class SampleLossFeedback(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Passes on the losses after the last step of an epoch."""
         if batch + 1 < self.train.steps:
             return
+        assert self.model is not None  # On JAX, access to `model` updates the metrics' variables.
         rows = self.train.rows(self._epoch)
-        counts = {int(ops.convert_to_numpy(metric.recorded)) for metric in self._synchronized()}
+        counts = {int(ops.convert_to_numpy(metric.recorded)) for metric in self._metrics}
         if counts != {len(rows)} or len(rows) > self._samples:
             raise RuntimeError(f"Epoch {self._epoch + 1} has {len(rows)} samples, but {sorted(counts)} losses were recorded.")
         losses = sum(ops.convert_to_numpy(metric.losses).astype(np.float64) for metric in self._metrics)
         self.receiver.record(self._epoch, rows, losses[: len(rows)])
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the receiver's state."""
         return self.receiver.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Passes a state to the receiver."""
         self.receiver.set_state(state)
-
-    def _synchronized(self) -> list[SampleLosses]:
-        """Returns the metrics with current values."""
-        assert self.model is not None  # On JAX, access to `model` updates the variables.
-        return self._metrics

@@ -91,7 +91,3 @@ def test_deletion_and_insertion_use_the_same_pixels():
     np.testing.assert_array_equal(back[2], image)
     assert (gone[1] != image).any(axis=-1).sum() == 12
     assert image[..., 0][(gone[1] != image).any(axis=-1)].min() >= image[..., 0][(gone[1] == image).all(axis=-1)].max()
-
-
-def test_area_under_a_line():
-    assert measures.area_under(np.linspace(1, 0, 11), np.linspace(0, 1, 11)) == pytest.approx(0.5)
