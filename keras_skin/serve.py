@@ -71,6 +71,7 @@ def _serve(options: argparse.Namespace) -> int:
             )
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        listener.listen()  # a client that reads the address below waits until the server answers, instead of being refused
         print(f"Page: {url}/   REST: {url}/v1/models/{served.name}:predict   Ctrl-C stops it.", flush=True)
         config = uvicorn.Config(
             create_app(served, extras),
