@@ -20,7 +20,18 @@ os.environ["KERAS_SKIN_CACHE"] = str(
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONG_FILES = ("test_jax_backend.py",)
+LONG_FILES = (
+    "test_experiments_end_to_end.py",
+    "test_run.py",
+    "test_notebooks.py",
+    "models/test_conformance.py",
+    "test_jax_backend.py",
+    "test_compare.py",
+    "models/test_backbones.py",
+    "training/test_checkpoints.py",
+    "test_explanation_proofs.py",
+    "explain/test_conformance.py",
+)
 """Files that take longer than a minute, the longest first: at the end of a run each would keep one worker busy alone."""
 
 

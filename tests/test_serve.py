@@ -142,6 +142,7 @@ def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypa
     assert seen["config"].limit_concurrency == serve.CONNECTIONS
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(clinical_run):
     with served(clinical_run / "saved_model") as (process, _):
         process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The shared checks, on every registered model."""
+"""The shared checks, on every registered model: all checks of a model follow each other and share its small version."""
 
 from pathlib import Path
 
@@ -11,17 +11,20 @@ CONFIGURATIONS = conformance.configurations()
 FULLEST = dict(CONFIGURATIONS)  # the last configuration of a model is the one with the most parts
 
 
-def case(name: str, arguments: dict, *more: str, slow: bool, nightly: bool = False) -> object:
+def case(name: str, arguments: dict, *more: str, slow: bool = False, nightly: bool = False) -> object:
     return pytest.param(
         name,
         arguments,
         *more,
         id="-".join([name, *map(str, arguments.values()), *more]),
-        marks=[mark for mark, wanted in ((pytest.mark.slow, slow), (pytest.mark.nightly, nightly)) if wanted],
+        marks=[
+            *([pytest.mark.slow] if slow or name not in conformance.FAST else []),
+            *([pytest.mark.nightly] if nightly else []),
+        ],
     )
 
 
-every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each, slow=False) for each in CONFIGURATIONS])
+every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each) for each in CONFIGURATIONS])
 fullest_first = pytest.mark.parametrize(
     ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS]
 )

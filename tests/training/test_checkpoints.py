@@ -49,15 +49,13 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {},
         # The loss is asked to rise, so that the rate falls after the second epoch and after the third.
-        pytest.param(
-            {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
-            marks=pytest.mark.slow,
-        ),
+        {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
     ],
     ids=["exponential", "plateau"],
 )

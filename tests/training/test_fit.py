@@ -168,6 +168,7 @@ def test_a_stopped_training_does_not_go_on(small, seeded, tmp_path):
     assert data.starts == []
 
 
+@pytest.mark.slow
 def test_interrupted_in_each_precision_and_continued(small, seeded, precision, tmp_path):
     """The same as test_resume.py shows between processes, for every precision, with a callback that remembers something."""
 
@@ -463,6 +464,7 @@ def test_a_changed_context_is_refused_with_every_change(small, tmp_path):
     assert len(train(2, context).history) == 2
 
 
+@pytest.mark.slow
 def test_a_training_taken_up_between_two_epochs_has_the_history_of_an_undisturbed_one(small, tmp_path):
     """The state saved there holds the validation's metrics, with which the next epoch must not begin."""
 

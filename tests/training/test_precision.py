@@ -65,6 +65,7 @@ def test_flags_are_read_as_linux_writes_them(tmp_path):
     assert cpu_flags(tmp_path / "absent") == frozenset()
 
 
+@pytest.mark.slow
 def test_a_deterministic_training_has_every_augmentation():
     code = (
         "from keras_skin.data.pipeline import batch_augment\n"

@@ -140,6 +140,7 @@ def one_step(thaw: Thaw, small: ModuleType, **optimizer: Any) -> tuple[dict[str,
     return {name: kernel.numpy() - before[name] for name, kernel in kernels.items()}, before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [{"name": "adam"}, {"name": "sgd", "momentum": 0.9}, {"name": "rmsprop"}])
 def test_the_rate_is_that_of_the_backbone_alone(small: ModuleType, optimizer: dict) -> None:
     """Adam takes steps whose length does not depend on the gradient's: the rate must act on the step."""
@@ -150,6 +151,7 @@ def test_the_rate_is_that_of_the_backbone_alone(small: ModuleType, optimizer: di
         np.testing.assert_allclose(slow[name], expected, rtol=2e-3, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_weight_decay_has_the_backbones_rate_too(small: ModuleType) -> None:
     plain, _ = one_step(Thaw(rate=0.1), small, name="adamw", weight_decay=0.0)
     decayed, before = one_step(Thaw(rate=0.1), small, name="adamw", weight_decay=0.2)
@@ -176,6 +178,7 @@ def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, t
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -95,6 +95,7 @@ def test_metadata_that_a_data_set_or_a_model_does_not_have(pad):
         load_experiment("jrl_isic2016", ["metadata={}"])
 
 
+@pytest.mark.slow
 def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     folder = start(experiment('metadata={"missing": "impute"}', "train.epochs=2"), "fused", tmp_path, data_dir=str(pad))
     run = load_run(folder)
