@@ -84,6 +84,17 @@ def tiny_run() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def crossval_run() -> Iterator[Path]:
+    """A finished tiny demo run of a cross-validation with two folds, shared with other processes."""
+    from tests.built_once import built_once
+    from tests.tiny_run import make_crossval_run
+
+    with built_once("jrl_ph2_crossval", make_crossval_run) as folder:
+        (run,) = folder.iterdir()
+        yield run
+
+
+@pytest.fixture(scope="session")
 def clinical_run() -> Iterator[Path]:
     """A run folder of a tiny untrained TDBN with age, sex and site, shared with other processes."""
     from tests.built_once import built_once

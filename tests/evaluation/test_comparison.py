@@ -222,7 +222,7 @@ def test_what_differs_between_experiments_is_listed(tmp_path):
 
 def test_dry_runs_and_uneven_images_are_said(tmp_path):
     table = images()
-    a, b = write_run(tmp_path / "a", table), write_run(tmp_path / "b", table, told={"dry_run": True}, seed=4)
+    a, b = write_run(tmp_path / "a", table), write_run(tmp_path / "b", table, record={"dry_run": True}, seed=4)
     predictions = pd.read_csv(b / "predictions.csv")
     predictions.loc[0, "dsc"] = np.nan
     predictions.to_csv(b / "predictions.csv", index=False)
