@@ -421,6 +421,7 @@ def test_the_real_pad_ufes_20_table_encodes_81_wide(real_tables):
     assert int(matrix[:, encoder.column_names.index("background_father=BRASIL")].sum()) == 3
 
 
+@pytest.mark.slow
 def test_the_real_pad_ufes_20_table_is_imputed_in_seconds(real_tables):
     table = real_tables["pad_ufes_20"]
     began = time.process_time()

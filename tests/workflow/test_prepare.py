@@ -142,6 +142,7 @@ def test_shortened_parts_keep_both_classes(demo):
     assert "train" in describe(prepared)
 
 
+@pytest.mark.slow
 def test_real_images(real_data):
     """The 182 rows without an image, the melanomas of ISIC 2017 that may be added, and six PH2 cases (see datasets.md)."""
     prepared = prepare_data(load_experiment("jrl_ph2"), real_data)
