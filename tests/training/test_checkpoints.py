@@ -55,7 +55,10 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
     [
         {},
         # The loss is asked to rise, so that the rate falls after the second epoch and after the third.
-        {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
+        pytest.param(
+            {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
+            marks=pytest.mark.nightly,
+        ),
     ],
     ids=["exponential", "plateau"],
 )
