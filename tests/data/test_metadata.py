@@ -91,6 +91,7 @@ def test_encodes_as_loops_do(mode, train, rows):
     np.testing.assert_allclose(matrix, [list(row.values()) for row in expected], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=8, deadline=None)
 @given(train=ROWS, rest=ROWS, other=ROWS, shuffle=st.randoms(use_true_random=False))
@@ -289,6 +290,7 @@ def pad_table(rows, seed=0):
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["own_column", "drop", "impute"])
 def test_the_preset_has_81_columns_whatever_the_training_part_holds(mode):
     complete = pd.DataFrame([{name: "50" if kind == "numeric" else "True" for name, kind in pad_fields().items()}])

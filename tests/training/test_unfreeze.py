@@ -95,6 +95,7 @@ def test_the_deepest_stages_of_two_backbones_go_together() -> None:
 # Freezing
 
 
+@pytest.mark.slow
 def test_stages_thaw_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
     model, callback = prepared(Thaw(rate=0.5, frozen_epochs=1, stage_epochs=1))
     watch = Watch()
@@ -105,6 +106,7 @@ def test_stages_thaw_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
     assert all(layer.trainable for layer in model.layers)
 
 
+@pytest.mark.slow
 def test_all_stages_thaw_together(small: ModuleType, tmp_path: Any) -> None:
     model, callback = prepared(Thaw(frozen_epochs=2))
     watch = Watch()
@@ -160,6 +162,7 @@ def test_weight_decay_has_the_backbones_rate_too(small: ModuleType) -> None:
         np.testing.assert_allclose(decayed[name] - change, -factor * before[name], rtol=1e-2, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, tmp_path: Any) -> None:
     """Adam's first step is as long as the learning rate, for a stage that thaws in the third epoch, too."""
     model, callback = prepared(Thaw(rate=0.1, frozen_epochs=2))
@@ -217,6 +220,7 @@ def test_a_resume_is_exact(small: ModuleType, tmp_path: Any, settings: dict) -> 
         np.testing.assert_array_equal(mine.numpy(), other.numpy(), err_msg=mine.path)
 
 
+@pytest.mark.slow
 def test_works_with_a_loss_scale(small: ModuleType, tmp_path: Any) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

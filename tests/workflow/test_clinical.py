@@ -59,6 +59,7 @@ def experiment(*more):
     return load_experiment("resnet50_isic2016", [*PAD, *more])
 
 
+@pytest.mark.slow
 def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_numbers(pad):
     prepared = prepare_data(experiment('metadata={"preset": "pad_ufes_20_81"}'), pad)
     assert prepared.model_arguments["metadata_width"] == 81

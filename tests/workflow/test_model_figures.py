@@ -46,6 +46,7 @@ def evaluated(prepared, split="test"):
     return {split: SimpleNamespace(predictions=prepared.part(split).assign(predicted=prepared.classes[0]))}
 
 
+@pytest.mark.slow
 def test_features_of_the_classifier_with_their_classes(experiment, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: seen.append(arguments) or arguments[4])
@@ -74,6 +75,7 @@ def pictures(table, experiment, prepared):
     return [inputs["image"] for inputs, _ in batches.unbatch().as_numpy_iterator()]
 
 
+@pytest.mark.slow
 def test_super_resolved_images_beside_what_the_model_saw(experiment, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: seen.extend(images) or path)
@@ -86,6 +88,7 @@ def test_super_resolved_images_beside_what_the_model_saw(experiment, prepared, t
     assert "mean PSNR 20.0 dB" in drawn[1].caption
 
 
+@pytest.mark.slow
 def test_the_validation_part_where_there_is_no_test_part(experiment, prepared, tmp_path):
     drawn = model_figures(RunFolder(tmp_path), experiment, model(), prepared, evaluated(prepared, "validation"), True)
     assert [picture.path.name for picture in drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]

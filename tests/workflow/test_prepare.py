@@ -24,6 +24,7 @@ def keys(prepared, split):
     return set(prepared.part(split)["image_id"])
 
 
+@pytest.mark.slow
 def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
     experiment = load_experiment("jrl_isic2016")
     prepared = prepare_data(experiment, demo)

@@ -122,6 +122,7 @@ def test_a_backbone_is_thawed_stage_by_stage_and_latency_is_told(ham, tmp_path):
     assert "Latency, batch 1" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_named_weights_are_loaded_once_and_not_where_others_follow(tmp_path):
     file = tmp_path / "own.weights.h5"
     experiment = load_experiment("resnet50_isic2016", ["image.size=[32, 32]", f"model.weights={file}"])

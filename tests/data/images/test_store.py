@@ -55,6 +55,7 @@ def read(opened: ImageStore, table, masks=True):
     return opened.read(opened.places(table["image"].tolist(), table["mask"].tolist() if masks else None), masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", [(), (shades_of_grey.ShadesOfGrey(),)])
 def test_it_holds_the_models_images_and_masks(table, tmp_path, preprocessing):
     shuffled = table.sample(frac=1.0, random_state=0)
