@@ -21,6 +21,8 @@ from keras_skin import losses, metrics, models
 
 BATCH = 4
 CLASSES = 2
+FAST = ("dualrefnet", "jrl", "msfa_resnet18", "unet")
+"""Models that are built and called in a second; those with a deep backbone take several."""
 
 
 def timed(check: Callable[..., None]) -> Callable[..., None]:
@@ -60,14 +62,31 @@ def configurations() -> list[tuple[str, dict[str, Any]]]:
 
 
 def tiny(name: str, arguments: dict[str, Any]) -> keras.Model:
-    """The small version of a model, with the same initial weights whenever it is asked for."""
+    """Builds the small version of a model, with the same initial weights at each call."""
     keras.utils.set_random_seed(1)
     return models.create_model(name, **{"classes": CLASSES, **models.get(name).info["tiny"], **arguments})
 
 
+_shared: dict[str, keras.Model] = {}
+
+
+def shared(name: str, arguments: dict[str, Any]) -> keras.Model:
+    """Returns the small version of a model, for checks that do not change it: built once while it is asked for in a row."""
+    key = repr((name, arguments))
+    if key not in _shared:
+        _shared.clear()
+        _shared[key] = tiny(name, arguments)
+    return _shared[key]
+
+
+def predictions(model: keras.Model, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The outputs in inference, without tracing a graph."""
+    return to_numpy(model(inputs, training=False))
+
+
 @functools.cache
 def count_parameters(name: str, **arguments: Any) -> int:
-    """Of the model at its full size, moving statistics included as Keras prints them."""
+    """Counts the parameters of a model at its full size, including moving statistics, as Keras does."""
     return models.create_model(name, **arguments).count_params()
 
 
@@ -82,16 +101,16 @@ def images(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
 
 def targets(model: keras.Model, batch: int = BATCH) -> dict[str, Any]:
     """A target for every output: an off-centre rectangle as mask, alternating classes."""
-    found = {}
+    arrays = {}
     for key, tensor in model.output.items():
         if key.startswith("mask"):
-            found[key] = np.zeros((batch, *tensor.shape[1:]), "float32")
-            found[key][:, tensor.shape[1] // 4 : tensor.shape[1] // 2, tensor.shape[2] // 4 :] = 1
+            arrays[key] = np.zeros((batch, *tensor.shape[1:]), "float32")
+            arrays[key][:, tensor.shape[1] // 4 : tensor.shape[1] // 2, tensor.shape[2] // 4 :] = 1
         elif key == "label":
-            found[key] = np.eye(tensor.shape[-1], dtype="float32")[np.arange(batch) % tensor.shape[-1]]
+            arrays[key] = np.eye(tensor.shape[-1], dtype="float32")[np.arange(batch) % tensor.shape[-1]]
         elif key == "super_resolution":
-            found[key] = np.zeros((batch, 1), "float32")  # the model brings its own
-    return found
+            arrays[key] = np.zeros((batch, 1), "float32")  # the model brings its own
+    return arrays
 
 
 def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, with_metrics: bool = False) -> None:
@@ -114,7 +133,7 @@ def compile_for_training(model: keras.Model, optimizer: keras.optimizers.Optimiz
 @timed
 def check_builder_contract(name: str, arguments: dict[str, Any]) -> None:
     """Keys, shapes, dtypes; finite; an image's result does not depend on its neighbours in the batch."""
-    model = tiny(name, arguments)
+    model = shared(name, arguments)
     height, width = models.get(name).info["tiny"]["image_size"]
     assert model.input["image"].shape == (None, height, width, 3)
     assert model.output, "a model without outputs"
@@ -137,15 +156,15 @@ def check_builder_contract(name: str, arguments: dict[str, Any]) -> None:
 
 @timed
 def check_builder_round_trip(name: str, arguments: dict[str, Any], folder: Path) -> None:
-    """A saved model comes back with the same results, without being told of our classes."""
-    model = tiny(name, arguments)
+    """A saved model gives the same results after loading, without `custom_objects`."""
+    model = shared(name, arguments)
     path = folder / "model.keras"
     model.save(path)
     again = keras.models.load_model(path)
     inputs = images(model, 2)
-    expected, found = model.predict_on_batch(inputs), again.predict_on_batch(inputs)
+    expected, results = predictions(model, inputs), predictions(again, inputs)
     for key in expected:
-        np.testing.assert_allclose(found[key], expected[key], atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(results[key], expected[key], atol=1e-6, err_msg=key)
 
 
 @timed
@@ -181,12 +200,12 @@ def biases_before_normalisation(model: keras.Model) -> set[str]:
 @timed
 def check_builder_mixed_precision(name: str, arguments: dict[str, Any], policy: str) -> None:
     """Under a half-precision policy outputs are float32 and agree roughly with float32; a training step stays finite."""
-    reference = tiny(name, arguments)
+    reference = shared(name, arguments)
     with precision(policy):
         model = tiny(name, arguments)
     model.set_weights(reference.get_weights())
     inputs = images(model)
-    expected = reference.predict_on_batch(inputs)
+    expected = predictions(reference, inputs)
     for key, value in model.predict_on_batch(inputs).items():
         assert value.dtype == np.float32, key
         scale = np.abs(expected[key]).max() + 1e-3

@@ -12,6 +12,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core: more threads only wait for each other
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # All tests share one folder of image stores, which is not the user's.
 os.environ["KERAS_SKIN_CACHE"] = str(
     Path(tempfile.gettempdir()) / f"keras_skin_test_cache_{os.getuid() if hasattr(os, 'getuid') else 0}"
@@ -20,7 +23,18 @@ os.environ["KERAS_SKIN_CACHE"] = str(
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONG_FILES = ("test_jax_backend.py",)
+LONG_FILES = (
+    "test_experiments_end_to_end.py",
+    "test_run.py",
+    "test_notebooks.py",
+    "models/test_conformance.py",
+    "test_jax_backend.py",
+    "test_compare.py",
+    "models/test_backbones.py",
+    "training/test_checkpoints.py",
+    "test_explanation_proofs.py",
+    "explain/test_conformance.py",
+)
 """Files that take longer than a minute, the longest first: at the end of a run each would keep one worker busy alone."""
 
 
@@ -29,8 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the tests of long files first."""
+    """Puts the tests of long files first, and makes nightly tests slow as well."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
     rank = {name: number for number, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: rank.get(item.path.relative_to(REPOSITORY / "tests").as_posix(), len(rank)))
 
@@ -68,6 +86,17 @@ def tiny_run() -> Iterator[Path]:
     from tests.tiny_run import make_tiny_run
 
     with built_once("jrl_ph2", make_tiny_run) as folder:
+        (run,) = folder.iterdir()
+        yield run
+
+
+@pytest.fixture(scope="session")
+def crossval_run() -> Iterator[Path]:
+    """A finished tiny demo run of a cross-validation with two folds, shared with other processes."""
+    from tests.built_once import built_once
+    from tests.tiny_run import make_crossval_run
+
+    with built_once("jrl_ph2_crossval", make_crossval_run) as folder:
         (run,) = folder.iterdir()
         yield run
 

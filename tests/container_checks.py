@@ -1,4 +1,4 @@
-"""What can be wrong with the containers' files, as far as it is found without a docker engine; each check returns it."""
+"""Checks of the containers' files that need no docker engine. Each check returns the problems that it finds."""
 
 import configparser
 import fnmatch
@@ -16,8 +16,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+UNPRIVILEGED = re.compile(r"[1-9]\d*(:[1-9]\d*)?$")
 
-SERVER_FLAGS = {  # of tensorflow_model_server; it refuses to start with another
+SERVER_FLAGS = {  # tensorflow_model_server does not start with an unknown flag
     "port",
     "rest_api_port",
     "model_config_file",
@@ -30,7 +31,7 @@ SERVER_FLAGS = {  # of tensorflow_model_server; it refuses to start with another
 
 
 def message(name, fields):
-    """A protobuf message that tensorflow-serving-api leaves out: {field: (number, type)}, a type being an Int64Value ..."""
+    """Declares a protobuf message that tensorflow-serving-api lacks. `fields` is {name: (number, type)}."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="published", syntax="proto3")
     file.dependency.append("google/protobuf/wrappers.proto")
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -78,7 +79,7 @@ MonitoringConfig = message_class("MonitoringConfig", _prometheus, _monitoring)
 
 
 class Files:
-    """The files below docker/, parsed."""
+    """The parsed files of docker/."""
 
     def __init__(self, root):
         self.root = root
@@ -104,11 +105,11 @@ class Files:
         """Flags of TensorFlow Serving with their values."""
         return dict(item.removeprefix("--").partition("=")[::2] for item in self.server["command"])
 
-    def said(self, instruction):
-        return [text for name, text in self.instructions if name == instruction]
+    def instruction(self, instruction_name):
+        return [text for name, text in self.instructions if name == instruction_name]
 
     def mounted(self, target, run="RUN"):
-        """What lies at a path of TensorFlow Serving's container on this machine, or None."""
+        """The path on this machine that is mounted at `target` in TensorFlow Serving's container, or None."""
         for volume in self.server["volumes"]:
             if target == volume["target"]:
                 source = re.sub(r"\$\{RUN:\?[^}]+\}", str(run), volume["source"])
@@ -117,15 +118,15 @@ class Files:
 
 
 def unpinned(files, run):
-    """Images without a version of three numbers."""
-    arguments = dict(text.partition("=")[::2] for text in files.said("ARG"))
-    images = [re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], text) for text in files.said("FROM")]
+    """Images without a full version such as 2.21.0."""
+    arguments = dict(text.partition("=")[::2] for text in files.instruction("ARG"))
+    images = [re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], text) for text in files.instruction("FROM")]
     images += [service["image"] for service in files.compose["services"].values() if "build" not in service]
     return [image for image in images if not VERSION.match(image.partition(":")[2])]
 
 
 def unlike_tensorflow(files, run):
-    """TensorFlow Serving must know what the TensorFlow of setup.cfg may export."""
+    """TensorFlow Serving must read the exports of every TensorFlow that setup.cfg allows."""
     setup = configparser.ConfigParser()
     setup.read(files.root / "setup.cfg")
     bounds = re.search(r"^tensorflow>=2\.(\d+),<2\.(\d+)$", setup["options"]["install_requires"], re.MULTILINE)
@@ -134,102 +135,108 @@ def unlike_tensorflow(files, run):
 
 
 def privileged(files, run):
-    """What a container may do beyond its work."""
-    found = []
+    """Rights that a container does not need."""
+    problems = []
     users = {name: str(service.get("user", "")) for name, service in files.compose["services"].items()}
-    users["Dockerfile"] = (files.said("USER") or [""])[-1]
-    found += [f"{name} runs as {user or 'root'}" for name, user in users.items() if not re.match(r"[1-9]\d*(:[1-9]\d*)?$", user)]
+    users["Dockerfile"] = (files.instruction("USER") or [""])[-1]
+    problems += [
+        f"{name} runs as {user or 'root'}" for name, user in users.items() if not re.match(r"[1-9]\d*(:[1-9]\d*)?$", user)
+    ]
     for name, service in files.compose["services"].items():
         if service.get("read_only") is not True or service.get("cap_drop") != ["ALL"] or "privileged" in service:
-            found.append(f"{name} is not read-only without capabilities")
+            problems.append(f"{name} is not read-only without capabilities")
         if "no-new-privileges:true" not in service.get("security_opt", []):
-            found.append(f"{name} may gain privileges")
-        found += [f"{name} may write to {item['target']}" for item in service["volumes"] if item.get("read_only") is not True]
-        found += [f"{name} listens beyond this machine: {port}" for port in service["ports"] if not port.startswith("127.0.0.1:")]
+            problems.append(f"{name} may gain privileges")
+        problems += [f"{name} may write to {item['target']}" for item in service["volumes"] if item.get("read_only") is not True]
+        problems += [
+            f"{name} listens beyond this machine: {port}" for port in service["ports"] if not port.startswith("127.0.0.1:")
+        ]
         if "mem_limit" not in service or "pids_limit" not in service:
-            found.append(f"{name} is not bounded")
-    return found
+            problems.append(f"{name} is not bounded")
+    return problems
 
 
 def disagreeing(files, run):
-    """Flags, ports, mounts and files that do not fit together."""
-    found = [f"unknown flag --{name}" for name in set(files.flags) - SERVER_FLAGS]
+    """Flags, ports, mounts and files that contradict each other."""
+    problems = [f"unknown flag --{name}" for name in set(files.flags) - SERVER_FLAGS]
     for name, path in files.flags.items():
         if name.endswith("_file") and not (files.mounted(path) or Path("/nowhere")).is_file():
-            found.append(f"--{name}={path} is not mounted from a file of the repository")
+            problems.append(f"--{name}={path} is not mounted from a file of the repository")
     inside = {port.split(":")[-1] for port in files.server["ports"]}
-    found += [f"port {port} is not published" for port in {files.flags["port"], files.flags["rest_api_port"]} - inside]
+    problems += [f"port {port} is not published" for port in {files.flags["port"], files.flags["rest_api_port"]} - inside]
     for name, service in files.compose["services"].items():
-        found += [f"{name} has no start_period" for _ in [0] if "start_period" not in service["healthcheck"]]
+        problems += [f"{name} has no start_period" for _ in [0] if "start_period" not in service["healthcheck"]]
         if f":{service['ports'][-1].split(':')[-1]}" not in re.sub(
             "/dev/tcp/127.0.0.1/", ":", service["healthcheck"]["test"][-1]
         ):
-            found.append(f"the health check of {name} asks another port")
-    return found
+            problems.append(f"the health check of {name} asks another port")
+    return problems
 
 
 def not_the_export(files, run):
-    """Models that are configured otherwise than a run exports them."""
-    found = []
+    """Models whose configuration differs from the export of a run."""
+    problems = []
     for model in files.models.model_config_list.config:
         place = files.mounted(model.base_path, run)
         if place is None or not place.is_dir():
-            found.append(f"{model.base_path} is mounted from {place}")
+            problems.append(f"{model.base_path} is mounted from {place}")
             continue
         versions = [item for item in place.iterdir() if item.name.isdigit()]
         if not versions or not all((item / "saved_model.pb").is_file() for item in versions):
-            found.append(f"{place} has no version with a saved_model.pb")
+            problems.append(f"{place} has no version with a saved_model.pb")
             continue
-        told = json.loads((versions[0] / "assets" / "model.json").read_text())
-        if told["name"] != model.name:
-            found.append(f"the export is called {told['name']}, the configuration says {model.name}")
+        about = json.loads((versions[0] / "assets" / "model.json").read_text())
+        if about["name"] != model.name:
+            problems.append(f"the export is called {about['name']}, the configuration says {model.name}")
         if model.model_platform != "tensorflow" or not model.model_version_policy.latest.num_versions:
-            found.append(f"{model.name}: {model.model_platform}, {model.model_version_policy}")
-        for service, told in files.compose["services"].items():
-            asked = re.findall(r"/v1/models/([\w-]+)", told["healthcheck"]["test"][-1])
-            found += [f"the health check of {service} asks for {asked}"] if asked != [model.name] else []
-    return found
+            problems.append(f"{model.name}: {model.model_platform}, {model.model_version_policy}")
+        for name, service in files.compose["services"].items():
+            names = re.findall(r"/v1/models/([\w-]+)", service["healthcheck"]["test"][-1])
+            problems += [f"the health check of {name} asks for {names}"] if names != [model.name] else []
+    return problems
 
 
 def badly_batched(files, run):
-    """Batching parameters that TensorFlow Serving refuses, or that an export does not bear."""
+    """Batching parameters that TensorFlow Serving refuses, or that do not suit the export."""
     text = (files.serving / "batching_parameters.txt").read_text()
     try:
-        told = text_format.Parse(text, BatchingParameters())
+        parameters = text_format.Parse(text, BatchingParameters())
     except text_format.ParseError as error:
         return [str(error)]
-    largest = told.max_batch_size.value
-    found = [] if largest and told.num_batch_threads.value and told.max_enqueued_batches.value else ["a bound is missing"]
-    sizes = list(told.allowed_batch_sizes)
+    largest = parameters.max_batch_size.value
+    bounds = (largest, parameters.num_batch_threads.value, parameters.max_enqueued_batches.value)
+    problems = [] if all(bounds) else ["a bound is missing"]
+    sizes = list(parameters.allowed_batch_sizes)
     if sizes and (sizes != sorted(sizes) or sizes[-1] != largest):
-        found.append(f"allowed_batch_sizes {sizes} must rise to max_batch_size {largest}")
-    found += [] if "enable_batching" in files.flags else ["batching is not switched on"]
+        problems.append(f"allowed_batch_sizes {sizes} must rise to max_batch_size {largest}")
+    problems += [] if "enable_batching" in files.flags else ["batching is not switched on"]
     (export,) = (run / "saved_model").iterdir()
     for signature, tensors in json.loads((export / "assets" / "model.json").read_text())["signatures"].items():
         for name, spec in {**tensors["inputs"], **tensors["outputs"]}.items():
             if not spec["shape"] or spec["shape"][0] is not None:
-                found.append(f"{signature}: {name} {spec['shape']} has no batch dimension")
-    return found
+                problems.append(f"{signature}: {name} {spec['shape']} has no batch dimension")
+    return problems
 
 
 def badly_monitored(files, run):
     """A monitoring configuration that TensorFlow Serving refuses."""
     try:
-        told = text_format.Parse((files.serving / "monitoring.config").read_text(), MonitoringConfig())
+        config = text_format.Parse((files.serving / "monitoring.config").read_text(), MonitoringConfig())
     except text_format.ParseError as error:
         return [str(error)]
-    return [] if told.prometheus_config.enable and told.prometheus_config.path.startswith("/monitoring/") else [str(told)]
+    prometheus = config.prometheus_config
+    return [] if prometheus.enable and prometheus.path.startswith("/monitoring/") else [str(config)]
 
 
-def seen_by_the_build(files, path):
-    """Whether Dockerfile.dockerignore lets a path through: the last pattern that fits decides."""
-    seen = True
+def visible_to_the_build(files, path):
+    """Whether Dockerfile.dockerignore does not exclude a path. The last pattern that matches decides."""
+    visible = True
     for line in (files.root / "docker" / "Dockerfile.dockerignore").read_text().splitlines():
         pattern = line.strip().removeprefix("!")
         parts = [path, *(str(parent) for parent in Path(path).parents if str(parent) != ".")]
         if pattern and not line.startswith("#") and any(_fits(part, pattern) for part in parts):
-            seen = line.startswith("!")
-    return seen
+            visible = line.startswith("!")
+    return visible
 
 
 def _fits(path, pattern):
@@ -238,14 +245,14 @@ def _fits(path, pattern):
 
 
 def not_built(files, run):
-    """What the build or the start of the image would stumble over."""
-    found = []
-    for text in files.said("COPY"):
+    """Reasons for which the image would fail to build or to start."""
+    problems = []
+    for text in files.instruction("COPY"):
         for source in shlex.split(text)[:-1]:
             if not (files.root / source).exists():
-                found.append(f"COPY {source}: it does not exist")
-            elif not seen_by_the_build(files, source):
-                found.append(f"COPY {source}: Dockerfile.dockerignore hides it")
+                problems.append(f"COPY {source}: it does not exist")
+            elif not visible_to_the_build(files, source):
+                problems.append(f"COPY {source}: Dockerfile.dockerignore hides it")
     for outside in (
         "tests/test_docker.py",
         "runs/a/report.html",
@@ -253,18 +260,18 @@ def not_built(files, run):
         "demo_data/x.jpg",
         "keras_skin/__pycache__/run.pyc",
     ):
-        found += [f"the build sees {outside}"] if seen_by_the_build(files, outside) else []
-    entry = json.loads(files.said("ENTRYPOINT")[-1])
+        problems += [f"the build sees {outside}"] if visible_to_the_build(files, outside) else []
+    entry = json.loads(files.instruction("ENTRYPOINT")[-1])
     commands = [entry, files.compose["services"]["page"]["entrypoint"]]
     for command in commands:
         module = command[command.index("-m") + 1]
-        found += [f"there is no module {module}"] if importlib.util.find_spec(module) is None else []
+        problems += [f"there is no module {module}"] if importlib.util.find_spec(module) is None else []
     used = set(re.findall(r"\$\{?([A-Z]\w+)", " ".join(text for name, text in files.instructions if name in ("FROM", "RUN"))))
-    declared = {text.partition("=")[0] for text in files.said("ARG")}
-    found += [f"{name} is no build argument" for name in used - declared] + [f"{name} is not used" for name in declared - used]
-    given = files.compose["services"]["page"]["build"]["args"]
-    found += [f"compose gives {name}, which the Dockerfile does not take" for name in set(given) - declared]
-    return found
+    declared = {text.partition("=")[0] for text in files.instruction("ARG")}
+    problems += [f"{name} is no build argument" for name in used - declared] + [f"{name} is not used" for name in declared - used]
+    build_arguments = files.compose["services"]["page"]["build"]["args"]
+    problems += [f"compose gives {name}, which the Dockerfile does not take" for name in set(build_arguments) - declared]
+    return problems
 
 
 CHECKS = (unpinned, unlike_tensorflow, privileged, disagreeing, not_the_export, badly_batched, badly_monitored, not_built)

@@ -96,7 +96,7 @@ def test_rendered_images_that_were_given_as_data_are_marked(tmp_path, capsys):
     readers.get("isic2016").info["render"](data / "isic2016", seed=0, counts={"train": 2, "test": 8})
     table = images(8).assign(image_id=[f"ISIC_{10_000 + number:07d}" for number in range(8)])
     runs = [
-        str(write_run(tmp_path / name, table, told={"data_dir": str(data)}, seed=seed, experiment=f"jrl_isic2016_{name}"))
+        str(write_run(tmp_path / name, table, record={"data_dir": str(data)}, seed=seed, experiment=f"jrl_isic2016_{name}"))
         for seed, name in enumerate(("mtl1", "mtl2"))
     ]
     assert main(runs) == 0
@@ -123,12 +123,10 @@ def test_the_command_is_thin_and_needs_no_tensorflow_without_outlines(pair):
 
 
 @pytest.mark.slow
-def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, tmp_path, capsys):
-    for name in ("jrl", "crossval"):
-        experiment = "jrl_ph2" if name == "jrl" else "jrl_ph2_crossval"
-        overrides = [*TINY, "train.epochs=1", *(["split.folds=2"] if name == "crossval" else ["train.batch_size=2"])]
-        assert run(arguments(experiment, "--out", str(tmp_path / name), overrides=overrides)) == 0
-    (other,), (folds,) = (list((tmp_path / name).iterdir()) for name in ("jrl", "crossval"))
+def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, crossval_run, tmp_path, capsys):
+    overrides = [*TINY, "train.epochs=1", "train.batch_size=2"]
+    assert run(arguments("jrl_ph2", "--out", str(tmp_path / "other"), overrides=overrides)) == 0
+    (other,) = (tmp_path / "other").iterdir()
     capsys.readouterr()
     assert main([str(tiny_run), str(other), "--out", str(tmp_path / "out"), "--html", str(tmp_path / "page.html")]) == 0
     assert "SYNTHETIC data" in capsys.readouterr().out
@@ -145,6 +143,6 @@ def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, tmp_path, c
     assert next(row for row in rows if row["metric"] == "dsc")["values"][1] == own
 
     # the folds' test parts together are the data set, and so is the test part of the other run
-    assert main([str(folds), str(tiny_run), "--html", str(tmp_path / "folds.html")]) == 0
+    assert main([str(crossval_run), str(tiny_run), "--html", str(tmp_path / "folds.html")]) == 0
     assert "20 images" in capsys.readouterr().out
     assert (tmp_path / "folds.html").read_text().count("<figure>") == 4  # with outlines, from the folds' masks

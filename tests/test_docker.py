@@ -174,7 +174,7 @@ def test_the_health_check_tells_whether_the_model_answers(files, service):
 
 @pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("gpu", 0), ("tpu", 1), ("", 1)])
 def test_devices(files, device, code):
-    (check,) = (text for text in files.said("RUN") if text.startswith("case"))
+    (check,) = (text for text in files.instruction("RUN") if text.startswith("case"))
     result = subprocess.run(["sh", "-c", check], env={"DEVICE": device}, capture_output=True, text=True, check=False)
     assert result.returncode == code
     assert not code or "expected cpu or gpu" in result.stderr
@@ -182,7 +182,7 @@ def test_devices(files, device, code):
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_requirements_are_those_of_setup_cfg(files, device, tmp_path):
-    (install,) = (text for text in files.said("RUN") if "requirements.py" in text)
+    (install,) = (text for text in files.instruction("RUN") if "requirements.py" in text)
     command = install.split("&& pip")[0].replace("python docker", f"{sys.executable} docker")
     for name in ("setup.cfg", "docker"):
         (tmp_path / name).symlink_to(ROOT / name)

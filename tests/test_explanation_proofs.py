@@ -44,6 +44,7 @@ def test_pictures_are_what_they_claim_to_be(tool):
     assert not tool.draw(2, 0, stickers=False).stickers.any()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_maps_lie_in_the_lesion_where_it_tells_the_class(tool, tmp_path):
     proof = tool.prove(False, tmp_path / "explain")

@@ -1,5 +1,6 @@
-"""The Colab notebooks run from top to bottom on drawn images, are stripped in git, and save so that Drive loses nothing."""
+"""The Colab notebooks run from top to bottom on drawn images, have no outputs in git, and save whole runs to Drive."""
 
+import ast
 import copy
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from keras_skin.experiment import load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "experiments" / "colab").glob("*.ipynb"))
@@ -235,16 +238,53 @@ def test_outside_colab_nothing_is_mounted(run, tmp_path, capsys):
     assert not (tmp_path / "drive").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_from_top_to_bottom(path, tmp_path):
-    book = read(path)
+TRAINING = re.compile(r"^ *!\{sys.executable\} -m keras_skin.run .*\n *assert _exit_code == 0.*\n", re.MULTILINE)
+
+
+def edit(book, old, new):
+    (cell,) = (cell for cell in code(book) if old in cell.source)
+    cell.source = cell.source.replace(old, new)
+
+
+def use_run(book, run):
+    """Makes a notebook use a finished run where it would train one."""
+    if any('RUN = ""' in cell.source for cell in code(book)):
+        edit(book, 'RUN = ""', f'RUN = "{run}"')
+    else:
+        (command,) = (match[0] for cell in code(book) for match in TRAINING.finditer(cell.source))
+        edit(book, command, "")
+
+
+def check_notebook(book, folder):
+    """Runs a notebook in `folder` and checks what it shows and leaves there."""
     environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "KERAS_SKIN_DATA")}
-    client = NotebookClient(book, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(book, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env={**environment, "PYTHONPATH": str(ROOT)})
     outputs = [output for cell in code(book) for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1, "no picture was shown"
-    said = "".join(output["text"] for output in outputs if output.output_type == "stream")
-    assert "Not saved to Drive" in said
-    (run,) = (tmp_path / "runs").iterdir()
+    text = "".join(output["text"] for output in outputs if output.output_type == "stream")
+    assert "Not saved to Drive" in text
+    (run,) = (folder / "runs").iterdir()
     assert (run / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["01_quickstart", "04_export_and_query"])
+def test_every_cell_runs_with_a_finished_run(name, tmp_path, tiny_run):
+    book = read(ROOT / "experiments" / "colab" / f"{name}.ipynb")
+    use_run(book, shutil.copytree(tiny_run, tmp_path / "runs" / tiny_run.name))
+    check_notebook(book, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_from_top_to_bottom(path, tmp_path):
+    check_notebook(read(path), tmp_path)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "smaller = [" in path.read_text()], ids=lambda path: path.stem)
+def test_the_settings_of_its_demo_are_valid(path):
+    source = "\n".join(cell.source for cell in code(read(path)))
+    overrides = ast.literal_eval(re.search(r"smaller = (\[.*?\n *\])\n", source, re.DOTALL)[1])
+    load_experiment(re.findall(r"keras_skin\.run (\w+)", source)[-1], overrides)

@@ -95,8 +95,9 @@ def test_ctrl_c_keeps_what_is_done(tiny_run, measured, tmp_path, monkeypatch, ca
     assert "Interrupted: finished images are saved." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.nightly])])
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_memory_does_not_grow_with_the_number_of_images(tiny_run, measured, tmp_path, monkeypatch, count):
     photographs = tmp_path / "photographs"
     photographs.mkdir()

@@ -142,19 +142,17 @@ def test_dry_run_goes_through_export_with_preprocessing_and_a_supervised_first_m
 
 
 @pytest.mark.slow
-def test_cross_validation_tests_every_image_once(tmp_path):
-    assert main(arguments("jrl_ph2_crossval", "--out", str(tmp_path), overrides=[*TINY, "split.folds=2", "train.epochs=1"])) == 0
-    (run,) = tmp_path.iterdir()
-    predictions = pd.read_csv(run / "predictions.csv")
+def test_cross_validation_tests_every_image_once(crossval_run):
+    predictions = pd.read_csv(crossval_run / "predictions.csv")
     assert len(predictions) == predictions["image_id"].nunique() == 20
-    assert json.loads((run / "metrics.json").read_text())["test"]["segmentation"]["dsc"]["n"] == 20
+    assert json.loads((crossval_run / "metrics.json").read_text())["test"]["segmentation"]["dsc"]["n"] == 20
     for fold in ("fold_1", "fold_2"):
-        assert (run / fold / "report.html").is_file()
-    assert (run / "report.html").is_file()
+        assert (crossval_run / fold / "report.html").is_file()
+    assert (crossval_run / "report.html").is_file()
 
 
-def start(out: Path) -> subprocess.Popen:
-    overrides = [*TINY, "train.save_every_seconds=0.01", "train.epochs=3", "train.steps_per_epoch=12"]
+def start(out: Path, *more: str) -> subprocess.Popen:
+    overrides = [*TINY, "train.save_every_seconds=0.01", "train.epochs=3", "train.steps_per_epoch=12", *more]
     return subprocess.Popen(
         [sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2", "--out", str(out), overrides=overrides)],
         cwd=ROOT,
@@ -177,12 +175,18 @@ def wait_for_state_within_an_epoch(out: Path, process: subprocess.Popen) -> Path
     raise AssertionError(f"no state was saved: {process.communicate()}")
 
 
+WITHOUT_EXPORT = ("export.enabled=false", "explain.images=0", "explain.measured=0")
+
+
 @pytest.mark.slow
-def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path):
-    with start(tmp_path / "whole") as undisturbed:
+@pytest.mark.parametrize(
+    "more", [WITHOUT_EXPORT, pytest.param((), marks=pytest.mark.nightly)], ids=["without_export", "through_export"]
+)
+def test_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path, more):
+    with start(tmp_path / "whole", *more) as undisturbed:
         undisturbed.communicate()
     assert undisturbed.returncode == 0
-    with start(tmp_path / "killed") as process:
+    with start(tmp_path / "killed", *more) as process:
         run = wait_for_state_within_an_epoch(tmp_path / "killed", process)
         process.kill()
     assert not (run / "metrics.json").exists(), "it was killed too late to prove anything"

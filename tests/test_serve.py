@@ -127,6 +127,7 @@ def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
     assert 'needs no_such_module, which is not installed: pip install "keras_skin[serve]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypatch):
     import uvicorn
 
@@ -142,6 +143,7 @@ def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypa
     assert server["config"].limit_concurrency == serve.CONNECTIONS
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(clinical_run):
     with served(clinical_run / "saved_model") as (process, _):
         process.send_signal(signal.SIGINT)
@@ -156,6 +158,7 @@ def test_the_examples_are_there():
     assert len(BLOCKS) == len(REST) + 1  # and gRPC
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(REST)))
 def test_every_rest_example_works(number, plain_server, clinical_server, mole, tmp_path, monkeypatch):
     kind, text = REST[number]
@@ -175,6 +178,7 @@ def test_every_rest_example_works(number, plain_server, clinical_server, mole, t
         assert "mask.png" not in text or cv2.imread("mask.png").shape == (300, 400, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_the_request_beside_an_export_works(tiny_run, plain_server, clinical_run, clinical_server):
     for run, address in ((tiny_run, plain_server), (clinical_run, clinical_server)):
@@ -186,6 +190,7 @@ def test_the_request_beside_an_export_works(tiny_run, plain_server, clinical_run
         assert prediction["label"] in (run / "saved_model" / "1" / "assets" / "labels.txt").read_text().split()
 
 
+@pytest.mark.slow
 def test_the_grpc_example_is_what_the_model_takes(clinical_run, mole, monkeypatch, capsys):
     grpc = pytest.importorskip("grpc", reason="needs tensorflow-serving-api")
     services = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc", reason="needs tensorflow-serving-api")
@@ -231,6 +236,7 @@ def shoot(page, name):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_person_asks_in_a_browser(browser, clinical_server, mole, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
@@ -275,6 +281,7 @@ def test_a_person_asks_in_a_browser(browser, clinical_server, mole, width):
     page.close()
 
 
+@pytest.mark.slow
 def test_without_script_the_form_works_as_well(browser, plain_server, mole):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_run import arguments
+from tests.tiny_run import TINY, arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +49,12 @@ def test_wheel_runs_outside_the_checkout(tmp_path):
         text=True,
     )
     assert where.stdout.startswith(str(site)), "the checkout was imported instead of the wheel"
-    command = [sys.executable, "-m", "keras_skin.run", *arguments("jrl_ph2")]
+    command = [
+        sys.executable,
+        "-m",
+        "keras_skin.run",
+        *arguments("jrl_ph2", "--dry-run", overrides=[*TINY, "explain.images=0", "explain.measured=0"]),
+    ]
     result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert list((elsewhere / "runs").glob("*/report.html"))

@@ -55,3 +55,11 @@ def make_tiny_run(out: Path) -> None:
     from keras_skin.run import main
 
     assert main(arguments("jrl_ph2", "--out", str(out))) == 0
+
+
+def make_crossval_run(out: Path) -> None:
+    """Trains the two folds of a cross-validation of the joint model in a new folder of `out`."""
+    from keras_skin.run import main
+
+    overrides = [*TINY, "split.folds=2", "train.epochs=1"]
+    assert main(arguments("jrl_ph2_crossval", "--out", str(out), overrides=overrides)) == 0

@@ -12,6 +12,7 @@ from keras_skin.checking.places import resolve, siblings
 from keras_skin.data.datasets import readers
 
 
+@pytest.mark.slow
 def test_a_good_data_set_passes_and_what_it_shares_is_a_warning(stand_ins, place):
     here = place(stand_ins, "isic2016")
     steps = []
@@ -71,6 +72,7 @@ def rigged(tmp_path_factory):
     return check_dataset(resolve("ham10000", str(root)))
 
 
+@pytest.mark.slow
 def test_the_shortcut_audit_warns_of_files_and_tells_of_fields_that_are_never_inputs(rigged):
     by_name = {shortcut.what: shortcut for shortcut in rigged.shortcuts}
     assert by_name[audit.FILE].auc_interval[0] > 0.8
@@ -84,6 +86,7 @@ def test_the_shortcut_audit_warns_of_files_and_tells_of_fields_that_are_never_in
     assert severities[f"Shortcut: {audit.NEVER}"] == "info"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", readers.names())
 def test_every_stand_in_can_be_checked_and_passes(name, tmp_path):
     info = readers.get(name).info
@@ -103,6 +106,7 @@ def test_the_real_defects_are_named(real_data):
     assert check.classes.loc[check.classes["class"] == "malignant", ["here", "published"]].to_numpy().tolist() == [[2, 40]]
 
 
+@pytest.mark.slow
 def test_missing_images_of_the_real_isic_2016_are_counted(real_data, tmp_path):
     source, copy = real_data / "isic2016", tmp_path / "isic2016"
     for folder in ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth"):

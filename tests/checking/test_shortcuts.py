@@ -38,6 +38,7 @@ def test_noise_is_at_chance(labels, seed):
     assert abs(result.auc - 0.5) < 0.15
 
 
+@pytest.mark.slow
 def test_groups_do_not_leak():
     """Ten images of each lesion, each lesion with a width of its own and a random label: only one who saw the lesion can tell."""
     random = np.random.default_rng(3)
@@ -84,6 +85,7 @@ def test_what_cannot_be_measured_says_why(labels, columns, count, why):
     assert not result.above_chance
 
 
+@pytest.mark.slow
 def test_twice_the_same(labels):
     features = pd.DataFrame({"a": np.random.default_rng(5).normal(size=240)})
     once, again = (shortcut("a", features, {"a": "numeric"}, labels, CLASSES, np.arange(240)) for _ in range(2))

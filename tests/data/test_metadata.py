@@ -92,6 +92,7 @@ def test_encodes_as_loops_do(mode, train, rows):
     np.testing.assert_allclose(matrix, [list(row.values()) for row in expected], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=8, deadline=None)
 @given(train=ROWS, rest=ROWS, other=ROWS, shuffle=st.randoms(use_true_random=False))
@@ -287,6 +288,7 @@ def pad_table(rows, seed=0):
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["own_column", "drop", "impute"])
 def test_the_preset_has_81_columns_whatever_the_training_split_holds(mode):
     complete = pd.DataFrame([{name: "50" if kind == "numeric" else "True" for name, kind in pad_fields().items()}])
@@ -420,6 +422,7 @@ def test_the_real_pad_ufes_20_table_encodes_81_wide(real_tables):
     assert int(matrix[:, encoder.column_names.index("background_father=BRASIL")].sum()) == 3
 
 
+@pytest.mark.slow
 def test_the_real_pad_ufes_20_table_is_imputed_in_seconds(real_tables):
     table = real_tables["pad_ufes_20"]
     began = time.process_time()

@@ -1,4 +1,4 @@
-"""Run folders made by hand: what a finished run leaves behind, without a run."""
+"""Writes run folders with the files of a finished run, without training."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ SIZE = (24, 32)
 
 
 def truth_of(number):
-    """(H, W) bool, the true mask of the image of this number."""
+    """The true mask of an image, bool (H, W)."""
     mask = np.zeros(SIZE, bool)
     mask[4 + number % 3 : 18, 6 : 20 + number % 5] = True
     return mask
 
 
 def images(count=40, classes=BINARY, dataset="isic2016"):
-    """The images of a test part: image_id, dataset, split, label, group_id (every fifth shares its group with the next)."""
+    """The images of a test split: image_id, dataset, split, label, group_id. Every fifth shares its group with the next."""
     random = np.random.default_rng(0)
     labels = [
         classes[index] for index in np.r_[np.arange(len(classes)), random.integers(len(classes), size=count - len(classes))]
@@ -40,7 +40,7 @@ def images(count=40, classes=BINARY, dataset="isic2016"):
 
 
 def predict(table, classes=BINARY, skill=1.0, shift=2, seed=0, tasks=("mask", "label")):
-    """Predictions of a model: `skill` lifts the true class, masks are moved by up to `shift` pixels. Returns them with masks."""
+    """Predictions and masks of a model. `skill` raises the logit of the true class; `shift` is the largest shift of a mask."""
     random, masks = np.random.default_rng(seed), {}
     rows = table.drop(columns="group_id").copy()
     if "label" in tasks:
@@ -53,8 +53,8 @@ def predict(table, classes=BINARY, skill=1.0, shift=2, seed=0, tasks=("mask", "l
         for image_id in rows["image_id"]:
             truth = truth_of(int(image_id[-7:]))
             masks[image_id] = np.roll(truth, tuple(random.integers(-shift, shift + 1, size=2)), axis=(0, 1))
-            found = segmentation.score_mask(truth, masks[image_id])
-            scores.append({**found, **{name + segmentation.MODEL_SIZE: found[name] for name in segmentation.METRICS}})
+            score = segmentation.score_mask(truth, masks[image_id])
+            scores.append({**score, **{name + segmentation.MODEL_SIZE: score[name] for name in segmentation.METRICS}})
         rows = pd.concat([rows, pd.DataFrame(scores, index=rows.index)], axis=1)
     return rows, masks
 
@@ -67,16 +67,16 @@ def write_run(
     overrides=(),
     finished=True,
     stamp="",
-    told=(),
+    record=(),
     **model,
 ):
-    """Writes a run folder; `model` goes to `predict`."""
+    """Writes a run folder. `record` updates run.json, `model` holds arguments of `predict`."""
     table = images(classes=classes) if table is None else table
     predictions, masks = predict(table, classes, **model)
     path.mkdir(parents=True)
     (path / "experiment.json").write_text(load_experiment(experiment, overrides).to_json())
-    known = {"data_dir": None, "demo": False, "dry_run": False, "classes": list(classes), "finished": finished, **dict(told)}
-    (path / "run.json").write_text(json.dumps(known))
+    defaults = {"data_dir": None, "demo": False, "dry_run": False, "classes": list(classes), "finished": finished}
+    (path / "run.json").write_text(json.dumps({**defaults, **dict(record)}))
     if not finished:
         return path
     evaluation = summarise(predictions, classes, table["group_id"].tolist(), resamples=0)

@@ -49,6 +49,7 @@ def test_values_are_those_of_the_runs_own_reports_and_differences_are_theirs(tmp
     assert (comparison.images, comparison.groups) == (60, table["group_id"].nunique()) == (60, 48)
 
 
+@pytest.mark.slow
 def test_intervals_of_differences_are_paired_and_by_group(tmp_path):
     """Against a bootstrap written out: draw patients, measure both runs on the same images, subtract."""
     table = images(60)
@@ -130,6 +131,7 @@ def test_recipe_against_recipe_with_eight_classes(tmp_path):
     assert again.to_json() == comparison.to_json()
 
 
+@pytest.mark.slow
 def test_equal_recipes_are_mostly_not_told_apart(tmp_path):
     told, trials = 0, 12
     for trial in range(trials):
@@ -222,7 +224,7 @@ def test_what_differs_between_experiments_is_listed(tmp_path):
 
 def test_dry_runs_and_uneven_images_are_said(tmp_path):
     table = images()
-    a, b = write_run(tmp_path / "a", table), write_run(tmp_path / "b", table, told={"dry_run": True}, seed=4)
+    a, b = write_run(tmp_path / "a", table), write_run(tmp_path / "b", table, record={"dry_run": True}, seed=4)
     predictions = pd.read_csv(b / "predictions.csv")
     predictions.loc[0, "dsc"] = np.nan
     predictions.to_csv(b / "predictions.csv", index=False)

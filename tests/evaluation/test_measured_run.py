@@ -109,12 +109,12 @@ def test_other_labels_groups_data_sets_masks_and_classes_are_refused(tmp_path):
 
 
 def test_rendered_images_are_not_compared_with_real_ones_nor_with_other_rendered_ones(tmp_path):
-    real, demo = write_run(tmp_path / "real"), write_run(tmp_path / "demo", told={"demo": True})
+    real, demo = write_run(tmp_path / "real"), write_run(tmp_path / "demo", record={"demo": True})
     assert f"'{demo}' is SYNTHETIC (a demo on rendered images), '{real}' is not." in refused([real, demo])
     assert "is SYNTHETIC" in refused([demo, real])
-    other = write_run(tmp_path / "other", told={"demo": True}, overrides=["train.seed=5"])
+    other = write_run(tmp_path / "other", record={"demo": True}, overrides=["train.seed=5"])
     assert "demo images are drawn from train.seed, which is 0 and 5" in refused([demo, other])
-    assert all(run.folder.synthetic for run in read_runs([demo, write_run(tmp_path / "again", told={"demo": True})], "test"))
+    assert all(run.folder.synthetic for run in read_runs([demo, write_run(tmp_path / "again", record={"demo": True})], "test"))
 
 
 def test_a_cross_validation_is_read_from_its_folds(tmp_path):

@@ -101,6 +101,7 @@ def test_enlarging_is_bilinear_with_half_pixel_centres():
     assert resize_probability(np.full((3, 4), 0.3), (7, 9)) == pytest.approx(np.full((7, 9), 0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(37, 51), (5, 6), (12, 4)])
 def test_resizing_equals_the_exported_models(size):
     tf = pytest.importorskip("tensorflow")

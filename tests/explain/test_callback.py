@@ -162,6 +162,7 @@ def two_branches():
     return keras.Model(inputs, {"label": keras.layers.Dense(2, name="label")(hidden)})
 
 
+@pytest.mark.slow
 def test_everything_at_once_on_two_branches_with_metadata(tmp_path):
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)

@@ -13,9 +13,13 @@ from keras_skin.explain.views import explained_output, metadata_view
 FULLEST = dict(conformance.configurations())  # the last configuration of a model is the one with the most parts
 
 
-@pytest.mark.parametrize(("name", "arguments"), FULLEST.items(), ids=list(FULLEST))
-def test_heat_maps(name, arguments):
-    model = conformance.tiny(name, arguments)
+def models_of(names):
+    return [pytest.param(name, marks=[] if name in conformance.FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", models_of(FULLEST))
+def test_heat_maps(name):
+    model = conformance.tiny(name, FULLEST[name])
     inputs = {key: tf.constant(value) for key, value in conformance.images(model, 2).items()}
     output = explained_output(model)
     layers = feature_layers(model)
@@ -33,7 +37,7 @@ def test_heat_maps(name, arguments):
         np.testing.assert_allclose(maps[1:], alone, rtol=1e-3, atol=max(1e-4 * alone.max(), 1e-7))
 
 
-@pytest.mark.parametrize("name", [name for name in FULLEST if "metadata_width" in models.registry.parameters(name)])
+@pytest.mark.parametrize("name", models_of(name for name in FULLEST if "metadata_width" in models.registry.parameters(name)))
 def test_the_model_can_be_cut_before_its_metadata(name):
     model = conformance.tiny(name, FULLEST[name])
     features, head = metadata_view(model)

@@ -14,7 +14,7 @@ CLASSES = ("benign", "malignant")
 
 @keras.saving.register_keras_serializable("tests")
 class Pair(keras.layers.Layer):
-    """A layer that makes its own layers, without telling them a precision."""
+    """A layer that makes its own layers, without passing its precision to them."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -67,7 +67,7 @@ def photograph(kind, height, width, seed, **options):
 
 
 class AgeAndSex:
-    """An encoder for tests: what the export asks of the real one, and no more."""
+    """An encoder with only the attributes that the export uses."""
 
     width = 3
     fields = (
@@ -102,7 +102,7 @@ def branched_model():
         x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(x))
         features.append(keras.layers.Identity(name=name)(x))
     pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
-    positive = keras.initializers.RandomUniform(0, 1)  # something speaks for every class
+    positive = keras.initializers.RandomUniform(0, 1)  # every class has some evidence
     label = keras.layers.Dense(2, kernel_initializer=positive, dtype="float32", name="label")(
         keras.layers.Concatenate()([*pooled, metadata])
     )

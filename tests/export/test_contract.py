@@ -69,12 +69,14 @@ def chained():
     return Endpoints(branched_model(), CLASSES, SIZE, (), AgeAndSex(), segmenter)
 
 
+@pytest.mark.slow
 def test_signatures_are_those_that_were_written_down(tmp_path):
     """If this fails, clients will: raise CONTRACT, tell it in the changelog, and write the new signatures into contract.json."""
     signatures = {"joint": write_served(joint(), tmp_path / "joint"), "chained": write_served(chained(), tmp_path / "chained")}
     assert {"contract": CONTRACT, "signatures": signatures} == json.loads(WRITTEN_DOWN.read_text())
 
 
+@pytest.mark.slow
 def test_a_later_version_that_clients_do_not_understand_is_refused(tmp_path):
     arguments = {"classes": CLASSES, "image_size": SIZE, "name": "joint"}
     first = export_model(joint_model(), tmp_path, **arguments)

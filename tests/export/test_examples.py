@@ -73,6 +73,7 @@ def test_the_rest_request_has_an_image_and_every_field(exported, loaded):
     assert tf.io.decode_png(outputs["mask_png_bytes"][0]).shape == (450, 600, 1)
 
 
+@pytest.mark.slow
 def test_the_script_for_grpc_talks_to_a_server(exported, loaded, tmp_path):
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -99,6 +100,7 @@ def test_the_script_for_grpc_talks_to_a_server(exported, loaded, tmp_path):
     assert tf.io.decode_png((tmp_path / "mask.png").read_bytes()).shape == (40, 50, 1)
 
 
+@pytest.mark.slow
 def test_without_the_protos_there_are_no_warm_up_requests(tmp_path, monkeypatch):
     from tests.export.small_models import joint_model
 

@@ -68,6 +68,7 @@ def test_litert_has_every_preprocessing_that_can_be_exported(images, tmp_path):
     assert agreement["probabilities"] < 5e-3
 
 
+@pytest.mark.slow
 def test_half_the_bytes_on_a_phone(tmp_path):
     sizes = {}
     model = create_model("msfa_resnet18", **get("msfa_resnet18").info["tiny"])
@@ -93,6 +94,7 @@ def test_a_model_that_litert_cannot_run_is_refused_by_name(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jrl", "msfa_resnet18"])
 def test_a_second_runtime_agrees(name, tmp_path):
     """OpenVINO, in a process without TensorFlow."""

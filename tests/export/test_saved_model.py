@@ -288,6 +288,7 @@ def invert(image):
     return 255.0 - image
 
 
+@pytest.mark.slow
 def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images, tmp_path):
     (tmp_path / "7").mkdir()
     model = seeded_model(keys=("mask",))
@@ -304,6 +305,7 @@ def test_preprocessing_and_a_mask_alone_as_a_later_version(exported, images, tmp
     assert json.loads((folder / "assets" / "model.json").read_text())["preprocessing"] == ["invert"]
 
 
+@pytest.mark.slow
 def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
     image, metadata = keras.Input((*SIZE, 3), name="image"), keras.Input((3,), name="metadata")
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
@@ -330,6 +332,7 @@ def test_a_model_with_metadata_takes_its_fields_by_name(tmp_path):
         export_model(model, tmp_path, classes=CLASSES, image_size=SIZE, name="fused", metadata=narrow)
 
 
+@pytest.mark.slow
 def test_a_mixed_model_is_exported_with_float32_outputs(mixed_bfloat16, tmp_path, images):
     mixed = seeded_model(keys=("label", "embedding"))
     folder = export_model(mixed, tmp_path, classes=CLASSES, image_size=SIZE, name="mixed")
@@ -351,6 +354,7 @@ def test_mistakes_are_named_together(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(), (invert,)])
 def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
     keras.utils.set_random_seed(5)

@@ -91,6 +91,7 @@ def test_pyramid_parameters_and_layers(name: str) -> None:
     assert all(any(tensor is stage for stage in stages) for tensor in (*features.levels.values(), features.deepest))
 
 
+@pytest.mark.slow
 def test_two_backbones_in_one_model() -> None:
     image, other = keras.Input((32, 32, 3), name="image"), keras.Input((32, 32, 3), name="other")
     features = [
@@ -105,6 +106,7 @@ def test_two_backbones_in_one_model() -> None:
     assert sum(isinstance(layer, BatchNormalization) for layer in model.layers) == 20 + 20 + 49
 
 
+@pytest.mark.slow
 def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
     first, second = network("xception"), network("xception")
     layers = [[layer.name for layer in model.layers if layer.weights] for model in (first, second)]
@@ -112,6 +114,7 @@ def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
     assert first.get_layer("add_2").output.shape == (None, 4, 4, 728)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1)])
 def test_dilations_compute_what_strides_leave_out(name: str, first: int) -> None:
     """With stride 16 kept to the end, every other feature is that of the network as it is."""
@@ -150,6 +153,7 @@ def test_takes_one_step(name: str, policy: str) -> None:
     assert np.mean([(old != new).any() for old, new in zip(before, after, strict=True)]) > 0.9
 
 
+@pytest.mark.slow
 @every_backbone(FAST)
 def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
     model = network(name, (32, 32))
@@ -175,6 +179,7 @@ PREPROCESSING = {
 }
 
 
+@pytest.mark.slow
 @every_backbone(("resnet50", "mobilenet_v2", "densenet121", "vgg13", "efficientnet_b0"))
 def test_scaling_is_what_the_weights_expect(name: str) -> None:
     with conformance.precision("mixed_bfloat16"):
@@ -225,6 +230,7 @@ def assert_same_features(model: keras.Model, expected: np.ndarray) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_imagenet_weights_without_a_checksum(keras_home: Path) -> None:
     """keras.applications knows no checksum of MobileNetV2's file: whatever lies in its place is loaded."""
     reference = application("mobilenet_v2")
@@ -233,6 +239,7 @@ def test_imagenet_weights_without_a_checksum(keras_home: Path) -> None:
     assert_same_features(network("mobilenet_v2", weights="imagenet"), expected)
 
 
+@pytest.mark.slow
 def test_imagenet_weights_with_a_checksum(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from keras.src.applications import efficientnet
 
@@ -250,11 +257,11 @@ def test_imagenet_weights_with_a_checksum(keras_home: Path, monkeypatch: pytest.
     assert_same_features(network("efficientnet_b0", weights=str(path)), expected)
 
 
-LARGER = [pytest.param(name, marks=pytest.mark.nightly) for name in ("densenet201", "efficientnet_b4")]
+LARGER = ("densenet121", "densenet201", "efficientnet_b3", "efficientnet_b4", "xception")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_b3", "xception", *LARGER])
+@pytest.mark.parametrize("name", ["resnet50", *(pytest.param(name, marks=pytest.mark.nightly) for name in LARGER)])
 @pytest.mark.parametrize("ending", [".h5", ".weights.h5"])
 def test_weights_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
     reference = application(name)
@@ -268,7 +275,11 @@ def test_weights_from_a_file(name: str, ending: str, tmp_path: Path) -> None:
     assert_same_features(network(name, weights=str(path)), expected)
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet34", "vgg13")), "resnet18"])
+NIGHTLY = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.nightly]) for name in ("resnet34", "vgg13")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", *NIGHTLY])
 def test_preset_from_a_folder(name: str, tmp_path: Path) -> None:
     source = get_backbone(name).source
     reference = getattr(keras_hub.models, source.name)(**source.arguments)
@@ -282,6 +293,7 @@ def test_preset_from_a_folder(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_vision_transformer_from_a_folder(tmp_path: Path) -> None:
     source = get_backbone("vit_base").source
     reference = keras_hub.models.ViTBackbone(image_shape=(64, 64, 3), **source.arguments)
@@ -292,6 +304,7 @@ def test_vision_transformer_from_a_folder(tmp_path: Path) -> None:
         network("vit_base", (96, 64), weights=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_preset_from_the_download_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """KerasHub keeps what it downloaded in Kaggle's cache; no network is touched for what is complete there."""
     kagglehub = pytest.importorskip("kagglehub")
@@ -329,6 +342,7 @@ def test_a_failed_download_is_said(keras_home: Path, monkeypatch: pytest.MonkeyP
         network("resnet34", weights="imagenet")
 
 
+@pytest.mark.slow
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no backbone 'resnet20'. Did you mean 'resnet\d+'"):
         network("resnet20")

@@ -1,4 +1,4 @@
-"""The shared checks, on every registered model."""
+"""The shared checks, on every registered model: all checks of a model follow each other and share its small version."""
 
 from pathlib import Path
 
@@ -11,28 +11,35 @@ CONFIGURATIONS = conformance.configurations()
 FULLEST = dict(CONFIGURATIONS)  # the last configuration of a model is the one with the most parts
 
 
-def case(name: str, arguments: dict, *more: str, slow: bool, nightly: bool = False) -> object:
+def case(name: str, arguments: dict, *more: str, slow: bool = False, nightly: bool = False) -> object:
     return pytest.param(
         name,
         arguments,
         *more,
         id="-".join([name, *map(str, arguments.values()), *more]),
-        marks=[mark for mark, applies in ((pytest.mark.slow, slow), (pytest.mark.nightly, nightly)) if applies],
+        marks=[
+            mark
+            for mark, applies in (
+                (pytest.mark.slow, slow or name not in conformance.FAST),
+                (pytest.mark.nightly, nightly),
+            )
+            if applies
+        ],
     )
 
 
-every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each, slow=False) for each in CONFIGURATIONS])
+every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each) for each in CONFIGURATIONS])
 fullest_first = pytest.mark.parametrize(
     ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS]
 )
-# Tracing a deep backbone in float16 takes long.
+# Tracing a deep backbone in float16 takes long, and so do two of them, or ResNet50, in bfloat16.
 every_policy = pytest.mark.parametrize(
     ("name", "arguments", "policy"),
     [
         case(*each, policy, slow=late, nightly=late)
         for each in FULLEST.items()
         for policy in ("mixed_bfloat16", "mixed_float16")
-        for late in [policy == "mixed_float16" and each[0] != "jrl"]
+        for late in [each[0] in ("dual_task", "resnet50") or (policy == "mixed_float16" and each[0] != "jrl")]
     ],
 )
 

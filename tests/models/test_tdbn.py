@@ -153,6 +153,7 @@ def test_ablations(arguments: dict[str, Any], inputs: list[str]) -> None:
     assert model.output["label"].shape == (None, 7)
 
 
+@pytest.mark.slow
 def test_shared_encoder_gives_each_image_what_it_would_get_alone() -> None:
     shared = TDBN(**TINY, shared_encoder=True)
     separate = TDBN(**TINY)

@@ -1,4 +1,4 @@
-"""Files that say they are larger than they are."""
+"""Small files whose headers declare large images."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def png(width, height):
-    """A PNG that says it has this size, with almost nothing in it."""
+    """A PNG of a few bytes whose header declares this size."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -18,8 +18,8 @@ def png(width, height):
 
 
 def jpeg(width, height):
-    """A JPEG whose frame header says it has this size."""
+    """A JPEG of 8 x 8 pixels whose frame header declares this size."""
     data = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
-    at = data.find(b"\xff\xc0")
-    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    start = data.find(b"\xff\xc0")
+    data[start + 5 : start + 9] = struct.pack(">HH", height, width)
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Two exports behind the application: masks and classes without clinical fields, classes with them."""
+"""Two exports behind the application: one without and one with clinical fields."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from keras_skin.workflow.prediction import open_exported
 
 @pytest.fixture(scope="session")
 def lesion():
-    """A dark ellipse on skin, PNG bytes of 60 x 90 pixels."""
+    """PNG bytes of a dark ellipse on skin, 60 x 90 pixels."""
     image = np.full((60, 90, 3), (150, 180, 220), np.uint8)
     cv2.ellipse(image, (45, 30), (22, 15), 20, 0, 360, (40, 60, 90), -1)
     return cv2.imencode(".png", image)[1].tobytes()

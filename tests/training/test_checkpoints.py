@@ -49,6 +49,7 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -56,7 +57,7 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
         # Training maximises the loss, so that the rate falls after the second epoch and after the third.
         pytest.param(
             {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
-            marks=pytest.mark.slow,
+            marks=pytest.mark.nightly,
         ),
     ],
     ids=["exponential", "plateau"],

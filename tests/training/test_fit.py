@@ -60,6 +60,7 @@ class StopAt(keras.callbacks.Callback):
         self.model.stop_training = epoch == self.epoch
 
 
+@pytest.mark.slow
 def test_equals_one_fit_of_keras_over_all_epochs(small, seeded, tmp_path):
     model = small.compiled_model(dropout=0.0)
     initial = model.get_weights()
@@ -168,6 +169,7 @@ def test_a_stopped_training_does_not_go_on(small, seeded, tmp_path):
     assert data.starts == []
 
 
+@pytest.mark.slow
 def test_interrupted_in_each_precision_and_continued(small, seeded, precision, tmp_path):
     """The same as test_resume.py shows between processes, for every precision, with a callback that remembers something."""
 
@@ -417,6 +419,7 @@ def test_best_weights_that_are_gone_are_missed_at_once(small, finished, tmp_path
         fit(small.compiled_model(), small.SmallData(), small.validation_data(), epochs=2, folder=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_weights_that_no_state_names_are_not_used(small, tmp_path, monkeypatch):
     """A kill between the best weights of an epoch and the state that names them: the epoch is trained again."""
 
@@ -447,6 +450,7 @@ def test_weights_that_no_state_names_are_not_used(small, tmp_path, monkeypatch):
     assert "abandoned" not in (tmp_path / "killed" / f"best_epoch_{resumed.best_epoch}.weights.h5").read_text(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_changed_context_is_refused_with_every_change(small, tmp_path):
     context = {"experiment": {"train": {"optimizer": {"learning_rate": 0.1}, "epochs": 2}}, "images": "a" * 64}
 
@@ -463,6 +467,7 @@ def test_a_changed_context_is_refused_with_every_change(small, tmp_path):
     assert len(train(2, context).history) == 2
 
 
+@pytest.mark.slow
 def test_a_training_taken_up_between_two_epochs_has_the_history_of_an_undisturbed_one(small, tmp_path):
     """The state saved there holds the validation's metrics, with which the next epoch must not start."""
 

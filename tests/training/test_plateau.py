@@ -170,6 +170,7 @@ def train(
     return model, result.history["learning_rate"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, UnfreezePlan(rate=0.2, frozen_epochs=1, stage_epochs=1)], ids=["plain", "two rates"])
 def test_a_resume_after_a_kill_is_exact(small: ModuleType, tmp_path: Any, plan: UnfreezePlan | None) -> None:
     """Killed in the third epoch, when the rate has fallen, before and after a save; continued with a model of another seed."""

@@ -69,6 +69,7 @@ def test_a_step_is_timed_and_leaves_the_weights_alone(policy):
         assert (weight == old).all()
 
 
+@pytest.mark.slow
 def test_a_deterministic_training_has_every_augmentation():
     code = (
         "from keras_skin.data.pipeline import batch_augment\n"

@@ -170,6 +170,7 @@ def start(folder, **settings):
     )
 
 
+@pytest.mark.slow
 def test_killed_in_an_epoch_and_resumed(tmp_path):
     # The state is saved after 2 and 4 of 5 steps; the kill comes at the end of the fourth step of the third epoch, before its
     # save: the training falls back to the state after 2.

@@ -95,6 +95,7 @@ def test_the_deepest_stages_of_two_backbones_go_together() -> None:
 # Freezing
 
 
+@pytest.mark.slow
 def test_stages_unfreeze_from_the_deepest(small: ModuleType, tmp_path: Any) -> None:
     model, callback = prepared(UnfreezePlan(rate=0.5, frozen_epochs=1, stage_epochs=1))
     watch = Watch()
@@ -105,6 +106,7 @@ def test_stages_unfreeze_from_the_deepest(small: ModuleType, tmp_path: Any) -> N
     assert all(layer.trainable for layer in model.layers)
 
 
+@pytest.mark.slow
 def test_all_stages_unfreeze_together(small: ModuleType, tmp_path: Any) -> None:
     model, callback = prepared(UnfreezePlan(frozen_epochs=2))
     watch = Watch()
@@ -140,6 +142,7 @@ def one_step(plan: UnfreezePlan, small: ModuleType, **optimizer: Any) -> tuple[d
     return {name: kernel.numpy() - before[name] for name, kernel in kernels.items()}, before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [{"name": "adam"}, {"name": "sgd", "momentum": 0.9}, {"name": "rmsprop"}])
 def test_the_rate_is_that_of_the_backbone_alone(small: ModuleType, optimizer: dict) -> None:
     """Adam takes steps whose length does not depend on the gradient's: the rate must act on the step."""
@@ -150,6 +153,7 @@ def test_the_rate_is_that_of_the_backbone_alone(small: ModuleType, optimizer: di
         np.testing.assert_allclose(slow[name], expected, rtol=2e-3, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_weight_decay_has_the_backbones_rate_too(small: ModuleType) -> None:
     plain, _ = one_step(UnfreezePlan(rate=0.1), small, name="adamw", weight_decay=0.0)
     decayed, before = one_step(UnfreezePlan(rate=0.1), small, name="adamw", weight_decay=0.2)
@@ -158,6 +162,7 @@ def test_weight_decay_has_the_backbones_rate_too(small: ModuleType) -> None:
         np.testing.assert_allclose(decayed[name] - change, -factor * before[name], rtol=1e-2, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, tmp_path: Any) -> None:
     """Adam's first step is as long as the learning rate, for a stage that unfreezes in the third epoch, too."""
     model, callback = prepared(UnfreezePlan(rate=0.1, frozen_epochs=2))
@@ -176,6 +181,7 @@ def test_a_late_stage_begins_with_steps_of_the_rates_length(small: ModuleType, t
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -214,6 +220,7 @@ def test_a_resume_is_exact(small: ModuleType, tmp_path: Any, settings: dict) -> 
         np.testing.assert_array_equal(mine.numpy(), other.numpy(), err_msg=mine.path)
 
 
+@pytest.mark.slow
 def test_works_with_a_loss_scale(small: ModuleType, tmp_path: Any) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

@@ -59,6 +59,7 @@ def experiment(*more):
     return load_experiment("resnet50_isic2016", [*PAD, *more])
 
 
+@pytest.mark.slow
 def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_numbers(pad):
     prepared = prepare_data(experiment('metadata={"preset": "pad_ufes_20_81"}'), pad)
     assert prepared.model_arguments["metadata_width"] == 81
@@ -95,6 +96,7 @@ def test_metadata_that_a_data_set_or_a_model_does_not_have(pad):
         load_experiment("jrl_isic2016", ["metadata={}"])
 
 
+@pytest.mark.slow
 def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     folder = start(experiment('metadata={"missing": "impute"}', "train.epochs=2"), "fused", tmp_path, data_dir=str(pad))
     run = load_run(folder)

@@ -42,6 +42,7 @@ def test_the_run_tells_its_card_what_was_measured(run):
     assert "no better than a Gaussian" in card
 
 
+@pytest.mark.slow
 def test_further_editions_are_written_and_measured(run, capsys):
     assert main([str(run), "--editions", "bfloat16", "litert"]) == 0
     told = capsys.readouterr().out
@@ -57,11 +58,13 @@ def test_further_editions_are_written_and_measured(run, capsys):
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_new_version_stands_beside_the_old_one(run):
     assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", None)]
     assert open_exported(run).folder == run / "saved_model" / "2"
 
 
+@pytest.mark.slow
 def test_without_the_data_agreement_is_not_measured_and_that_is_said(run, capsys):
     (run / "demo_data").rename(run / "moved")
     try:

@@ -25,6 +25,7 @@ def table(tiny_run):
     return rows.assign(mask="")
 
 
+@pytest.mark.slow
 def test_masks_are_predicted_once_and_known_by_content(opened, table, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
     found = lesions.predicted_lesions(opened, table["image"].tolist(), tmp_path)

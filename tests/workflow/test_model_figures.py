@@ -59,6 +59,7 @@ def evaluated(prepared, split="test"):
     return {split: SimpleNamespace(predictions=prepared.rows(split).assign(predicted=prepared.classes[0]))}
 
 
+@pytest.mark.slow
 def test_features_of_the_classifier_with_their_classes(active, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: seen.append(arguments) or arguments[4])
@@ -86,6 +87,7 @@ def pictures(run, table):
     return [inputs["image"] for inputs, _ in run.batches(table).unbatch().as_numpy_iterator()]
 
 
+@pytest.mark.slow
 def test_super_resolved_images_beside_what_the_model_saw(active, prepared, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: seen.extend(images) or path)
@@ -98,6 +100,7 @@ def test_super_resolved_images_beside_what_the_model_saw(active, prepared, tmp_p
     assert "mean PSNR 20.0 dB" in drawn[1].caption
 
 
+@pytest.mark.slow
 def test_the_validation_part_where_there_is_no_test_part(active, prepared):
     drawn = model_figures(active(model(), demo=True), evaluated(prepared, "validation"))
     assert [picture.path.name for picture in drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]

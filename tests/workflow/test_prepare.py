@@ -24,6 +24,7 @@ def keys(prepared, split):
     return set(prepared.rows(split)["image_id"])
 
 
+@pytest.mark.slow
 def test_parts_are_disjoint_and_added_melanomas_leave_out_tested_images(demo):
     experiment = load_experiment("jrl_isic2016")
     prepared = prepare_data(experiment, demo)
@@ -142,6 +143,7 @@ def test_shortened_parts_keep_both_classes(demo):
     assert "train" in describe(prepared)
 
 
+@pytest.mark.slow
 def test_real_images(real_data):
     """The 182 rows without an image, the melanomas of ISIC 2017 that may be added, and six PH2 cases (see datasets.md)."""
     prepared = prepare_data(load_experiment("jrl_ph2"), real_data)

@@ -77,6 +77,7 @@ def opened(tiny_run):
     return segmenter.open_segmenter(tiny_run)
 
 
+@pytest.mark.slow
 def test_a_classifier_is_no_segmenter(opened, monkeypatch):
     classifier = build_model(load_experiment("msfa_ham10000", ["image.size=[32, 32]"]), 7)
     monkeypatch.setattr(segmenter, "load_run", lambda path: replace(opened, model=classifier))

@@ -58,6 +58,7 @@ def run(ham, out, *more):
     return start(load_experiment("resnet50_isic2016", [*HAM, *more]), "small", out, data_dir=str(ham))
 
 
+@pytest.mark.slow
 def test_blends_batches_pre_processing_store_and_protocol_together(ham, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
     folder = run(
@@ -77,6 +78,7 @@ def test_blends_batches_pre_processing_store_and_protocol_together(ham, tmp_path
     assert len(list((tmp_path / "cache").glob("images/*/manifest.json"))) == 1  # one store for all splits
 
 
+@pytest.mark.slow
 def test_a_curriculum_is_drawn_and_learns_from_the_losses(ham, tmp_path):
     folder = run(
         ham, tmp_path, 'balancing={"name": "curriculum", "start_share": 0.5, "full_after": 1, "replay_probability": 0.3}'
@@ -106,6 +108,7 @@ def test_class_weights_have_mean_one_over_the_images():
         class_weights(table, ("a", "b", "c"))
 
 
+@pytest.mark.slow
 def test_a_backbone_is_unfrozen_stage_by_stage_and_latency_is_told(ham, tmp_path):
     folder = run(
         ham,
@@ -119,6 +122,7 @@ def test_a_backbone_is_unfrozen_stage_by_stage_and_latency_is_told(ham, tmp_path
     assert "Latency, batch 1" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_named_weights_are_loaded_once_and_not_where_others_follow(tmp_path):
     file = tmp_path / "own.weights.h5"
     experiment = load_experiment("resnet50_isic2016", ["image.size=[32, 32]", f"model.weights={file}"])

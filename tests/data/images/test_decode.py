@@ -86,6 +86,7 @@ def through_tf_data():
     return dict(zip(FILES, data, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_same_result_eagerly_in_tf_data_and_in_an_exported_graph(name, through_tf_data, exported):
     eager = resize_image(decode_image(FILES[name], SIZE), SIZE)
@@ -229,6 +230,7 @@ def test_too_many_pixels_are_refused_from_the_header():
             decode_image(bytes(contents))
 
 
+@pytest.mark.slow
 def test_a_header_without_end_is_refused_soon():
     buffer = io.BytesIO()
     Image.new("RGB", (30, 20), (200, 150, 120)).save(buffer, "JPEG")
@@ -240,6 +242,7 @@ def test_a_header_without_end_is_refused_soon():
         decode(start + 2_000_000 * comment + rest)  # minutes, were it walked through
 
 
+@pytest.mark.slow
 def test_one_bad_file_does_not_fail_its_batch(exported):
     contents = [FILES["exif 6"], b"", FILES["jpeg"][:200], FILES["png"], encode(PICTURE, "TIFF")]
     for function in (ImagePath().try_all, exported.try_all):

@@ -55,6 +55,7 @@ def read(opened: ImageStore, table, masks=True):
     return opened.read(opened.places(table["image"].tolist(), table["mask"].tolist() if masks else None), masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", [(), (shades_of_grey.ShadesOfGrey(),)])
 def test_it_holds_the_models_images_and_masks(table, tmp_path, preprocessing):
     shuffled = table.sample(frac=1.0, random_state=0)
@@ -71,6 +72,7 @@ def test_it_holds_the_models_images_and_masks(table, tmp_path, preprocessing):
     assert no_masks.shape == (N, 0, 0)
 
 
+@pytest.mark.slow
 def test_it_is_found_again_by_content_and_written_once(table, tmp_path, log_lines):
     open_store(table, SIZE, masks="mask", folder=tmp_path)
     moved = table.iloc[::-1].assign(image=[os.path.relpath(path) for path in table["image"].iloc[::-1]])
@@ -87,6 +89,7 @@ def test_it_is_found_again_by_content_and_written_once(table, tmp_path, log_line
     assert len(list((tmp_path / cache.STORES).iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_a_changed_file_makes_another_store(table, tmp_path):
     few = table.iloc[:3].copy()
     before = read(open_store(few, SIZE, masks="mask", folder=tmp_path), few)[0]
@@ -113,6 +116,7 @@ def test_a_row_without_a_mask_has_an_empty_one(table, tmp_path):
     assert masks[1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "manifest.json"])
 def test_a_damaged_store_is_written_again(table, tmp_path, name, log_lines):
     expected = read(open_store(table, SIZE, masks="mask", folder=tmp_path), table)
@@ -126,6 +130,7 @@ def test_a_damaged_store_is_written_again(table, tmp_path, name, log_lines):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_decoded_are_all_named(table, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(table["image"][0]).read_bytes()[:200])
@@ -157,6 +162,7 @@ store.open_store(table, (12, 18), masks="mask", folder=store.Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills by a POSIX signal")
 def test_a_killed_writer_is_continued_after_its_last_block(table, tmp_path, log_lines, monkeypatch):
     table.to_csv(tmp_path / "table.csv", index=False)
@@ -178,6 +184,7 @@ def test_a_killed_writer_is_continued_after_its_last_block(table, tmp_path, log_
     assert sorted(path.name for path in opened.path.iterdir()) == ["images.npy", "manifest.json", "masks.npy"]
 
 
+@pytest.mark.slow
 def test_a_block_of_a_dead_writer_that_is_damaged_is_written_again(table, tmp_path):
     expected = read(open_store(table, SIZE, masks="mask", folder=tmp_path), table)
     path = only_store(tmp_path)
@@ -195,6 +202,7 @@ def test_a_block_of_a_dead_writer_that_is_damaged_is_written_again(table, tmp_pa
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_one_of_two_writers_waits_for_the_other(table, tmp_path, monkeypatch, log_lines):
     monkeypatch.setattr(store_writer, "_POLL_SECONDS", 0.02)
     opened = []
@@ -225,6 +233,7 @@ def test_without_room_or_permission_images_are_decoded_and_the_log_says_why(tabl
     assert "only a dataclass tells its arguments" in log_lines.text
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_store_makes_room(table, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE_GIB", str(2.2 * N * 12 * 18 * 3 / cache.GIB))
     first = open_store(table, SIZE, folder=tmp_path)
@@ -240,6 +249,7 @@ def test_the_least_recently_used_store_makes_room(table, tmp_path, monkeypatch):
     assert second.read(np.arange(3), masks=False)[0].shape == (3, 18, 12, 3)  # a run that has it open goes on
 
 
+@pytest.mark.slow
 def test_a_file_that_a_kill_left_half_made_is_made_again(table, tmp_path):
     expected = read(open_store(table, SIZE, masks="mask", folder=tmp_path), table)
     path = only_store(tmp_path)

@@ -229,6 +229,7 @@ def test_dualrefnet_mixes_with_grey_and_adds_noise():
     assert np.min(deviations) < 4
 
 
+@pytest.mark.slow
 def test_albumentations_is_imported_when_needed_and_asks_no_network():
     code = """
 import os, sys

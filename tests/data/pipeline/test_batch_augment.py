@@ -220,6 +220,7 @@ def test_rand_augment_draws_within_its_ranges():
     assert set(sign) == {-1, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_start_in_the_middle_gives_exactly_what_was_left(table, name):
     options = {"augmentation": augment.FlipsRotations(), "sampler": Oversample(), "seed": 5, "batch_size": 5}
@@ -236,6 +237,7 @@ def test_a_start_in_the_middle_gives_exactly_what_was_left(table, name):
     assert not np.array_equal(other[0][0]["image"], expected[0][0]["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "outputs"), [("mixup", ["label"]), ("cutmix", ["mask", "label"]), ("rand_augment", ["mask"])])
 def test_elements_keep_their_keys_shapes_and_types(table, name, outputs):
     plain = batches.training_data(table, CLASSES, SIZE, ["image"], outputs, 4)

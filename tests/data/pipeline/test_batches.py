@@ -87,6 +87,7 @@ def test_masks_are_not_opened_when_not_asked_for(table):
     assert len(collect(data(without, outputs=["label"]).dataset())) == data(table).steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["jrl_16", "flips_rotations"])
 def test_a_start_in_the_middle_gives_exactly_what_was_left(table, augmentation):
     undisturbed = data(table, augmentation, seed=5)
@@ -183,6 +184,7 @@ def test_start_outside_an_epoch_is_refused(table):
         data(table, "none").start(0, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["none", "jrl_16", "flips_rotations"])
 def test_the_store_changes_no_number_and_is_enough(table, augmentation, tmp_path, monkeypatch):
     evaluation = functools.partial(batches.evaluation_data, table, CLASSES, SIZE, ["image"], ["mask", "label"], 4)
@@ -193,6 +195,7 @@ def test_the_store_changes_no_number_and_is_enough(table, augmentation, tmp_path
     assert_same(collect(evaluation(store=store)), measured)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_in_the_store_are_decoded(table, tmp_path):
     store = open_store(table.iloc[:5], SIZE, masks="mask", folder=tmp_path)
     whole = batches.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], 4, store=store)
@@ -211,6 +214,7 @@ def test_evaluation_is_in_table_order_and_whole(table):
     assert dataset.cardinality() == 3
 
 
+@pytest.mark.slow
 def test_training_without_augmentation_shows_what_evaluation_measures(table):
     training = data(table, "none")
     expected = collect(batches.evaluation_data(table, CLASSES, SIZE, ["image"], ["mask", "label"], N))[0]
@@ -248,6 +252,7 @@ def test_a_sampler_chooses_the_rows(table):
         growing.image_ids(1, 0)
 
 
+@pytest.mark.slow
 def test_a_sampler_blends_images_but_not_masks(table):
     sampler = Drawn(lambda labels, epoch: np.arange(4), partners=np.array([4, 5, 6, 7]), shares=np.array([0.0, 0.25, 0.5, 0.9]))
     training = data(table, "none", ["label"], sampler=sampler)
@@ -310,6 +315,7 @@ def test_a_missing_file_is_named(table):
         collect(batches.evaluation_data(gone, CLASSES, SIZE, ["image"], ["label"], 4))
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_its_pipeline_runs(tmp_path):
     """Threads that call Python must not be waited for when the interpreter is gone."""
     buffer = io.BytesIO()
@@ -381,6 +387,7 @@ def test_image_and_lesion_are_augmented_together(segmented):
     assert moved > N / 2
 
 
+@pytest.mark.slow
 def test_lesions_come_from_the_store_as_from_the_files(segmented, tmp_path):
     store = open_store(segmented, SIZE, masks="lesion", folder=tmp_path)
     assert_same(collect(lesions(segmented, store=store)), collect(lesions(segmented)))

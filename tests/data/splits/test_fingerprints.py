@@ -219,6 +219,7 @@ def test_the_distance_is_bounded():
         near_duplicates(np.zeros(2, np.uint64), 17)
 
 
+@pytest.mark.slow
 def test_real_copies_are_told_from_other_lesions(real_data, tmp_path):
     """848 different pictures, 80 of them twice; every 20th re-encoded at half its size: all are found, nothing else."""
     paths = sorted(path for name in ("isic2016", "isic2017") for path in (real_data / name).glob("*_Data/*.jpg"))

@@ -86,6 +86,7 @@ def slow_unions(count, pairs):
     return unions
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(drawn=tables(), groups=st.booleans())
 def test_random_tables_come_out_clean(drawn, groups):

@@ -165,6 +165,7 @@ def test_the_real_tables(real_data):
     assert (records.table["mask"] != "").all()
 
 
+@pytest.mark.slow
 def test_the_real_images_pass_the_check(real_data):
     records = read_dataset("isic2016", real_data)
     assert len(records.table) == 718
