@@ -127,7 +127,7 @@ def test_the_real_table(real_data, tmp_path):
     assert table["group_id"].nunique() == 7470
     assert (table[["age", "sex", "localization"]] == "").sum().to_list() == [57, 57, 234]
     assert (table["age"] == "0.0").sum() == 39
-    assert "39 images say that the age is 0.0." in records.notes
+    assert "39 images have an age of 0.0." in records.notes
     assert table.loc[table["label"] == "MEL", "dx_type"].value_counts().to_dict() == {"histo": 1113}
 
 
