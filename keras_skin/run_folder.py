@@ -208,7 +208,7 @@ class RunFolder:
 
     @property
     def segmenter_record(self) -> dict[str, str]:
-        """Of the segmenter that cuts the lesions out: the name of its `run`, and `weights_sha256`."""
+        """The segmenter that cuts the lesions out: the name of its `run`, and `weights_sha256`."""
         return self.read_json(f"{SEGMENTER}/record.json")
 
     @property

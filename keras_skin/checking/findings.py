@@ -61,22 +61,22 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
         obtain: where the data set is to be had.
         without_image: ids that were published without an image.
     """
-    excluded, found = records.excluded, []
+    excluded, findings = records.excluded, []
     missing = excluded[excluded["kind"] == ExclusionKind.MISSING_IMAGE]
     known = missing["image_id"].isin(without_image)
     if known.any():
-        found.append(Finding("info", f"{', '.join(missing.loc[known, 'image_id'])}: published without an image."))
+        findings.append(Finding("info", f"{', '.join(missing.loc[known, 'image_id'])}: published without an image."))
     for split in missing.loc[~known, "split"].unique().tolist():
         rows = missing[~known & (missing["split"] == split)]
         here, of_part = int((records.table["split"] == split).sum()), f" in the {split} part" if split else ""
         items = tuple(Item(image_id) for image_id in rows["image_id"])
         if not here:
             title = f"The {split} part has no images here: its table names {counted(len(rows), 'image')}."
-            found.append(Finding("warning", title, f"To get them: {obtain}", items))
+            findings.append(Finding("warning", title, f"To get them: {obtain}", items))
             continue
         title = f"{counted(len(rows), 'row')} without an image{of_part}: {here:,} of {here + len(rows):,} images are here."
         advice = f"The files that the table names are not there (a partial download?). To get them: {obtain}"
-        found.append(Finding("error", title, advice, items))
+        findings.append(Finding("error", title, advice, items))
     kinds: list[tuple[ExclusionKind, Severity, str, str]] = [
         (
             ExclusionKind.LABEL_CONFLICT,
@@ -113,11 +113,11 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
                 for row in rows_of(chosen)
             )
             noun = "id" if kind in (ExclusionKind.LABEL_CONFLICT, ExclusionKind.DUPLICATE_ID) else "image"
-            found.append(Finding(severity, words.format(counted(len(chosen), noun)) + ".", advice, items))
+            findings.append(Finding(severity, words.format(counted(len(chosen), noun)) + ".", advice, items))
     if len(rest):
         items = tuple(Item(row["image_id"], row["reason"]) for row in rows_of(rest))
-        found.append(Finding("warning", f"{counted(len(rest), 'image')} left out by the reader.", "", items))
-    return found
+        findings.append(Finding("warning", f"{counted(len(rest), 'image')} left out by the reader.", "", items))
+    return findings
 
 
 def in_labels(table: pd.DataFrame) -> list[Finding]:

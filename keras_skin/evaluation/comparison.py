@@ -69,8 +69,7 @@ class Row:
     published: tuple[float | None, ...]
 
     def verdict(self, side: int) -> Verdict:
-        """`better` or `worse` than the reference where the interval of the difference lies on one side of 0, else an empty
-        text."""
+        """`better` or `worse` than the reference if the interval of the difference excludes 0, else ""."""
         difference = self.differences[side]
         if not difference or not difference["ci95"] or difference["ci95"][0] <= 0 <= difference["ci95"][1]:
             return ""
@@ -80,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was compared; `rows` hold the metrics that at least two sides have."""
+    """The result of `compare`; `rows` hold the metrics that at least two sides have."""
 
     split: str
     sides: tuple[Side, ...]

@@ -70,7 +70,7 @@ def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def counted(comparison: Comparison) -> str:
-    """How many images were compared, and how many groups of them."""
+    """The number of compared images and of their groups."""
     if comparison.groups == comparison.images:
         return f"{comparison.images} images"
     return f"{comparison.images} images of {comparison.groups} patients or lesions"
@@ -149,7 +149,7 @@ def with_notes(comparison: Comparison, notes: Sequence[str], synthetic: bool) ->
 
 
 def _papers(comparison: Comparison) -> list[str]:
-    """Where each side's published numbers come from."""
+    """The sources of the published numbers."""
     papers = []
     for side in comparison.sides:
         paper = side.runs[0].settings.get("paper") or {}

@@ -38,7 +38,7 @@ METRICS = {
     "no_evidence": ("No positive evidence", "share of images whose map is blank"),
     "relative_gap": ("Not attributed", "mean gap of the SHAP values, as a share of what the logits moved"),
 }
-"""How a measure is called, and what it means; in the order of the report."""
+"""Name and meaning of each measure, in the order of the report."""
 
 _ORDER = list(METRICS)
 _CLAIMS = {

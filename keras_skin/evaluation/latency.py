@@ -1,4 +1,4 @@
-"""How long a model takes for one image, measured around any callable and bounded in time and memory."""
+"""Measures the time of a model per image, around any callable and bounded in time and memory."""
 
 from __future__ import annotations
 

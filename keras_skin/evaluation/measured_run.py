@@ -97,7 +97,7 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
         split: `test`, `validation` or `external/<name>`.
 
     Raises:
-        UserError: naming every folder that is no finished run of its own, or whose images are not those of the first.
+        UserError: naming every folder that is no finished run or is named twice, or whose images are not those of the first.
     """
     runs, problems, resolved = [], [], dict[Path, Path]()
     for path in paths:

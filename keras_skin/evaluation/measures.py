@@ -1,4 +1,4 @@
-"""What can be measured of a table of predictions: per task the metrics, and how to measure them again on resamples."""
+"""The metrics of a table of predictions, per task, and a function that computes them on resamples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TaskMeasure(NamedTuple):
 
 
 def task_measures(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, TaskMeasure]:
-    """What can be measured of a table of predictions: `segmentation` where masks were scored, `classification` where labelled.
+    """The metrics of a table of predictions: `segmentation` of scored masks, `classification` of labelled images.
 
     Args:
         predictions: rows as in `Evaluation.predictions`.

@@ -103,7 +103,7 @@ class ComparisonRow:
 
 
 def metric_label(task: str, metric: str) -> str:
-    """How a metric is called in tables, for example `TPR (recall), malignant` for `tpr/malignant`."""
+    """The name of a metric in tables, for example `TPR (recall), malignant` for `tpr/malignant`."""
     name, _, of_class = metric.partition("/")
     if of_class:
         plain = segmentation.METRICS.get(name, (name,))[0] if task == "segmentation" else classification.PER_CLASS.get(name, name)
@@ -114,7 +114,7 @@ def metric_label(task: str, metric: str) -> str:
 
 
 def split_label(split: str) -> str:
-    """How a split is called in headings."""
+    """The name of a split in headings."""
     return SPLITS.get(split) or (f"External: {split.removeprefix('external/')}" if split.startswith("external/") else split)
 
 

@@ -13,7 +13,7 @@ from keras_skin.evaluation.report import Picture, ReportContext, write_report
 from keras_skin.run_folder import EXPORTS, RunFolder
 
 REPORT = "report.json"
-"""What only the running experiment knows: facts, notes, and captions of the pictures."""
+"""Facts, notes and captions that no other file of the run holds."""
 FOLD_METRICS = ("dsc", "iou", "accuracy", "f1_weighted", "auc")
 
 

@@ -1,4 +1,4 @@
-"""How near a super-resolved image comes to its target: PSNR and SSIM."""
+"""Similarity of a super-resolved image to its target: PSNR and SSIM."""
 
 from __future__ import annotations
 

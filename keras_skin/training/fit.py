@@ -33,7 +33,7 @@ logger = logging.getLogger("keras_skin.training")
 
 
 class TrainingData(Protocol):
-    """What `fit` needs of training data. Order and randomness must be functions of (seed, epoch, index) alone."""
+    """The training data of `fit`. Order and randomness must be functions of (seed, epoch, index) alone."""
 
     steps: int
 
@@ -46,7 +46,7 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training went; the model holds the weights of `best_epoch` (of the last epoch where that is None).
+    """The result of a training; the model holds the weights of `best_epoch` (of the last epoch where that is None).
 
     Attributes:
         history: one row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value.
@@ -85,7 +85,7 @@ def fit(
     """Trains a compiled model, keeps its best weights, and can continue a training that was cut short at any step.
 
     Every epoch is one call of `model.fit` on what is left of that epoch: Keras has no notion of an epoch that begins in its
-    middle. The folder holds `run_state.npz` (see `run_state`), `best.weights.h5` and, if not told otherwise, `history.csv`.
+    middle. The folder holds `run_state.npz` (see `run_state`), `best.weights.h5` and, by default, `history.csv`.
 
     Args:
         model: a compiled model.
@@ -96,7 +96,7 @@ def fit(
         callbacks: further Keras callbacks. They are called once per training, epoch and step, as by a single `model.fit`; those
             that remember something offer `get_state()` (JSON values) and `set_state(state)`.
         monitor: the logged value, or values whose mean, decides which epoch is best.
-        mode: `"min"`, `"max"` or `"auto"`, which goes by the names.
+        mode: `"min"`, `"max"` or `"auto"`, which depends on the names.
         patience: stop after this many epochs without improvement; None trains all epochs.
         plateau: lower the learning rate where the monitored value stays; the optimizer must have a rate, not a schedule.
         resume: continue from the state in `folder`; where there is none yet, start at the beginning.
@@ -187,7 +187,7 @@ def _run_epochs(
     checkpoints: Checkpoints,
 ) -> None:
     # Keras must never read past the end: the step that finds no batch still runs the operations that need none, such as counting
-    # the optimizer's iterations. So it is told the length of both data sets.
+    # the optimizer's iterations. So it gets the length of both data sets.
     validation_steps = None if validation is None else _count_batches(validation)
     callbacks.begin_training()
     if not checkpoints.stopped:

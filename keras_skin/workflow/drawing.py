@@ -45,7 +45,7 @@ class Figures:
     captions: dict[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """Where the figure of this name is drawn."""
+        """The file of the figure of this name."""
         return self.run / "figures" / f"{name.replace('/', '_')}.png"
 
     def add(self, file: Path | None, caption: str) -> None:

@@ -143,7 +143,7 @@ def _sampler(experiment: Experiment, images: pd.DataFrame) -> Any:
     if entry.info.get("needs_losses"):
         if batch and batch_augment.get(batch.name).info.get("mixes_images"):
             raise UserError(
-                f"balancing '{settings.name}' goes by the loss of each image, but batch_augmentation '{batch.name}' mixes "
+                f"balancing '{settings.name}' depends on the loss of each image, but batch_augmentation '{batch.name}' mixes "
                 "images: leave one of them out."
             )
         return entry.builder(labels=labels, seed=seed, **settings.arguments)

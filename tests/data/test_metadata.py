@@ -56,17 +56,17 @@ def by_loops(train, table, mode):
     for _, row in table.iterrows():
         cells, known = {}, {}
         for name, kind in FIELDS.items():
-            seen = [cell for cell in train[name] if cell != ""]
+            values = [cell for cell in train[name] if cell != ""]
             if kind == "numeric":
-                numbers = [float(cell) for cell in seen] or [0.0]
+                numbers = [float(cell) for cell in values] or [0.0]
                 mean = sum(numbers) / len(numbers)
                 deviation = (sum((number - mean) ** 2 for number in numbers) / len(numbers)) ** 0.5
                 value = min(max(float(row[name] or mean), min(numbers)), max(numbers))
                 cells[name] = 0.0 if deviation < 1e-9 else (value - mean) / deviation
                 known[name] = row[name] != ""
             else:
-                unknown = "UNK" in seen if mode == "drop" else mode == "own_column"
-                vocabulary = sorted(set(seen) - {"UNK"})
+                unknown = "UNK" in values if mode == "drop" else mode == "own_column"
+                vocabulary = sorted(set(values) - {"UNK"})
                 for value in vocabulary:
                     cells[f"{name}={value}"] = float(row[name] == value)
                 if unknown:
@@ -192,9 +192,9 @@ def test_blank_unknown_and_unseen_under_each_mode():
         encoder = fit_metadata(train, FIELDS, mode, inputs=["sex"])
         return encoder.column_names, encoder.transform(table_of([(0, cell, 0, 0) for cell in ("male", "", "UNK", "diverse")]))
 
-    def check(told, names, expected):
-        assert told[0] == names
-        np.testing.assert_array_equal(told[1], expected)
+    def check(result, names, expected):
+        assert result[0] == names
+        np.testing.assert_array_equal(result[1], expected)
 
     known = ("sex=female", "sex=male")
     without = TRAIN[TRAIN["sex"] != "UNK"]

@@ -90,7 +90,7 @@ def test_a_curriculum_is_drawn_and_learns_from_the_losses(ham, tmp_path):
 
 
 def test_what_does_not_go_together_is_refused_before_the_training(ham, tmp_path):
-    with pytest.raises(UserError, match="goes by the loss of each image, but batch_augmentation 'mixup' mixes images"):
+    with pytest.raises(UserError, match="depends on the loss of each image, but batch_augmentation 'mixup' mixes images"):
         run(ham, tmp_path, "balancing.name=curriculum", 'batch_augmentation={"name": "mixup"}')
     with pytest.raises(UserError, match=r"'hair_removal' cannot be exported.*export\.enabled=false"):
         run(ham, tmp_path, 'image.preprocessing=[{"name": "hair_removal"}]', "export.enabled=true")

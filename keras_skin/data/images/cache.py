@@ -1,4 +1,4 @@
-"""The cache folder: where it lies, how large it may grow, what it holds and what is removed first. Imports nothing heavy.
+"""The cache folder: its path, its bound, its entries, and their removal. Imports nothing heavy.
 
 <folder>/images/<key>/                  a store of images, see `store.py`
 <folder>/images/<key>.partial-<token>/  a store that is being written, or whose writer was killed
@@ -89,10 +89,10 @@ def remove(entry: Entry) -> bool:
     """Removes an entry; False where the system refuses, as Windows does for files that a run has open."""
     doomed = entry.path.with_name(f"{_REMOVED}{entry.path.name}")
     try:
-        os.replace(entry.path, doomed)  # nobody opens what is being removed
+        os.replace(entry.path, doomed)  # so that no other process opens it
     except OSError:
         return False
-    for path in doomed.parent.glob(f"{_REMOVED}*"):  # and what an earlier removal left
+    for path in doomed.parent.glob(f"{_REMOVED}*"):  # including the rest of earlier removals
         shutil.rmtree(path, ignore_errors=True)
     return True
 
@@ -155,12 +155,12 @@ def size_of(path: Path) -> int:
 
 
 def describe_bytes(number: int) -> str:
-    """A number of bytes for people."""
+    """Formats a number of bytes."""
     return f"{number / GIB:.1f} GiB" if number >= GIB / 10 else f"{number / 2**20:.1f} MiB"
 
 
 def describe_age(seconds: float) -> str:
-    """How long ago something was, for people."""
+    """Formats an age, for example `3 hours ago`."""
     for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= length:
             number = int(seconds // length)

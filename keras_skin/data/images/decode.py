@@ -1,4 +1,4 @@
-"""The one image path: the only functions that decode, turn and resize an image that a model sees.
+"""The only functions that decode and turn an image for a model.
 
 Pure TensorFlow with explicit control flow, so the same function gives the same numbers eagerly, inside tf.data and inside an
 exported graph. Nothing here depends on the size of a batch or on the state of the process.
@@ -46,7 +46,7 @@ _SEGMENTS = 10_000  # a JPEG that puts its size behind more than that was made t
 def decode_image(contents: tf.Tensor, minimum_size: tuple[int, int] | None = None) -> tf.Tensor:
     """Decodes a JPEG, PNG or BMP file, upright and in RGB.
 
-    The format is told by the content, never by a file's name. A JPEG is turned as its EXIF orientation says; grey becomes three
+    The format follows from the content, never from the name. A JPEG is turned by its EXIF orientation; grey becomes three
     equal channels; 16-bit PNG keeps its high byte; CMYK and YCCK JPEG are converted without their ink profile. An alpha channel
     is dropped, not composited: what lies under a transparent pixel is shown, because no background is right for a lesion.
 
@@ -129,7 +129,7 @@ def image_shape(contents: tf.Tensor) -> tf.Tensor:
 
 
 def _format(contents: tf.Tensor) -> tf.Tensor:
-    """Index in `_FORMATS` of a file, told by its first bytes."""
+    """Index in `_FORMATS` of a file, from its first bytes."""
     equal = (_bytes(contents, 0, _MAGIC.shape[1]) == tf.maximum(_MAGIC, 0)) | (_MAGIC < 0)
     return tf.argmax(tf.cast(tf.reduce_all(equal, axis=-1), tf.int32), output_type=tf.int32)
 

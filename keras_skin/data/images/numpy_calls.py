@@ -56,7 +56,7 @@ atexit.register(_calls.end)
 
 
 def numpy_call(function: Callable[..., Any], arguments: Sequence[tf.Tensor], types: Any, stateful: bool = False) -> Any:
-    """`tf.numpy_function` whose function depends on its arguments alone, if not told otherwise.
+    """`tf.numpy_function` whose function depends on its arguments alone, unless `stateful` is set.
 
     Args:
         function: takes and returns NumPy values.

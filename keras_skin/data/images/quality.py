@@ -1,4 +1,4 @@
-"""What is wrong with a photograph before any model sees it: blurred or too dark.
+"""Checks photographs before any model sees them: blurred or too dark.
 
 Thresholds were set on 220 dermoscopic images of the ISIC archive (a quarter of those of ISIC 2016 and 2017 that are also in ISIC
 2019, and 20 at full resolution): none of them is called blurred (least sharpness 3.2) or dark (least brightness 76). Of the same
@@ -20,13 +20,13 @@ _SIDE = 256
 
 
 def quality_problems(image: np.ndarray) -> list[str]:
-    """What speaks against a picture: `"blurred"`, `"too dark"`.
+    """Problems of a picture: `"blurred"`, `"too dark"`.
 
     Args:
         image: (H, W, 3) RGB, 0..255, of any size.
 
     Returns:
-        Words; empty if nothing does.
+        The problems; empty for a good picture.
     """
     grey = cv2.cvtColor(np.clip(image, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     scale = _SIDE / max(grey.shape)

@@ -1,8 +1,8 @@
-"""The image store: every image of a run at the model's size, decoded once ever and memory-mapped from then on.
+"""The image store: every image of a run at the model's size, decoded once and then memory-mapped.
 
 A store is one folder for one set of files, one size and one preprocessing:
 
-    manifest.json  what it holds, with a checksum for every block of rows
+    manifest.json  description, with a checksum for every block of rows
     images.npy     (N, H, W, 3) uint8, the model's images
     masks.npy      (N, ceil(H W / 8)) uint8, the masks as packed bits; absent where no model asked for masks
 
@@ -112,7 +112,7 @@ def open_store(
     Args:
         table: records, with the column `image` and, if named, the column of the masks; perhaps `dataset`, for messages.
         size: (height, width) of the model's image.
-        preprocessing: operations between resizing and the model. They must be dataclasses, whose `repr` tells their arguments.
+        preprocessing: operations between resizing and the model. They must be dataclasses, whose `repr` holds their arguments.
         masks: the column of the masks that are stored, `"mask"` or `"lesion"`; "" for none. Rows may lack a mask.
         folder: the cache folder; default: the user's.
 
@@ -125,7 +125,7 @@ def open_store(
     """
     opaque = [operation for operation in preprocessing if not dataclasses.is_dataclass(operation)]
     if opaque:
-        log.info("The image store is not used: only a dataclass tells its arguments, which %s is not.", opaque[0])
+        log.info("The image store is not used: %s is not a dataclass, so its arguments are unknown.", opaque[0])
         return None
     pairs = list(zip(table["image"], table[masks] if masks else [""] * len(table), strict=True))
     try:

@@ -1,4 +1,4 @@
-"""Small colour pictures as feature vectors: the space in which SMOTE finds neighbours before any network is trained."""
+"""Small colour pictures as feature vectors: in which SMOTE finds neighbours before any network is trained."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ THUMBNAIL = (32, 32)
 def thumbnail_features(paths: Sequence[str], components: int = 64, seed: int = 0) -> np.ndarray:
     """Principal components of standardised thumbnails of image files.
 
-    Each colour value of each pixel is brought to mean 0 and variance 1 over the images given, then the leading principal
-    components are kept. Both are fitted on these very images: give the training part only.
+    Each colour value of each pixel is brought to mean 0 and variance 1 over these images, then the leading principal
+    components are kept. Both are fitted on these images, so pass the training split only.
 
     Args:
         paths: N image files.

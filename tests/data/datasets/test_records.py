@@ -24,16 +24,16 @@ TRAIN = "ISBI2016_ISIC_Part1_Training"
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def stand_in(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records") / "isic2016"
     ENTRY.info["render"](folder, 0, {"train": 12, "test": 0}, (48, 64))
     return folder
 
 
 @pytest.fixture
-def spoiled(drawn, tmp_path):
+def spoiled(stand_in, tmp_path):
     """A copy in which five images and two masks are bad in different ways."""
-    folder = shutil.copytree(drawn, tmp_path / "isic2016")
+    folder = shutil.copytree(stand_in, tmp_path / "isic2016")
     images, masks = folder / f"{TRAIN}_Data", folder / f"{TRAIN}_GroundTruth"
     whole = (images / "ISIC_0000000.jpg").read_bytes()
     (images / "ISIC_0000000.jpg").write_bytes(whole[: len(whole) // 2])
@@ -103,25 +103,25 @@ def test_nothing_left_is_an_error(spoiled):
         read_dataset("isic2016", spoiled)
 
 
-def test_on_bad_image_is_one_of_two(drawn):
+def test_on_bad_image_is_one_of_two(stand_in):
     with pytest.raises(UserError, match="expected 'exclude' or 'error'"):
-        read_dataset("isic2016", drawn, on_bad_image="ignore")
+        read_dataset("isic2016", stand_in, on_bad_image="ignore")
 
 
-def test_places_in_which_a_data_set_is_found(drawn, tmp_path):
-    expected = read_dataset("isic2016", drawn.parent).table
-    for data_dir, folder in ((drawn, None), (drawn.parent, "isic2016"), (None, str(drawn)), (tmp_path, str(drawn))):
+def test_places_in_which_a_data_set_is_found(stand_in, tmp_path):
+    expected = read_dataset("isic2016", stand_in.parent).table
+    for data_dir, folder in ((stand_in, None), (stand_in.parent, "isic2016"), (None, str(stand_in)), (tmp_path, str(stand_in))):
         assert read_dataset("isic2016", data_dir, folder, check_images=False).table.equals(expected)
-    (tmp_path / "download").symlink_to(drawn, target_is_directory=True)
+    (tmp_path / "download").symlink_to(stand_in, target_is_directory=True)
     records = read_dataset("isic2016", tmp_path, check_images=False)
     assert "isic2016: no folder of the usual name; took the only one with its layout, 'download'." in records.notes
-    (tmp_path / "ISIC2016").symlink_to(drawn, target_is_directory=True)
+    (tmp_path / "ISIC2016").symlink_to(stand_in, target_is_directory=True)
     assert "took the only one" not in " ".join(read_dataset("isic2016", tmp_path, check_images=False).notes)
 
 
-def test_two_candidates_are_not_chosen_between(drawn, tmp_path):
+def test_two_candidates_are_not_chosen_between(stand_in, tmp_path):
     for name in ("one", "two"):
-        (tmp_path / name).symlink_to(drawn, target_is_directory=True)
+        (tmp_path / name).symlink_to(stand_in, target_is_directory=True)
     with pytest.raises(MissingData, match=r"more than one folder has its layout.*one, two"):
         read_dataset("isic2016", tmp_path)
 

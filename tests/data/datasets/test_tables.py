@@ -14,7 +14,7 @@ from keras_skin.registry import UserError
 
 SIZE = (32, 40)
 ISIC2018 = "ISIC2018_Task3_Training"
-TABLES = {  # what is drawn: (reader, table, column of ids, a column whose cells are checked or None)
+TABLES = {  # by stand-in: (reader, table, column of ids, a column whose cells are checked or None)
     "ham10000": ("ham10000", "HAM10000_metadata", "image_id", "age"),
     "ham10000_one_hot": ("ham10000", "GroundTruth.csv", "image", "BCC"),
     "isic2018_task3": ("isic2018_task3", f"{ISIC2018}_GroundTruth/{ISIC2018}_GroundTruth.csv", "image", "MEL"),
@@ -79,12 +79,12 @@ def test_every_reader_of_a_csv_is_among_the_cases():
 @pytest.mark.parametrize("case", TABLES)
 def test_missing_column(case_of, case):
     table, read = case_of(case)
-    kept = -2 if case == "ham10000" else -1  # its last column is an extra
+    end = -2 if case == "ham10000" else -1  # its last column is an extra
     rows = [line.split(",") for line in table.read_text().splitlines()]
-    table.write_text("\n".join(",".join(row[:kept]) for row in rows) + "\n")
+    table.write_text("\n".join(",".join(row[:end]) for row in rows) + "\n")
     message = fails(table, read, 1, "expected")
     if case in BY_NAME:
-        assert f"found no column {rows[0][kept]} in the header" in message
+        assert f"found no column {rows[0][end]} in the header" in message
 
 
 @pytest.mark.parametrize("case", [case for case, (*_, typed) in TABLES.items() if typed])
@@ -265,10 +265,10 @@ def test_a_million_rows(tmp_path):
 @pytest.mark.parametrize("case", [case for case in TABLES if case in readers.names()])
 def test_no_file_is_asked_for_by_itself(case_of, case, monkeypatch):
     _, read = case_of(case)
-    asked, stat = [], os.stat
-    monkeypatch.setattr(os, "stat", lambda path, *args, **kwargs: asked.append(path) or stat(path, *args, **kwargs))
+    paths, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, *args, **kwargs: paths.append(path) or stat(path, *args, **kwargs))
     table = read().table
     monkeypatch.undo()
     images = set(table["image"]) | set(table["mask"])
     assert len(images) > 8
-    assert not images & {os.fspath(path) for path in asked if isinstance(path, str | os.PathLike)}
+    assert not images & {os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)}

@@ -230,7 +230,7 @@ def test_without_room_or_permission_images_are_decoded_and_the_log_says_why(tabl
     assert open_store(table, SIZE, folder=tmp_path / "file") is None
     assert "The image store is not used" in log_lines.text
     assert open_store(table, SIZE, [lambda image: image], folder=tmp_path) is None
-    assert "only a dataclass tells its arguments" in log_lines.text
+    assert "is not a dataclass, so its arguments are unknown" in log_lines.text
 
 
 @pytest.mark.slow

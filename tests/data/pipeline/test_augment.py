@@ -54,8 +54,8 @@ def test_threads_do_not_disturb_each_other(name):
     policy = augment.get(name).builder()
     expected = [policy(IMAGE, MASK, number % 16, rng(number)) for number in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: policy(IMAGE, MASK, number % 16, rng(number)), range(40)))
-    for (image, mask), (expected_image, expected_mask) in zip(found, expected, strict=True):
+        results = list(pool.map(lambda number: policy(IMAGE, MASK, number % 16, rng(number)), range(40)))
+    for (image, mask), (expected_image, expected_mask) in zip(results, expected, strict=True):
         np.testing.assert_array_equal(image, expected_image)
         np.testing.assert_array_equal(mask, expected_mask)
 
@@ -214,9 +214,9 @@ def test_dualrefnet_mixes_with_grey_and_adds_noise():
     factors = []
     for seed in range(60):
         image, _ = DualRefNetAugmentation(saturation=0.4, noise=0.0, **alone)(colour, None, 0, rng(seed))
-        found = (image[0, 0] - grey) / (colour[0, 0] - grey)
-        assert found[[0, 2]] == pytest.approx(found[0], abs=0.04)
-        factors.append(found[0])
+        factor = (image[0, 0] - grey) / (colour[0, 0] - grey)
+        assert factor[[0, 2]] == pytest.approx(factor[0], abs=0.04)
+        factors.append(factor[0])
     assert min(factors) == pytest.approx(0.6, abs=0.06)
     assert max(factors) == pytest.approx(1.4, abs=0.06)
     flat = np.full((64, 64, 3), 128, np.uint8)

@@ -39,28 +39,28 @@ def counted(labels):
 @given(LABELS, st.one_of(st.just("majority"), st.integers(1, 90)), st.floats(0, 1), st.integers(0, 5))
 def test_every_sampler_keeps_its_promises(labels, target, strength, epoch):
     for sampler in samplers(labels, target, strength):
-        drawn = sampler.draw(labels, epoch, random(epoch=epoch))
-        assert drawn.rows.dtype == np.int64
-        assert drawn.rows.min() >= 0
-        assert drawn.rows.max() < len(labels)
-        assert counted(labels[drawn.rows]) == sampler.counts(labels)
-        shown = np.bincount(drawn.rows, minlength=len(labels))
+        draw = sampler.draw(labels, epoch, random(epoch=epoch))
+        assert draw.rows.dtype == np.int64
+        assert draw.rows.min() >= 0
+        assert draw.rows.max() < len(labels)
+        assert counted(labels[draw.rows]) == sampler.counts(labels)
+        shown = np.bincount(draw.rows, minlength=len(labels))
         assert shown.min() >= 1
         for name in set(labels):
             assert np.ptp(shown[labels == name]) <= 1
         again = sampler.draw(labels, epoch, random(epoch=epoch))
-        np.testing.assert_array_equal(drawn.rows, again.rows)
+        np.testing.assert_array_equal(draw.rows, again.rows)
         later = sampler.draw(labels, epoch + 1, random(epoch=epoch + 1))
-        assert len(later.rows) == len(drawn.rows)
-        if drawn.partners is not None:
-            np.testing.assert_array_equal(drawn.partners, again.partners)
-            np.testing.assert_array_equal(drawn.shares, again.shares)
-            np.testing.assert_array_equal(labels[drawn.partners], labels[drawn.rows])
-            assert drawn.shares.dtype == np.float32
-            assert ((drawn.shares >= 0) & (drawn.shares < 1)).all()
-            alone = drawn.partners == drawn.rows
-            assert (drawn.shares[alone] == 0).all()
-            assert set(drawn.rows[alone]) == set(range(len(labels)))  # every image once as it is
+        assert len(later.rows) == len(draw.rows)
+        if draw.partners is not None:
+            np.testing.assert_array_equal(draw.partners, again.partners)
+            np.testing.assert_array_equal(draw.shares, again.shares)
+            np.testing.assert_array_equal(labels[draw.partners], labels[draw.rows])
+            assert draw.shares.dtype == np.float32
+            assert ((draw.shares >= 0) & (draw.shares < 1)).all()
+            alone = draw.partners == draw.rows
+            assert (draw.shares[alone] == 0).all()
+            assert set(draw.rows[alone]) == set(range(len(labels)))  # every image once as it is
 
 
 @settings(max_examples=60, deadline=None)
@@ -98,12 +98,12 @@ def test_smote_blends_with_the_nearest_of_its_class():
     labels = np.array(list("aaaaaaaabbbbbbbbbbbbbbbbbbbbccccd"), object)
     vectors = features(labels, 4)
     sampler = Smote(neighbours=5).fit(vectors, labels)
-    seen = {row: set() for row in range(len(labels))}
+    partners_of = {row: set() for row in range(len(labels))}
     for epoch in range(60):
-        drawn = sampler.draw(labels, epoch, random(0, epoch))
-        for row, partner in zip(drawn.rows, drawn.partners, strict=True):
-            seen[row].add(partner)
-    for row, partners in seen.items():
+        draw = sampler.draw(labels, epoch, random(0, epoch))
+        for row, partner in zip(draw.rows, draw.partners, strict=True):
+            partners_of[row].add(partner)
+    for row, partners in partners_of.items():
         others = [other for other in range(len(labels)) if labels[other] == labels[row] and other != row]
         others.sort(key=lambda other: sum((vectors[row] - vectors[other]) ** 2))
         nearest = {} if labels[row] == "b" else others[:5]  # the largest class grows by nothing
@@ -113,8 +113,8 @@ def test_smote_blends_with_the_nearest_of_its_class():
 
 def test_smote_shares_are_even():
     labels = np.array(["a"] * 10 + ["b"] * 4000, object)
-    drawn = Smote().fit(features(labels), labels).draw(labels, 0, random())
-    shares = np.sort(drawn.shares[drawn.partners != drawn.rows])
+    draw = Smote().fit(features(labels), labels).draw(labels, 0, random())
+    shares = np.sort(draw.shares[draw.partners != draw.rows])
     assert len(shares) == 3990
     assert np.abs(shares - np.linspace(0, 1, len(shares))).max() < 1.63 / np.sqrt(len(shares))  # Kolmogorov-Smirnov at 1 %
 
@@ -158,13 +158,13 @@ def test_thumbnails_keep_the_distances_of_standardised_pictures(tmp_path):
     paths = [str(tmp_path / f"{number}.png") for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path)
-    found = thumbnails.thumbnail_features(paths)
-    assert found.shape == (12, 12)
-    np.testing.assert_array_equal(found, thumbnails.thumbnail_features(paths))
+    components = thumbnails.thumbnail_features(paths)
+    assert components.shape == (12, 12)
+    np.testing.assert_array_equal(components, thumbnails.thumbnail_features(paths))
     flat = pictures.reshape(12, -1).astype(float)
     spread = flat.std(axis=0)
     standard = (flat - flat.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    np.testing.assert_allclose(distances(found), distances(standard), rtol=1e-6)  # twelve components hold all there is
+    np.testing.assert_allclose(distances(components), distances(standard), rtol=1e-6)  # twelve components hold all there is
     few = thumbnails.thumbnail_features(paths, components=3, seed=1)
     exact = PCA(3, svd_solver="full").fit_transform(standard)
     np.testing.assert_allclose(np.abs(few), np.abs(exact), rtol=1e-3, atol=1e-2)

@@ -41,9 +41,9 @@ def collect(dataset):
     return [tf.nest.map_structure(lambda value: value.numpy(), batch) for batch in dataset]
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def assert_same(results, expected):
+    assert len(results) == len(expected)
+    for one, other in zip(results, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, one, other)
 
 
@@ -63,22 +63,22 @@ def numpy(values):
 
 def test_mixup_against_a_loop():
     augmentation, values = batch_augment.MixUp(0.7), batch(masks=False)
-    drawn = augmentation.draw(B, SIZE, np.random.default_rng(3))
-    assert drawn.dtype == np.float32
-    assert sorted(drawn[:, 0]) == list(range(B))
-    found, before = numpy(augmentation(*values, tf.constant(drawn))), numpy(values)
-    for place, (partner, share) in enumerate(drawn):
+    numbers = augmentation.draw(B, SIZE, np.random.default_rng(3))
+    assert numbers.dtype == np.float32
+    assert sorted(numbers[:, 0]) == list(range(B))
+    results, before = numpy(augmentation(*values, tf.constant(numbers))), numpy(values)
+    for place, (partner, share) in enumerate(numbers):
         for part in range(2):
             for name, value in before[part].items():
                 expected = share * value[place] + (1 - share) * value[int(partner)]
-                np.testing.assert_allclose(found[part][name][place], expected, rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(results[part][name][place], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_cutmix_against_a_loop():
     augmentation, values = batch_augment.CutMix(), batch()
-    drawn = augmentation.draw(B, SIZE, np.random.default_rng(3))
-    found, before = numpy(augmentation(*values, tf.constant(drawn))), numpy(values)
-    for place, columns in enumerate(drawn):
+    numbers = augmentation.draw(B, SIZE, np.random.default_rng(3))
+    results, before = numpy(augmentation(*values, tf.constant(numbers))), numpy(values)
+    for place, columns in enumerate(numbers):
         partner, top, bottom, left, right = map(int, columns)
         assert 0 <= top <= bottom <= SIZE[0]
         assert 0 <= left <= right <= SIZE[1]
@@ -87,22 +87,22 @@ def test_cutmix_against_a_loop():
             for row in range(top, bottom):
                 for column in range(left, right):
                     expected[row, column] = before[part][name][partner, row, column]
-            np.testing.assert_array_equal(found[part][name][place], expected)
+            np.testing.assert_array_equal(results[part][name][place], expected)
         came = (bottom - top) * (right - left) / (SIZE[0] * SIZE[1])
         for part, name in ((0, "metadata"), (1, "label")):
             expected = (1 - came) * before[part][name][place] + came * before[part][name][partner]
-            np.testing.assert_allclose(found[part][name][place], expected, rtol=1e-5, atol=1e-6)
-    assert len(np.unique(drawn[:, 1:], axis=0)) == B
+            np.testing.assert_allclose(results[part][name][place], expected, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(numbers[:, 1:], axis=0)) == B
 
 
 def test_cutmix_cuts_areas_that_are_drawn_evenly():
     """Beta(1, 1) is the even distribution; boxes that no border clips show it."""
-    drawn = batch_augment.CutMix().draw(20_000, (400, 600), np.random.default_rng(0))
-    height, width = drawn[:, 2] - drawn[:, 1], drawn[:, 4] - drawn[:, 3]
-    whole = (drawn[:, 1] > 0) & (drawn[:, 2] < 400) & (drawn[:, 3] > 0) & (drawn[:, 4] < 600)
+    numbers = batch_augment.CutMix().draw(20_000, (400, 600), np.random.default_rng(0))
+    height, width = numbers[:, 2] - numbers[:, 1], numbers[:, 4] - numbers[:, 3]
+    whole = (numbers[:, 1] > 0) & (numbers[:, 2] < 400) & (numbers[:, 3] > 0) & (numbers[:, 4] < 600)
     np.testing.assert_allclose(height[whole] / 400, width[whole] / 600, atol=1 / 400 + 1e-6)
     assert 0.2 < np.mean(height * width) / (400 * 600) < 0.5  # 0.5 before clipping
-    centres = (drawn[:, 1] + drawn[:, 2])[height < 8] / 800
+    centres = (numbers[:, 1] + numbers[:, 2])[height < 8] / 800
     assert abs(centres.mean() - 0.5) < 0.08
 
 
@@ -154,16 +154,16 @@ OPERATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "drawn", "expected"), OPERATIONS, ids=[name for name, *_ in OPERATIONS])
-def test_operations_of_rand_augment(name, drawn, expected):
-    augmentation, columns = rand(*drawn)
+@pytest.mark.parametrize(("name", "numbers", "expected"), OPERATIONS, ids=[name for name, *_ in OPERATIONS])
+def test_operations_of_rand_augment(name, numbers, expected):
+    augmentation, columns = rand(*numbers)
     inputs, targets = batch()
     smooth = np.stack([cv2.resize(image, SIZE[::-1]) for image in np.random.default_rng(0).uniform(0, 255, (B, 3, 4, 3))])
     inputs["image"] = tf.constant(smooth, tf.float32)
-    found, moved = numpy(augmentation(inputs, targets, columns))
-    np.testing.assert_allclose(found["image"], expected(inputs["image"].numpy()), atol=1.01 if name == "equalisation" else 0.05)
+    results, moved = numpy(augmentation(inputs, targets, columns))
+    np.testing.assert_allclose(results["image"], expected(inputs["image"].numpy()), atol=1.01 if name == "equalisation" else 0.05)
     np.testing.assert_array_equal(moved["label"], targets["label"])
-    np.testing.assert_array_equal(found["metadata"], inputs["metadata"])
+    np.testing.assert_array_equal(results["metadata"], inputs["metadata"])
     if not name.startswith("sh"):
         np.testing.assert_array_equal(moved["mask"], targets["mask"])
 
@@ -176,10 +176,10 @@ def test_rand_augment_moves_masks_with_their_images(number):
     for place in range(B):
         cv2.ellipse(mask[place], (8 + place, 7), (6, 4), 20 * place, 0, 360, 1, -1)
     values = {"image": tf.constant(255 * mask.repeat(3, axis=-1))}, {"mask": tf.constant(mask), "mask_aux_2": tf.constant(mask)}
-    found, moved = numpy(augmentation(*values, columns))
+    results, moved = numpy(augmentation(*values, columns))
     assert set(np.unique(moved["mask"])) == {0.0, 1.0}
     assert (moved["mask"] != mask).mean() > 0.03
-    bright = found["image"][..., :1] / 255
+    bright = results["image"][..., :1] / 255
     assert np.abs(moved["mask"] - bright).max() <= 0.51  # the nearest pixel has more than half of the weight
     np.testing.assert_array_equal(moved["mask_aux_2"], moved["mask"])
 
@@ -194,18 +194,21 @@ def test_rand_augment_has_the_operations_of_keras_cv():
 
 def test_rand_augment_gives_each_image_its_own_operations():
     augmentation, (inputs, targets) = batch_augment.RandAugment(operations=2), batch()
-    drawn = np.zeros((B, 10), np.float32)
-    drawn[:, 0], drawn[:, 5] = [5, 10, 9, 4, 5, 0], [10, 10, 5, 3, 5, 8]
-    drawn[:, [3, 8]] = 0.25
-    drawn[:, 6] = 0.5
-    together, moved = numpy(augmentation(inputs, targets, tf.constant(drawn)))
+    numbers = np.zeros((B, 10), np.float32)
+    numbers[:, 0], numbers[:, 5] = [5, 10, 9, 4, 5, 0], [10, 10, 5, 3, 5, 8]
+    numbers[:, [3, 8]] = 0.25
+    numbers[:, 6] = 0.5
+    together, moved = numpy(augmentation(inputs, targets, tf.constant(numbers)))
     for place in range(B):
         one = tf.nest.map_structure(lambda value, place=place: value[place : place + 1], (inputs, targets))
-        alone, alone_moved = numpy(augmentation(*one, tf.constant(drawn[place : place + 1])))
+        alone, alone_moved = numpy(augmentation(*one, tf.constant(numbers[place : place + 1])))
         np.testing.assert_allclose(together["image"][place], alone["image"][0], atol=1e-3)
         np.testing.assert_array_equal(moved["mask"][place], alone_moved["mask"][0])
     np.testing.assert_array_equal(together["image"][1], inputs["image"][1])
-    assert len({drawn.tobytes() for drawn in (augmentation.draw(B, SIZE, np.random.default_rng(seed)) for seed in range(9))}) == 9
+    assert (
+        len({numbers.tobytes() for numbers in (augmentation.draw(B, SIZE, np.random.default_rng(seed)) for seed in range(9))})
+        == 9
+    )
 
 
 def test_rand_augment_draws_within_its_ranges():

@@ -57,9 +57,9 @@ def collect(dataset):
     return [tf.nest.map_structure(lambda value: value.numpy(), batch) for batch in dataset]
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def assert_same(actual, expected):
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, one, other)
 
 
@@ -172,10 +172,10 @@ def test_steps_per_epoch_cuts_an_epoch_and_the_next_begins_elsewhere(table):
     training = data(table, "none", ["label"], batch_size=2, steps_per_epoch=2)
     assert training.steps == 2
     assert len(collect(training.dataset())) == 2
-    seen = [training.images_seen(epoch) for epoch in range(30)]
-    assert all(len(ids) == 4 for ids in seen)
-    assert len({tuple(ids) for ids in seen}) > 10
-    assert set().union(*seen) == set(table["image_id"])
+    image_ids = [training.images_seen(epoch) for epoch in range(30)]
+    assert all(len(ids) == 4 for ids in image_ids)
+    assert len({tuple(ids) for ids in image_ids}) > 10
+    assert set().union(*image_ids) == set(table["image_id"])
     assert data(table, "none", steps_per_epoch=100).steps == 3
 
 

@@ -137,9 +137,9 @@ def test_reduced_decoding_gives_the_hash_of_the_full_one(tmp_path, size):
 
 
 def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
-    path, told = save(tmp_path / "a.png", landscape(5)), []
-    first = fingerprints([path, path], lambda *counts: told.append(counts))
-    assert told == [(1, 2), (2, 2)]
+    path, calls = save(tmp_path / "a.png", landscape(5)), []
+    first = fingerprints([path, path], lambda *counts: calls.append(counts))
+    assert calls == [(1, 2), (2, 2)]
     monkeypatch.setattr(module, "fingerprint", lambda name: pytest.fail(f"read {name} again"))
     assert fingerprints([path]).iloc[0].equals(first.iloc[0])
     monkeypatch.undo()

@@ -60,7 +60,7 @@ def tables(draw):
 
 def linked(table, sha256, phash, groups):
     """(i, j) -> kinds, by comparing all with all."""
-    rows, found = table.to_dict("records"), {}
+    rows, links = table.to_dict("records"), {}
     for i, j in combinations(range(len(rows)), 2):
         one, other = rows[i], rows[j]
         same_group = one["group_id"] == other["group_id"] != "" and (
@@ -74,8 +74,8 @@ def linked(table, sha256, phash, groups):
         }
         kinds["group"] &= not kinds["id"]
         if any(kinds.values()):
-            found[i, j] = ", ".join(kind for kind, holds in kinds.items() if holds)
-    return found
+            links[i, j] = ", ".join(kind for kind, holds in kinds.items() if holds)
+    return links
 
 
 def slow_unions(count, pairs):
@@ -88,9 +88,9 @@ def slow_unions(count, pairs):
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
-@given(drawn=tables(), groups=st.booleans())
-def test_random_tables_come_out_clean(drawn, groups):
-    table, sha256, phash = drawn
+@given(example=tables(), groups=st.booleans())
+def test_random_tables_come_out_clean(example, groups):
+    table, sha256, phash = example
     prints = prints_of(table, sha256, phash)
     expected = {
         frozenset((table["image"][i], table["image"][j])): kinds
@@ -98,9 +98,9 @@ def test_random_tables_come_out_clean(drawn, groups):
         if table["split"][i] != table["split"][j]
     }
     leaks = find_leaks(table, groups=groups, prints=prints)
-    found = [frozenset(pair) for pair in leaks[["image", "other_image"]].to_numpy()]
-    assert dict(zip(found, leaks["kind"], strict=True)) == expected
-    assert len(found) == len(expected)
+    pairs = [frozenset(pair) for pair in leaks[["image", "other_image"]].to_numpy()]
+    assert dict(zip(pairs, leaks["kind"], strict=True)) == expected
+    assert len(pairs) == len(expected)
     assert (leaks["split"].map(ORDER) <= leaks["other_split"].map(ORDER)).all()
     assert leaks["fitted"].tolist() == leaks["split"].isin(["train", "validation"]).tolist()
 
@@ -131,9 +131,9 @@ def test_random_tables_come_out_clean(drawn, groups):
 
 
 @settings(max_examples=40, deadline=None)
-@given(drawn=tables())
-def test_unions_are_the_connected_components(drawn):
-    table, sha256, phash = drawn
+@given(example=tables())
+def test_unions_are_the_connected_components(example):
+    table, sha256, phash = example
     unions = slow_unions(len(table), linked(table, sha256, phash, True))
     expected = [list(dict.fromkeys(unions)).index(union) for union in unions]
     assert unite(table, prints=prints_of(table, sha256, phash)).tolist() == expected

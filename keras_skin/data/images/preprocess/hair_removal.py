@@ -100,9 +100,9 @@ class HairRemoval:
 def _long_pieces(mask: np.ndarray, length: float) -> np.ndarray:
     """The connected pieces of a mask (H, W) uint8 whose boxes' diagonals have at least a length."""
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    kept = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= length
-    kept[0] = False  # the background
-    return kept[pieces].astype(np.uint8)
+    long_enough = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= length
+    long_enough[0] = False  # the background
+    return long_enough[pieces].astype(np.uint8)
 
 
 def _lines(length: float, directions: int) -> list[np.ndarray]:

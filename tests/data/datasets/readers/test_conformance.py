@@ -27,8 +27,8 @@ def test_its_description(name):
     assert len(info["classes"]) != 1  # none where there are masks alone
 
 
-def test_the_stand_in_is_read_whole(name, drawn):
-    records = read_dataset(name, drawn(name).parent)
+def test_the_stand_in_is_read_whole(name, stand_in):
+    records = read_dataset(name, stand_in(name).parent)
     table = records.table
     assert records.name == name
     assert records.classes == tuple(readers.get(name).info["classes"])
@@ -44,11 +44,11 @@ def test_the_stand_in_is_read_whole(name, drawn):
     assert (table["dataset"] == name).all()
     assert (table["group_id"] != "").all()
     assert table.map(lambda value: isinstance(value, str)).to_numpy().all()
-    assert f"{name}: read from {drawn(name)}." in records.notes
+    assert f"{name}: read from {stand_in(name)}." in records.notes
 
 
-def test_images_are_8_bit_rgb_and_masks_binary_and_of_their_size(name, drawn):
-    for image_file, mask_file in read_dataset(name, drawn(name)).table[["image", "mask"]].itertuples(index=False):
+def test_images_are_8_bit_rgb_and_masks_binary_and_of_their_size(name, stand_in):
+    for image_file, mask_file in read_dataset(name, stand_in(name)).table[["image", "mask"]].itertuples(index=False):
         image = cv2.imread(image_file, cv2.IMREAD_UNCHANGED)
         assert image.dtype == np.uint8
         assert image.shape[2:] == (3,)
@@ -58,15 +58,15 @@ def test_images_are_8_bit_rgb_and_masks_binary_and_of_their_size(name, drawn):
             assert set(np.unique(mask)) == {0, 255}
 
 
-def test_two_passes_are_equal(name, drawn):
-    first, second = read_dataset(name, drawn(name)), read_dataset(name, drawn(name))
+def test_two_passes_are_equal(name, stand_in):
+    first, second = read_dataset(name, stand_in(name)), read_dataset(name, stand_in(name))
     assert first.table.equals(second.table)
     assert first.notes == second.notes
 
 
 @pytest.mark.parametrize("scheme", ["official", "stratified", "kfold"])
-def test_no_group_crosses_a_split(name, drawn, scheme):
-    records = read_dataset(name, drawn(name), check_images=False)
+def test_no_group_crosses_a_split(name, stand_in, scheme):
+    records = read_dataset(name, stand_in(name), check_images=False)
     if scheme == "official" and not records.table["split"].all():
         with pytest.raises(UserError, match="in no official split"):
             make_splits(records.table, scheme)

@@ -97,12 +97,12 @@ def test_the_order_of_classes_can_be_chosen(own):
         read(folder, classes=["wart", "mole"])
 
 
-def test_which_of_two_classes_is_the_positive_one_is_reported(drawn):
+def test_which_of_two_classes_is_the_positive_one_is_reported(stand_in):
     assert any(
         "benign and malignant, in alphabetical order; malignant is the positive" in note
-        for note in read(drawn("csv_folder")).notes
+        for note in read(stand_in("csv_folder")).notes
     )
-    chosen = read(drawn("csv_folder"), classes=["malignant", "benign"])
+    chosen = read(stand_in("csv_folder"), classes=["malignant", "benign"])
     assert chosen.classes == ("malignant", "benign")
     assert not any("alphabet" in note for note in chosen.notes)
 
@@ -129,9 +129,9 @@ def test_it_is_found_by_its_layout_alone(own, tmp_path):
     assert len(read_dataset("csv_folder", folder.parent).table) == 6
 
 
-def test_a_table_of_another_data_set_is_not_taken_for_one(drawn, tmp_path):
-    assert not csv_folder.recognises(drawn("pad_ufes_20"))
-    assert not csv_folder.recognises(drawn("ham10000"))
+def test_a_table_of_another_data_set_is_not_taken_for_one(stand_in, tmp_path):
+    assert not csv_folder.recognises(stand_in("pad_ufes_20"))
+    assert not csv_folder.recognises(stand_in("ham10000"))
     assert not csv_folder.recognises(tmp_path)
 
 

@@ -89,14 +89,14 @@ def test_an_image_without_a_mask_is_used(copy_of_layout):
     assert "1 of 28 images have no mask." in records.notes
 
 
-def test_unknown_is_nothing_and_dx_type_no_input(drawn):
-    table = read(drawn("ham10000")).table
+def test_unknown_is_nothing_and_dx_type_no_input(stand_in):
+    table = read(stand_in("ham10000")).table
     assert not table[["sex", "localization"]].isin(["unknown"]).to_numpy().any()
     assert (table[["age", "sex", "localization"]] == "").any().all()
     info = readers.get("ham10000").info
     assert info["metadata"] == {"age": "numeric", "sex": "categorical", "localization": "categorical"}
     assert info["never_inputs"] == ("dx_type",)
-    assert any("dx_type" in note and "never an input" in note for note in read(drawn("ham10000")).notes)
+    assert any("dx_type" in note and "never an input" in note for note in read(stand_in("ham10000")).notes)
 
 
 def test_no_table_is_an_error(copy_of_layout):
@@ -127,7 +127,7 @@ def test_the_real_table(real_data, tmp_path):
     assert table["group_id"].nunique() == 7470
     assert (table[["age", "sex", "localization"]] == "").sum().to_list() == [57, 57, 234]
     assert (table["age"] == "0.0").sum() == 39
-    assert "39 images say that the age is 0.0." in records.notes
+    assert "39 images have an age of 0.0." in records.notes
     assert table.loc[table["label"] == "MEL", "dx_type"].value_counts().to_dict() == {"histo": 1113}
 
 
@@ -135,7 +135,7 @@ def test_stand_ins_can_be_drawn_from_the_real_table(real_data, tmp_path):
     table = pd.read_csv(real_data / "csv" / "ham10000" / "HAM10000_metadata.csv")
     some = pd.concat([table[table["age"].isna()].head(2), table[table["lesion_id"] == table["lesion_id"][0]]])
     readers.get("ham10000").info["render"](tmp_path / "new", 0, None, SIZE, table=some)
-    drawn = read_dataset("ham10000", tmp_path / "new").table
-    assert set(drawn["image_id"]) == set(some["image_id"])
-    assert set(drawn["group_id"]) == set(some["lesion_id"])
-    assert (drawn["age"] == "").sum() == 2
+    stand_in = read_dataset("ham10000", tmp_path / "new").table
+    assert set(stand_in["image_id"]) == set(some["image_id"])
+    assert set(stand_in["group_id"]) == set(some["lesion_id"])
+    assert (stand_in["age"] == "").sum() == 2

@@ -14,8 +14,8 @@ def read(folder, **arguments):
     return read_dataset("isic2016", folder, check_images=False, **arguments)
 
 
-def test_parts_and_labels(drawn):
-    assert read(drawn("isic2016")).table.groupby(["split", "label"]).size().to_dict() == {
+def test_parts_and_labels(stand_in):
+    assert read(stand_in("isic2016")).table.groupby(["split", "label"]).size().to_dict() == {
         ("test", "benign"): 12,
         ("test", "malignant"): 4,
         ("train", "benign"): 36,
@@ -152,13 +152,13 @@ def test_the_training_part_alone(copy_of):
 
 def test_the_real_tables(real_data):
     records = read(real_data / "isic2016")
-    told = [
+    expected_counts = [
         (*key, count)
         for table in (records.table, records.excluded)
         for key, count in table.groupby(["split", "label"]).size().items()
     ]
     sums = {}
-    for split, label, count in told:
+    for split, label, count in expected_counts:
         sums[split, label] = sums.get((split, label), 0) + count
     assert sums == {("train", "benign"): 727, ("train", "malignant"): 173, ("test", "benign"): 304, ("test", "malignant"): 75}
     assert records.table["label"].value_counts().to_dict() == {"benign": 574, "malignant": 144}

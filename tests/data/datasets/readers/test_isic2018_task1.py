@@ -14,16 +14,16 @@ def read(folder):
     return read_dataset("isic2018_task1", None, str(folder), check_images=False)
 
 
-def test_parts(drawn):
-    records = read(drawn("isic2018_task1"))
+def test_parts(stand_in):
+    records = read(stand_in("isic2018_task1"))
     assert records.table["split"].value_counts().to_dict() == {"train": 16, "test": 6, "validation": 4}
     assert records.classes == ()
     assert (records.table["label"] == "").all()
     assert "There are no lesion ids: each image is a group of its own." in records.notes
 
 
-def test_masks_differ_from_image_to_image(drawn):
-    masks = [cv2.imread(file, 0).tobytes() for file in read(drawn("isic2018_task1")).table["mask"]]
+def test_masks_differ_from_image_to_image(stand_in):
+    masks = [cv2.imread(file, 0).tobytes() for file in read(stand_in("isic2018_task1")).table["mask"]]
     assert len(set(masks)) == len(masks)
 
 

@@ -15,8 +15,8 @@ def read(folder):
     return read_dataset("isic2018_task3", None, str(folder), check_images=False)
 
 
-def test_parts_and_lesions(drawn):
-    records = read(drawn("isic2018_task3"))
+def test_parts_and_lesions(stand_in):
+    records = read(stand_in("isic2018_task3"))
     table = records.table
     assert table["split"].value_counts().to_dict() == {"train": 42, "validation": 14, "test": 14}
     train = table["split"] == "train"

@@ -30,8 +30,8 @@ def test_doubled_or_not(copy_of):
     assert read(folder).table.drop(columns="image").equals(before.drop(columns="image"))
 
 
-def test_groups_are_lesions_or_single_images(drawn):
-    table = read(drawn("isic2019")).table
+def test_groups_are_lesions_or_single_images(stand_in):
+    table = read(stand_in("isic2019")).table
     named = table["lesion_id"] != ""
     assert (table["group_id"] == table["lesion_id"])[named].all()
     assert table["group_id"][named].duplicated().any()

@@ -32,16 +32,16 @@ def test_images_are_found_in_any_folder(copy_of):
     assert read(folder).table.drop(columns="image").equals(before.drop(columns="image"))
 
 
-def test_groups_are_patients(drawn):
-    table = read(drawn("pad_ufes_20")).table
+def test_groups_are_patients(stand_in):
+    table = read(stand_in("pad_ufes_20")).table
     assert (table["group_id"] == table["patient_id"]).all()
     lesions = table.groupby(["patient_id", "lesion_id"]).size()
     assert (lesions > 1).any()
     assert lesions.index.get_level_values("patient_id").has_duplicates
 
 
-def test_biopsed_is_kept_but_no_input(drawn):
-    records = read(drawn("pad_ufes_20"))
+def test_biopsed_is_kept_but_no_input(stand_in):
+    records = read(stand_in("pad_ufes_20"))
     info = readers.get("pad_ufes_20").info
     assert info["never_inputs"] == ("biopsed",)
     assert "biopsed" not in info["metadata"]
@@ -49,8 +49,8 @@ def test_biopsed_is_kept_but_no_input(drawn):
     assert any("biopsed" in note for note in records.notes)
 
 
-def test_the_stand_in_has_gaps_and_unknowns(drawn):
-    table = read(drawn("pad_ufes_20")).table
+def test_the_stand_in_has_gaps_and_unknowns(stand_in):
+    table = read(stand_in("pad_ufes_20")).table
     assert 0 < (table["smoke"] == "").sum() < len(table)
     assert (table[["grew", "changed"]] == "UNK").to_numpy().any()
     unasked = table["smoke"] == ""
@@ -137,7 +137,7 @@ def test_stand_ins_can_be_drawn_from_the_real_table(real_data, tmp_path):
     table = pd.read_csv(real_data / "csv" / "pad_ufes_20" / "metadata.csv", dtype=str, keep_default_na=False)
     some = table.groupby("diagnostic").head(2)
     readers.get("pad_ufes_20").info["render"](tmp_path / "new", 0, None, (32, 40), table=some)
-    drawn = read_dataset("pad_ufes_20", tmp_path / "new").table.set_index("image_id")
-    expected = some.assign(image_id=some["img_id"].str.removesuffix(".png")).set_index("image_id").loc[drawn.index]
+    stand_in = read_dataset("pad_ufes_20", tmp_path / "new").table.set_index("image_id")
+    expected = some.assign(image_id=some["img_id"].str.removesuffix(".png")).set_index("image_id").loc[stand_in.index]
     columns = [*metadata(), "patient_id", "lesion_id", "biopsed"]
-    assert drawn[columns].equals(expected[columns])
+    assert stand_in[columns].equals(expected[columns])

@@ -18,8 +18,8 @@ def read(folder):
     return read_dataset("ph2", folder, check_images=False)
 
 
-def test_classes_subtypes_and_findings(drawn):
-    table = read(drawn("ph2")).table
+def test_classes_subtypes_and_findings(stand_in):
+    table = read(stand_in("ph2")).table
     assert table.groupby(["label", "subtype"]).size().to_dict() == {
         ("benign", "atypical"): 8,
         ("benign", "common"): 8,
@@ -31,8 +31,8 @@ def test_classes_subtypes_and_findings(drawn):
     assert set(" ".join(table["colors"]).split()) <= set(ph2.COLOURS.values())
 
 
-def test_masks_are_1_bit_and_exact(drawn):
-    row = read(drawn("ph2")).table.iloc[0]
+def test_masks_are_1_bit_and_exact(stand_in):
+    row = read(stand_in("ph2")).table.iloc[0]
     with open(row["mask"], "rb") as stream:
         header = stream.read(30)
     assert header[28] == 1
@@ -136,8 +136,8 @@ def test_regions_of_interest_are_ignored(copy_of):
     assert read(folder).excluded.empty
 
 
-def test_the_inner_folder_does_as_well(drawn):
-    assert len(read(drawn("ph2") / "PH2Dataset").table) == 20
+def test_the_inner_folder_does_as_well(stand_in):
+    assert len(read(stand_in("ph2") / "PH2Dataset").table) == 20
 
 
 def test_the_real_tables_agree_and_count(real_data):

@@ -29,10 +29,10 @@ def test_five_groups_of_each_class_from_eight_images():
 
 
 def test_a_given_table_becomes_text():
-    given = pd.DataFrame({"image": ["a"], "split": [np.nan]}, index=[7])
-    rows = clinical.rows_of("isic2018_task1", 0, None, {}, given)
+    table = pd.DataFrame({"image": ["a"], "split": [np.nan]}, index=[7])
+    rows = clinical.rows_of("isic2018_task1", 0, None, {}, table)
     assert rows.to_dict("records") == [{"image": "a", "split": ""}]
     with pytest.raises(UserError, match="has no split; expected image, split"):
-        clinical.rows_of("isic2018_task1", 0, None, {}, given[["image"]])
+        clinical.rows_of("isic2018_task1", 0, None, {}, table[["image"]])
     with pytest.raises(UserError, match="not both"):
-        clinical.rows_of("isic2018_task1", 0, {}, {}, given)
+        clinical.rows_of("isic2018_task1", 0, {}, {}, table)

@@ -44,8 +44,8 @@ def test_classes_differ_on_average_and_overlap():
     """Vascular lesions are redder than naevi, but not each of them."""
     redness = {}
     for diagnosis in ("NV", "VASC"):
-        drawn = [photograph(0, f"{diagnosis}{key}", 0, diagnosis, SIZE) for key in range(25)]
-        redness[diagnosis] = [float((image[mask, 0].astype(float) - image[mask, 1]).mean()) for image, mask in drawn]
+        photographs = [photograph(0, f"{diagnosis}{key}", 0, diagnosis, SIZE) for key in range(25)]
+        redness[diagnosis] = [float((image[mask, 0].astype(float) - image[mask, 1]).mean()) for image, mask in photographs]
     assert np.mean(redness["VASC"]) > np.mean(redness["NV"]) + 10
     assert max(redness["NV"]) > min(redness["VASC"])
 
