@@ -70,7 +70,8 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
     inputs = {name: _array(columns[name], specs[name], name) for name in specs}
     sizes = {name: len(array) for name, array in inputs.items()}
     if len(set(sizes.values())) > 1:
-        raise _wrong(f"All inputs of a request must have the same number of entries, got {sizes}.")
+        counts = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise _wrong(f"All inputs of a request must have the same number of entries, got {counts}.")
     count = next(iter(sizes.values()))
     _check_count(count)
     return PredictRequest(signature, inputs, rows)
