@@ -55,14 +55,14 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
     """All imported dotted names of a file, with the line and whether the import stands at the top level."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = set(map(id, tree.body))
-    found = []
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
+            names += [(alias.name, node.lineno, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            found += [(f"{node.module}.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
-    return found
+            names += [(f"{node.module}.{alias.name}", node.lineno, id(node) in top) for alias in node.names]
+    return names
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

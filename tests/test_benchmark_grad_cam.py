@@ -22,9 +22,9 @@ def test_every_way_is_timed(tool):
     image = keras.Input((16, 24, 3), name="image")
     x = keras.layers.Conv2D(4, 3, activation="relu", name="cam_features")(image)
     model = keras.Model({"image": image}, {"label": keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))})
-    found = tool.compare(model, np.random.default_rng(0).uniform(0, 255, (3, 16, 24, 3)).astype("float32"), 2, 1)
-    assert len(found) == 4
-    assert all(value.clock > 0 and value.processor > 0 for value in found.values())
+    rows = tool.compare(model, np.random.default_rng(0).uniform(0, 255, (3, 16, 24, 3)).astype("float32"), 2, 1)
+    assert len(rows) == 4
+    assert all(value.clock > 0 and value.processor > 0 for value in rows.values())
 
 
 def test_the_first_call_is_not_counted_and_the_fastest_is(tool, monkeypatch):

@@ -126,9 +126,9 @@ def answering(status, body, path="/v1/models/jrl"):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            found = self.path == path
-            content = (body if found else '{ "error": "Could not find any versions of model" }').encode()
-            self.send_response(status if found else 404)
+            is_healthy = self.path == path
+            content = (body if is_healthy else '{ "error": "Could not find any versions of model" }').encode()
+            self.send_response(status if is_healthy else 404)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -31,8 +31,8 @@ print(json.dumps({name: value.numpy().tolist() for name, value in answers.items(
 
 
 def ask_in_a_fresh_process(run, table, fields):
-    asked = json.dumps({"saved_model": str(run / "saved_model" / "1"), "files": table["image"].tolist(), "fields": fields})
-    result = subprocess.run([sys.executable, "-c", ASK], input=asked, capture_output=True, text=True, cwd=run, check=False)
+    request = json.dumps({"saved_model": str(run / "saved_model" / "1"), "files": table["image"].tolist(), "fields": fields})
+    result = subprocess.run([sys.executable, "-c", ASK], input=request, capture_output=True, text=True, cwd=run, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 

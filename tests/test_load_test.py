@@ -54,9 +54,9 @@ def test_all_requests_are_sent_and_timed(url, tmp_path, capsys):
     assert load_test.main([url, str(tmp_path / "a.jpg"), "--requests", "20", "--concurrency", "4"]) == 0
     assert len(Server.bodies) == 20 + load_test.WARM_UP
     assert Server.bodies[0] == {"instances": [{"image_bytes": {"b64": "aW1hZ2U="}, "age": -1, "sex": ""}]}
-    told = capsys.readouterr().out
-    assert "errors: 0" in told
-    assert "requests/s" in told
+    output = capsys.readouterr().out
+    assert "errors: 0" in output
+    assert "requests/s" in output
 
 
 def test_errors_are_counted_and_told(url):

@@ -25,8 +25,8 @@ def test_counted_by_hand(tool):
     shared = keras.layers.Dense(2)
     model = keras.Model(image, shared(shared(x)))
     weights, convolution, dense = 3 * 3 * 3 * 2 + 2 + 2 * 2 + 2, 4 * 4 * 2, 2 + 2
-    found = tool.footprint(model)
-    assert found["parameters"] == weights
+    sizes = tool.footprint(model)
+    assert sizes["parameters"] == weights
     in_megabytes = {
         "weights": weights,
         "outputs of all layers": convolution + convolution + 2 + dense,
@@ -35,7 +35,7 @@ def test_counted_by_hand(tool):
         "torchinfo": 4 * 4 * 3 + weights + 2 * (convolution + dense),
     }
     for name, numbers in in_megabytes.items():
-        assert found[name] == pytest.approx(numbers * 4 / 1e6), name
+        assert sizes[name] == pytest.approx(numbers * 4 / 1e6), name
 
 
 def test_printed_for_the_outputs_asked_for(tool, monkeypatch, capsys):

@@ -35,33 +35,33 @@ def code(book):
 
 def problems(book):
     """What a notebook must not be like in git."""
-    found = []
+    problems = []
     try:
         nbformat.validate(book)
     except nbformat.ValidationError as error:
-        found.append(f"not valid: {error}")
+        problems.append(f"not valid: {error}")
     first, cells = book.cells[0], code(book)
     if first.cell_type != "markdown" or not first.source.startswith("# ") or WARNING not in first.source:
-        found.append("the first cell is not a title with the warning")
+        problems.append("the first cell is not a title with the warning")
     for number, cell in enumerate(cells):
         if cell.outputs or cell.execution_count is not None:
-            found.append(f"code cell {number} has outputs or an execution count")
+            problems.append(f"code cell {number} has outputs or an execution count")
     for number, lines in FORM.items():
         cell = cells[number]
         if not cell.source.startswith("# @title ") or cell.metadata.get("cellView") != "form":
-            found.append(f"code cell {number} is no form")
-        found += [
+            problems.append(f"code cell {number} is no form")
+        problems += [
             f"code cell {number}: {line} is no field of the form"
             for line in lines
             if not re.search(rf"^{re.escape(line)}.*# @param \{{type:\"\w+\"\}}$", cell.source, re.MULTILINE)
         ]
     if "drive.mount" not in cells[-1].source or any("drive.mount" in cell.source for cell in cells[:-1]):
-        found.append("the last code cell alone may ask for Drive")
+        problems.append("the last code cell alone may ask for Drive")
     if "colab" not in book.metadata or book.metadata["kernelspec"]["name"] != "python3":
-        found.append("the notebook's metadata are not Colab's")
+        problems.append("the notebook's metadata are not Colab's")
     shown = "\n".join(cell.source for cell in book.cells)
-    found += [f"a path of some machine: {path}" for path in re.findall(r"/(?:work|tmp|opt|home|root)/\S*", shown)]
-    return found
+    problems += [f"a path of some machine: {path}" for path in re.findall(r"/(?:work|tmp|opt|home|root)/\S*", shown)]
+    return problems
 
 
 def set_output(book):
@@ -178,15 +178,15 @@ def run(tmp_path):
 @pytest.fixture
 def colab(monkeypatch):
     """Stands in for google.colab; gives what was asked of Drive."""
-    asked = []
+    requests = []
     drive = types.SimpleNamespace(
-        mount=lambda place: asked.append(f"mount {place}"), flush_and_unmount=lambda: asked.append("flush")
+        mount=lambda place: requests.append(f"mount {place}"), flush_and_unmount=lambda: requests.append("flush")
     )
     package = types.ModuleType("google.colab")
     package.drive = drive
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", package)
-    return asked
+    return requests
 
 
 def save(run, drive, wanted=True):

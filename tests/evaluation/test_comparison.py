@@ -26,8 +26,8 @@ def seeds(tmp_path, name, count=3, table=None, **model):
 
 
 def row(comparison, metric):
-    (found,) = [row for row in comparison.rows if row.metric == metric]
-    return found
+    (result,) = [row for row in comparison.rows if row.metric == metric]
+    return result
 
 
 def test_values_are_those_of_the_runs_own_reports_and_differences_are_theirs(tmp_path):
@@ -39,13 +39,13 @@ def test_values_are_those_of_the_runs_own_reports_and_differences_are_theirs(tmp
     assert {(row.task, row.metric) for row in comparison.rows} == {
         (task, metric) for task, metrics in reports[0].items() for metric in metrics
     }
-    for found in comparison.rows:
-        own = [report[found.task][found.metric] for report in reports]
-        for value, expected in zip(found.values, own, strict=True):
+    for result in comparison.rows:
+        own = [report[result.task][result.metric] for report in reports]
+        for value, expected in zip(result.values, own, strict=True):
             assert (value["value"], value["n"]) == (pytest.approx(expected["value"]), expected["n"])
             assert value["ci95"] == pytest.approx(expected["ci95"])  # it is the same bootstrap
-        assert found.differences[0] is None
-        assert found.differences[1]["value"] == pytest.approx(own[1]["value"] - own[0]["value"])
+        assert result.differences[0] is None
+        assert result.differences[1]["value"] == pytest.approx(own[1]["value"] - own[0]["value"])
     assert (comparison.images, comparison.groups) == (60, table["group_id"].nunique()) == (60, 48)
 
 
@@ -62,22 +62,22 @@ def test_intervals_of_differences_are_paired_and_by_group(tmp_path):
     guesses = [(run["predicted"] == "malignant").to_numpy().astype(int) for run in (a, b)]
     dsc, f1 = [], []
     for _ in range(1200):
-        drawn = np.concatenate([members[index] for index in random.integers(len(members), size=len(members))])
-        dsc.append(b["dsc"].to_numpy()[drawn].mean() - a["dsc"].to_numpy()[drawn].mean())
-        first, second = (f1_score(truth[drawn], guess[drawn], average="macro") for guess in guesses)
+        chosen = np.concatenate([members[index] for index in random.integers(len(members), size=len(members))])
+        dsc.append(b["dsc"].to_numpy()[chosen].mean() - a["dsc"].to_numpy()[chosen].mean())
+        first, second = (f1_score(truth[chosen], guess[chosen], average="macro") for guess in guesses)
         f1.append(second - first)
     for metric, sample in (("dsc", dsc), ("f1_macro", f1)):
         expected = np.percentile(sample, [2.5, 97.5])
-        found = row(comparison, metric).differences[1]
-        assert found["ci95"] == pytest.approx(expected, abs=0.1 * np.ptp(expected)), metric
+        result = row(comparison, metric).differences[1]
+        assert result["ci95"] == pytest.approx(expected, abs=0.1 * np.ptp(expected)), metric
 
 
 def test_pairing_makes_the_interval_of_like_runs_narrow(tmp_path):
     table = images(60)
     a = write_run(tmp_path / "a", table, seed=1, skill=0.8)
     b = write_run(tmp_path / "b", table, seed=1, skill=0.9)  # nearly the same predictions
-    found = row(compare(group_by_seed(read_runs([a, b], "test"))), "accuracy")
-    widths = [np.ptp(value["ci95"]) for value in (found.values[0], found.differences[1])]
+    result = row(compare(group_by_seed(read_runs([a, b], "test"))), "accuracy")
+    widths = [np.ptp(value["ci95"]) for value in (result.values[0], result.differences[1])]
     assert widths[1] < 0.5 * widths[0]
 
 
@@ -91,11 +91,11 @@ def test_seeds_of_one_experiment_are_averaged_and_widen_the_interval(tmp_path):
     runs = read_runs([base, *lucky], "test")
     comparison = compare(group_by_seed(runs))
     assert [side.name for side in comparison.sides] == ["plain", "recipe (3 runs)"]
-    found = row(comparison, "accuracy")
+    result = row(comparison, "accuracy")
     each = [row(compare(name_sides([[runs[0]], [run]])), "accuracy").values[1]["value"] for run in runs[1:]]
-    assert found.values[1]["value"] == pytest.approx(np.mean(each))
+    assert result.values[1]["value"] == pytest.approx(np.mean(each))
     one = row(compare(name_sides([[runs[0]], [runs[1]]])), "accuracy")
-    assert np.ptp(found.differences[1]["ci95"]) > 1.1 * np.ptp(one.differences[1]["ci95"])
+    assert np.ptp(result.differences[1]["ci95"]) > 1.1 * np.ptp(one.differences[1]["ci95"])
     assert any("recipe (3 runs): the mean over its runs (seeds 0, 1, 7)" in note for note in comparison.notes)
     assert any(note.startswith("plain is a single run") for note in comparison.notes)
 
@@ -108,10 +108,10 @@ def test_the_spread_of_the_runs_alone_enters_the_interval(tmp_path):
     for path, value in zip([*paths, base], (0.6, 0.7, 0.9, 0.5), strict=True):
         predictions = pd.read_csv(path / "predictions.csv")
         predictions.assign(dsc=value).to_csv(path / "predictions.csv", index=False)
-    found = row(compare(group_by_seed(read_runs([base, *paths], "test")), resamples=3000), "dsc")
-    assert found.differences[1]["value"] == pytest.approx(np.mean([0.6, 0.7, 0.9]) - 0.5)
+    result = row(compare(group_by_seed(read_runs([base, *paths], "test")), resamples=3000), "dsc")
+    assert result.differences[1]["value"] == pytest.approx(np.mean([0.6, 0.7, 0.9]) - 0.5)
     # the same run three times over is drawn once in 27 times: more often than the 2.5 % beyond each end of the interval
-    assert found.differences[1]["ci95"] == pytest.approx([0.1, 0.4])
+    assert result.differences[1]["ci95"] == pytest.approx([0.1, 0.4])
 
 
 def test_recipe_against_recipe_with_eight_classes(tmp_path):
@@ -120,12 +120,12 @@ def test_recipe_against_recipe_with_eight_classes(tmp_path):
     plain = seeds(tmp_path, "plain", 3, table, classes=EIGHT, skill=1.0, tasks=("label",), overrides=["train.epochs=3"])
     runs = read_runs([*good, *plain], "test")
     comparison = compare(name_sides([runs[:3], runs[3:]]), reference=1)
-    found = row(comparison, "f1_macro")
-    assert found.reference == 1
-    assert found.differences[1] is None
-    assert found.differences[0]["ci95"][0] > 0
-    assert found.verdict(0) == "better"
-    assert found.verdict(1) == ""
+    result = row(comparison, "f1_macro")
+    assert result.reference == 1
+    assert result.differences[1] is None
+    assert result.differences[0]["ci95"][0] > 0
+    assert result.verdict(0) == "better"
+    assert result.verdict(1) == ""
     assert {"f1/scc", "tnr/df", "top2_accuracy", "npv/mel"} <= {row.metric for row in comparison.rows}
     again = compare(name_sides([runs[:3], runs[3:]]), reference=1)
     assert again.to_json() == comparison.to_json()
@@ -133,7 +133,7 @@ def test_recipe_against_recipe_with_eight_classes(tmp_path):
 
 @pytest.mark.slow
 def test_equal_recipes_are_mostly_not_told_apart(tmp_path):
-    told, trials = 0, 12
+    verdicts, trials = 0, 12
     for trial in range(trials):
         table = images(60)
         runs = read_runs(
@@ -150,8 +150,8 @@ def test_equal_recipes_are_mostly_not_told_apart(tmp_path):
             ],
             "test",
         )
-        told += bool(row(compare(name_sides([runs[:2], runs[2:]]), resamples=200), "f1_macro").verdict(1))
-    assert told <= 4
+        verdicts += bool(row(compare(name_sides([runs[:2], runs[2:]]), resamples=200), "f1_macro").verdict(1))
+    assert verdicts <= 4
 
 
 def test_lower_distances_are_better(tmp_path):

@@ -47,9 +47,10 @@ def test_terminal_table(comparison):
     assert lines[0] == "Test split: 40 images of 32 patients or lesions. Differences: each run minus unet."
     assert lines[2].split() == ["metric", "run", "measured", "published", "difference", "95", "%", "interval", "n"]
     assert re.match(r"DSC +unet +1\.0000 +0\.9104 +- +- +40$", lines[4])
-    found = next(row for row in comparison.rows if row.metric == "dsc").differences[1]
-    low, high = found["ci95"]
-    expected = rf" +jrl \(groups may straddle\) +\S+ +0\.8948 +{found['value']:+.4f} +{low:+.4f} \.\. {high:+.4f} +\* worse +40"
+    difference = next(row for row in comparison.rows if row.metric == "dsc").differences[1]
+    low, high = difference["ci95"]
+    numbers = rf"{difference['value']:+.4f} +{low:+.4f} \.\. {high:+.4f}"
+    expected = rf" +jrl \(groups may straddle\) +\S+ +0\.8948 +{numbers} +\* worse +40"
     assert re.match(f"{expected}$", lines[5])
     assert any(re.match(r"AUC +jrl \(compared with\) \(groups may straddle\)", line) for line in lines)
     assert any(line.startswith("- Stamped numbers are too good") for line in lines)
@@ -109,10 +110,10 @@ def test_folder_holds_the_numbers_the_page_and_the_figures_and_is_never_overwrit
     write_folder(tmp_path / "out", comparison, without_originals)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["comparison.html", "comparison.json", "figures"]
     assert not (tmp_path / "out" / "figures" / "outlines.png").exists()
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told == json.loads(json.dumps(comparison.to_json()))
-    assert told["sides"][1] == {"name": "jrl", "runs": ["jrl"], "seeds": [0]}
-    (dsc,) = [row for row in told["rows"] if row["metric"] == "dsc"]
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content == json.loads(json.dumps(comparison.to_json()))
+    assert content["sides"][1] == {"name": "jrl", "runs": ["jrl"], "seeds": [0]}
+    (dsc,) = [row for row in content["rows"] if row["metric"] == "dsc"]
     assert dsc["verdicts"] == ["", "worse", ""]
     with pytest.raises(UserError, match="nothing is overwritten"):
         write_folder(tmp_path / "out", comparison, without_originals)

@@ -24,15 +24,15 @@ def table():
 
 
 def test_means_by_class_and_entropy_of_errors(table):
-    found = summarise(table, np.arange(30), resamples=200)
+    measures = summarise(table, np.arange(30), resamples=200)
     known = table.dropna()
-    assert found["entropy"]["value"] == pytest.approx(known["entropy"].mean())
-    assert found["entropy"]["n"] == 29
-    assert found["iou_predicted_mask/b"]["value"] == pytest.approx(table["iou_predicted_mask"][1::3].mean())
-    assert found["entropy_of_wrong"]["value"] == pytest.approx(known["entropy"][known["correct"] == 0].mean())
-    told = found["entropy_tells_errors"]
-    assert told["value"] == pytest.approx(roc_auc_score(known["correct"] == 0, known["entropy"]))
-    assert told["ci95"][0] < told["value"] < told["ci95"][1]
+    assert measures["entropy"]["value"] == pytest.approx(known["entropy"].mean())
+    assert measures["entropy"]["n"] == 29
+    assert measures["iou_predicted_mask/b"]["value"] == pytest.approx(table["iou_predicted_mask"][1::3].mean())
+    assert measures["entropy_of_wrong"]["value"] == pytest.approx(known["entropy"][known["correct"] == 0].mean())
+    auc = measures["entropy_tells_errors"]
+    assert auc["value"] == pytest.approx(roc_auc_score(known["correct"] == 0, known["entropy"]))
+    assert auc["ci95"][0] < auc["value"] < auc["ci95"][1]
 
 
 def test_the_resampled_auc_is_that_of_the_resample(table):
@@ -41,10 +41,10 @@ def test_the_resampled_auc_is_that_of_the_resample(table):
     known = table.dropna()
     (weights,) = weight_blocks(np.arange(30), 100, 0)
     rows = [np.repeat(np.arange(30), row.astype(int)) for row in weights]
-    drawn = [table.iloc[row].dropna() for row in rows]
-    expected = [roc_auc_score(part["correct"] == 0, part["entropy"]) for part in drawn]
-    found = summarise(table, np.arange(30), resamples=100)["entropy_tells_errors"]["ci95"]
-    np.testing.assert_allclose(found, np.percentile(expected, [2.5, 97.5]), rtol=1e-9)
+    samples = [table.iloc[row].dropna() for row in rows]
+    expected = [roc_auc_score(part["correct"] == 0, part["entropy"]) for part in samples]
+    measures = summarise(table, np.arange(30), resamples=100)["entropy_tells_errors"]["ci95"]
+    np.testing.assert_allclose(measures, np.percentile(expected, [2.5, 97.5]), rtol=1e-9)
     assert len(known) == 29
 
 

@@ -98,15 +98,15 @@ def test_other_failures_are_not_hidden():
 
 
 def test_lines_for_the_summary():
-    told = {
+    measured = {
         "device": "a processor",
         "unit": "ms per image",
         "measured": [{"batch_size": 1, "median": 12.3456, "p95": 15.0, "calls": 99}],
         "skipped": [{"batch_size": 32, "reason": "it does not fit into memory"}],
     }
-    assert describe_latency(told) == {
+    assert describe_latency(measured) == {
         "Latency, batch 1": "12.35 ms per image (p95 15.00), 99 calls",
         "Latency, batch 32": "not measured: it does not fit into memory",
         "Latency measured on": "a processor",
     }
-    assert describe_latency({**told, "measured": [], "skipped": []}) == {}
+    assert describe_latency({**measured, "measured": [], "skipped": []}) == {}

@@ -43,14 +43,14 @@ def test_folders_that_are_no_finished_runs_of_their_own_are_all_named(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "notes.txt").write_text("x")
-    begun = write_run(tmp_path / "begun", finished=False)
+    unfinished = write_run(tmp_path / "begun", finished=False)
     lost = write_run(tmp_path / "lost")
     (lost / "metrics.json").unlink()
     (tmp_path / "link").symlink_to(fine)
-    message = refused([fine, empty, begun, tmp_path / "nowhere", lost, fine, tmp_path / "link"])
+    message = refused([fine, empty, unfinished, tmp_path / "nowhere", lost, fine, tmp_path / "link"])
     assert f"'{empty}' is not a run folder: it has no experiment.json and run.json. It holds: notes.txt." in message
     assert "nowhere' is not a run folder: it has no experiment.json and run.json. It does not exist." in message
-    for path in (begun, lost):
+    for path in (unfinished, lost):
         assert f"The run in '{path}' has not finished. Resume it: python -m keras_skin.run --resume {path}" in message
     assert f"'{fine}' is given twice." in message
     assert f"'{tmp_path / 'link'}' is given twice (also as '{fine}')." in message
@@ -126,16 +126,16 @@ def test_a_cross_validation_is_read_from_its_folds(tmp_path):
     table.assign(fold=predictions["fold"])[["dataset", "image_id", "group_id", "label", "fold"]].to_csv(
         whole / "splits.csv", index=False
     )
-    told = json.loads((whole / "run.json").read_text())
+    record = json.loads((whole / "run.json").read_text())
     for fold in (1, 2, 3):
         (whole / f"fold_{fold}" / "masks").mkdir(parents=True)
-        (whole / f"fold_{fold}" / "run.json").write_text(json.dumps({"classes": told["classes"]}))
+        (whole / f"fold_{fold}" / "run.json").write_text(json.dumps({"classes": record["classes"]}))
     for image_id, fold in predictions[["image_id", "fold"]].itertuples(index=False):
         target = whole / f"fold_{fold}" / "masks" / "test"
         target.mkdir(exist_ok=True)
         (whole / "masks" / "test" / f"{image_id}.png").rename(target / f"{image_id}.png")
-    del told["classes"]
-    (whole / "run.json").write_text(json.dumps(told))
+    del record["classes"]
+    (whole / "run.json").write_text(json.dumps(record))
     run, _ = read_runs([whole, write_run(tmp_path / "plain", table)], "test")
     assert run.classes == BINARY
     assert run.mask(4).sum() == predictions["tp"][4] + predictions["fp"][4]

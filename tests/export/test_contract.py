@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import examples
 from hypothesis import strategies as st
 
 from keras_skin.export.about import specs
@@ -31,7 +31,7 @@ exports = st.fixed_dictionaries(
 )
 
 
-@given(exports)
+@examples(exports)
 def test_the_same_again_and_more_of_it_break_nothing(export):
     assert breaking_changes(export, export) == []
     more = copy.deepcopy(export)
@@ -41,7 +41,7 @@ def test_the_same_again_and_more_of_it_break_nothing(export):
     assert breaking_changes(export, more) == []
 
 
-@given(exports, st.data())
+@examples(exports, st.data())
 def test_whatever_a_client_relies_on_is_missed(export, data):
     less = copy.deepcopy(export)
     signature = data.draw(st.sampled_from(sorted(export["signatures"])))
@@ -94,5 +94,5 @@ def test_a_later_version_that_clients_do_not_understand_is_refused(tmp_path):
 
 
 def test_specifications_say_shape_and_dtype():
-    inputs = dict(next((name, given) for name, given, _ in joint().all() if name == "predict_images")[1])
+    inputs = dict(next((name, examples) for name, examples, _ in joint().all() if name == "predict_images")[1])
     assert specs(inputs) == {"image": {"shape": [None, *SIZE, 3], "dtype": "float32"}}

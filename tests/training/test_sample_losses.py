@@ -56,13 +56,13 @@ class StepLosses(keras.callbacks.Callback):
         self.losses = []
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.total, self.seen = 0.0, 0
+        self.total, self.count = 0.0, 0
 
     def on_train_batch_end(self, batch, logs=None):
         size = self.sizes[batch]
-        total, seen = logs["loss"] * (self.seen + size), self.seen + size
+        total, count = logs["loss"] * (self.count + size), self.count + size
         self.losses.append((total - self.total) / size)
-        self.total, self.seen = total, seen
+        self.total, self.count = total, count
 
 
 def cross_entropy(one_hot, logits):

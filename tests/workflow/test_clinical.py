@@ -72,11 +72,11 @@ def test_the_encoder_is_fitted_on_the_training_part_and_gives_every_part_its_num
 
 def test_builders_are_told_what_the_training_part_decides_on(pad):
     prepared = prepare_data(experiment('metadata={"missing": "mask", "inputs": ["age", "smoke", "itch"]}'), pad)
-    told, train = prepared.model_arguments, prepared.rows("train")
-    assert told["class_counts"] == [int((train["label"] == name).sum()) for name in prepared.classes]
-    assert len(told["metadata_fields"]) == 3
-    assert told["metadata_width"] == sum(told["metadata_fields"]) + 3
-    assert told["metadata_fields"][0] == 1
+    values, train = prepared.model_arguments, prepared.rows("train")
+    assert values["class_counts"] == [int((train["label"] == name).sum()) for name in prepared.classes]
+    assert len(values["metadata_fields"]) == 3
+    assert values["metadata_width"] == sum(values["metadata_fields"]) + 3
+    assert values["metadata_fields"][0] == 1
     assert prepare_data(experiment("metadata={}"), pad).model_arguments["metadata_fields"] == []
 
 
@@ -104,8 +104,8 @@ def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     assert set(explained) == {"cam_features", "metadata_shap"}
     shap = pd.read_csv(folder / "explain" / "metadata_shap.csv")
     assert set(shap["field"]) == {"image", *(field.name for field in run.metadata.fields), "base", "gap", "logit"}
-    told = json.loads((folder / "saved_model/1/assets/model.json").read_text())["signatures"]["serving_default"]["inputs"]
-    assert set(told) == {"image_bytes", *(field.name for field in run.metadata.fields)}
+    values = json.loads((folder / "saved_model/1/assets/model.json").read_text())["signatures"]["serving_default"]["inputs"]
+    assert set(values) == {"image_bytes", *(field.name for field in run.metadata.fields)}
     prepared = prepare_data(run.experiment, pad, metadata=run.metadata)
     table = prepared.rows("test").head(3)
     served = tf.saved_model.load(str(folder / "saved_model/1")).signatures["serving_default"](
@@ -122,19 +122,19 @@ def test_a_run_with_metadata_through_export_and_back(pad, tmp_path, capsys):
     np.testing.assert_allclose(served["probabilities"], predictions.loc[table["image_id"], columns], atol=1e-4)
     with pytest.raises(UserError, match="is finished"):
         resume(folder)
-    told = page_of_a_patient(run, table.iloc[0], tmp_path / "page.html", capsys)
+    values = page_of_a_patient(run, table.iloc[0], tmp_path / "page.html", capsys)
     for name, value in zip(run.classes, predictions.loc[table["image_id"].iloc[0], columns], strict=True):
-        assert f"{name} {value:.3f}" in told
+        assert f"{name} {value:.3f}" in values
 
 
 def page_of_a_patient(run, row, page, capsys):
     """What the command says of a row, whose answers it is given."""
     answers = [f"--metadata={field.name}={row[field.name]}" for field in run.metadata.fields if row[field.name]]
     assert explain([str(run.path), row["image"], *answers, "--html", str(page)]) == 0
-    told = capsys.readouterr().out
+    values = capsys.readouterr().out
     assert "SHAP values" in page.read_text()
     assert explain([str(run.path), row["image"], "--metadata", "smok=True", "--metadata", "region=MOON"]) == 2
     wrong = capsys.readouterr().err
     assert "Did you mean 'smoke'" in wrong
     assert "region=MOON: not among the answers" in wrong
-    return told
+    return values

@@ -33,8 +33,8 @@ def test_every_edition_has_a_writer_a_folder_and_a_place_in_experiments():
 def test_the_run_tells_its_card_what_was_measured(run):
     card = (run / "saved_model" / "1" / "model_card.md").read_text()
     metrics = load_run(run).metrics
-    for told in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
-        assert told in card
+    for output in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
+        assert output in card
     dsc = metrics["test"]["segmentation"]["dsc"]
     assert f"| Test split | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
     assert "Against the trained model in float32, on " in card
@@ -45,15 +45,15 @@ def test_the_run_tells_its_card_what_was_measured(run):
 @pytest.mark.slow
 def test_further_editions_are_written_and_measured(run, capsys):
     assert main([str(run), "--editions", "bfloat16", "litert"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for edition, probabilities in (("bfloat16", 0.05), ("litert", 1e-3)):
-        assert f"{edition}: {run / EXPORTS[edition] / '1'}" in told
+        assert f"{edition}: {run / EXPORTS[edition] / '1'}" in output
         about = json.loads((run / EXPORTS[edition] / "1" / "assets" / "model.json").read_text())
         assert about["edition"] == edition
         assert about["agreement"]["images"] == 7
         assert 0 < about["agreement"]["probabilities"] < probabilities
         assert 0 < about["agreement"]["mask"] < probabilities
-        assert f"probabilities within {about['agreement']['probabilities']:.1e}" in told
+        assert f"probabilities within {about['agreement']['probabilities']:.1e}" in output
     assert open_exported(run / "saved_model_bfloat16").about["classes"] == ["benign", "malignant"]
     assert not list(run.rglob("*.tmp"))
 
@@ -85,9 +85,9 @@ def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
 
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
     assert main([str(run), "--editions", "float16", "lite"]) == 2
-    told = capsys.readouterr().err
-    assert "--editions float16: unknown edition. Did you mean 'bfloat16'?" in told
-    assert "--editions lite: unknown edition." in told
+    output = capsys.readouterr().err
+    assert "--editions float16: unknown edition. Did you mean 'bfloat16'?" in output
+    assert "--editions lite: unknown edition." in output
     assert main([str(tmp_path / "nothing"), "--editions", "litert"]) == 2
     assert "is not a run folder" in capsys.readouterr().err
 
@@ -104,10 +104,10 @@ def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
 
 
 def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, tmp_path, monkeypatch, caplog):
-    asked = []
+    editions = []
 
     def refuse(finished, edition, validation):
-        asked.append(edition)
+        editions.append(edition)
         raise UserError("LiteRT cannot run this model.")
 
     monkeypatch.setattr(steps, "export_run", refuse)
@@ -119,5 +119,5 @@ def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, tmp_path, monk
     for edition in ("saved_model", "litert"):
         shutil.rmtree(copy / edition, ignore_errors=True)
     steps.export(ActiveRun(copy.path, None, data=None))
-    assert asked == ["float32", "litert"]
+    assert editions == ["float32", "litert"]
     assert "The edition 'litert' was not exported: LiteRT cannot run this model." in caplog.text

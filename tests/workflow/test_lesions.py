@@ -28,22 +28,22 @@ def table(tiny_run):
 @pytest.mark.slow
 def test_masks_are_predicted_once_and_known_by_content(opened, table, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
-    found = lesions.predicted_lesions(opened, table["image"].tolist(), tmp_path)
+    masks = lesions.predicted_lesions(opened, table["image"].tolist(), tmp_path)
     size = opened.experiment.image_size
-    for image, file in zip(table["image"], found, strict=True):
+    for image, file in zip(table["image"], masks, strict=True):
         logits = opened.model({"image": load_image(image, size)[None]}, training=False)["mask"]
         np.testing.assert_array_equal(cv2.imread(file, cv2.IMREAD_UNCHANGED) == 255, np.asarray(logits)[0, ..., 0] > 0)
     copy = tmp_path / "copy_of_the_first.jpg"
     shutil.copyfile(table["image"][0], copy)
     monkeypatch.setattr(lesions, "lesion_masks", lambda model: pytest.fail("predicted a second time"))
-    assert lesions.predicted_lesions(opened, [str(copy), *table["image"][1:]], tmp_path) == found
+    assert lesions.predicted_lesions(opened, [str(copy), *table["image"][1:]], tmp_path) == masks
 
 
 def test_without_a_cache_masks_lie_in_the_run(opened, table, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "file"))
-    (found,) = lesions.predicted_lesions(opened, [table["image"][0]], tmp_path)
-    assert found.startswith(str(tmp_path / "lesions"))
+    (masks,) = lesions.predicted_lesions(opened, [table["image"][0]], tmp_path)
+    assert masks.startswith(str(tmp_path / "lesions"))
 
 
 def test_what_the_masks_are_like_is_told_and_shown(table, tmp_path):

@@ -61,11 +61,11 @@ def evaluated(prepared, split="test"):
 
 @pytest.mark.slow
 def test_features_of_the_classifier_with_their_classes(active, prepared, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: seen.append(arguments) or arguments[4])
+    calls = []
+    monkeypatch.setattr(module, "embedding_figure", lambda *arguments, **keywords: calls.append(arguments) or arguments[4])
     monkeypatch.setattr(module, "EMBEDDED", 10)
     (picture,) = model_figures(active(model(False)), evaluated(prepared))
-    features, truth, predicted, classes, path = seen[0]
+    features, truth, predicted, classes, path = calls[0]
     table = prepared.rows("test")
     assert len(table) > 10 == len(features) == len(truth)
     assert len(set(truth)) == len(CLASSES), "classes in turn"
@@ -89,22 +89,22 @@ def pictures(run, table):
 
 @pytest.mark.slow
 def test_super_resolved_images_beside_what_the_model_saw(active, prepared, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: seen.extend(images) or path)
-    drawn = model_figures(active(model()), evaluated(prepared))
-    assert [picture.path.name for picture in drawn] == ["test_embeddings.png", "test_super_resolution.png"]
-    assert len(seen) == module.SUPER_RESOLVED
-    for image in seen:
+    calls = []
+    monkeypatch.setattr(module, "super_resolution_figure", lambda images, path, **style: calls.extend(images) or path)
+    pictures_drawn = model_figures(active(model()), evaluated(prepared))
+    assert [picture.path.name for picture in pictures_drawn] == ["test_embeddings.png", "test_super_resolution.png"]
+    assert len(calls) == module.SUPER_RESOLVED
+    for image in calls:
         np.testing.assert_allclose(image.input / 255, image.target[::2, ::2], atol=1e-5)
         assert psnr(image.output, image.target) == pytest.approx(20, abs=0.01)
-    assert "mean PSNR 20.0 dB" in drawn[1].caption
+    assert "mean PSNR 20.0 dB" in pictures_drawn[1].caption
 
 
 @pytest.mark.slow
 def test_the_validation_part_where_there_is_no_test_part(active, prepared):
-    drawn = model_figures(active(model(), demo=True), evaluated(prepared, "validation"))
-    assert [picture.path.name for picture in drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]
-    assert all(picture.path.is_file() for picture in drawn)
+    pictures_drawn = model_figures(active(model(), demo=True), evaluated(prepared, "validation"))
+    assert [picture.path.name for picture in pictures_drawn] == ["validation_embeddings.png", "validation_super_resolution.png"]
+    assert all(picture.path.is_file() for picture in pictures_drawn)
 
 
 def test_a_model_without_such_layers_has_no_such_figures(active, prepared):

@@ -85,14 +85,14 @@ def test_the_protocol_of_the_papers_tears_lesions_apart_and_says_so(tmp_path):
     paper = load_experiment("resnet50_isic2016", [*HAM10000, "split.protocol=paper"])
     counts = {"MEL": 12, "NV": 40, "BCC": 12, "AKIEC": 10, "BKL": 12, "DF": 10, "VASC": 10}
     readers.get("ham10000").info["render"](tmp_path / "ham10000", counts=counts, size=(30, 40))
-    kept = prepare_data(grouped, tmp_path)
-    assert kept.warning == ""
-    assert straddling_groups(kept.table, kept.table["split"]) == []
+    grouped_data = prepare_data(grouped, tmp_path)
+    assert grouped_data.warning == ""
+    assert straddling_groups(grouped_data.table, grouped_data.table["split"]) == []
     torn = prepare_data(paper, tmp_path)
     straddling = len(straddling_groups(torn.table, torn.table["split"]))
     assert straddling > 0
     assert f"{straddling} of its" in torn.warning
-    assert len(torn.table) == len(kept.table) == sum(counts.values())
+    assert len(torn.table) == len(grouped_data.table) == sum(counts.values())
     assert [len(torn.rows(part)) for part in ("validation", "test")] == [21, 21]
 
 

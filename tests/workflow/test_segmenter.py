@@ -1,4 +1,4 @@
-"""A finished run that cuts lesions out for another one: found, kept, asked once."""
+"""A finished run that cuts lesions out for another one: searched, copied and opened."""
 
 import json
 from dataclasses import replace
@@ -54,20 +54,20 @@ def folder(tmp_path):
 
 def test_a_run_keeps_its_segmenter(tmp_path, folder):
     source = finished(tmp_path, "unet-20260101-120000")
-    kept = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
-    found = sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file())
-    assert found == sorted([*segmenter._COPIED, "record.json"])
+    copy = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
+    files = sorted(str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file())
+    assert files == sorted([*segmenter._COPIED, "record.json"])
     assert folder.segmenter_record["run"] == source.name
     finished(tmp_path, "unet-20270101-120000")
     for file in sorted(source.rglob("*"), reverse=True):  # a later run, and the first one gone: nothing changes
         file.unlink() if file.is_file() else file.rmdir()
-    assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == kept
+    assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == copy
     fold = RunFolder(folder / "fold_1")
     fold.path.mkdir()
     segmenter.adopt_segmenter(fold, str(tmp_path / "unet"))
     assert fold.segmenter_record == folder.segmenter_record
-    (kept / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
-    (kept / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
+    (copy / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
+    (copy / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
     with pytest.raises(UserError, match="other weights than when this run started"):
         segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
 

@@ -92,8 +92,8 @@ def assert_close_to_opencv(image, **arguments):
     """At most one level of L apart, where an interpolated value falls on a half, and two of RGB; all but a few pixels equal."""
     step = create("clahe", **arguments)
     lightness, rgb = opencv_clahe(np.round(image).astype(np.uint8), **arguments)
-    found = np.asarray(step.equalise(rgb_to_lab(image)[0]))
-    assert np.abs(found - lightness.astype(int)).max() <= 1
+    result = np.asarray(step.equalise(rgb_to_lab(image)[0]))
+    assert np.abs(result - lightness.astype(int)).max() <= 1
     apart = np.abs(np.asarray(step(image)) - rgb)
     assert apart.max() <= 2
     assert np.mean(apart > 0) < 0.001
@@ -182,12 +182,12 @@ def test_hair_removal_touches_hairs_alone():
     hairy = skin.copy()
     cv2.line(hairy, (10, 20), (140, 90), (40.0, 30.0, 26.0), 2)
     cv2.circle(hairy, (40, 90), 12, (60.0, 40.0, 30.0), cv2.FILLED)  # a naevus
-    found = create("hair_removal").find(np.round(hairy).astype(np.uint8))
-    assert found[40:70, 60:90].any()
-    assert not found[75:105, 25:55].any()
+    result = create("hair_removal").find(np.round(hairy).astype(np.uint8))
+    assert result[40:70, 60:90].any()
+    assert not result[75:105, 25:55].any()
     result = np.asarray(create("hair_removal")(hairy))
-    np.testing.assert_array_equal(result[~found], hairy[~found])
-    assert np.abs(result - skin)[found].max() < 15
+    np.testing.assert_array_equal(result[~result], hairy[~result])
+    assert np.abs(result - skin)[result].max() < 15
 
 
 def test_hair_removal_does_nothing_to_a_small_or_empty_image():
