@@ -135,12 +135,7 @@ def test_an_epoch_of_one_class_is_finite(small, training, seeded, tmp_path):
     assert set(training.LABELS[data.rows(0)]) == {"nevus"}
     feedback = SampleLossFeedback(curriculum, data)
     losses = {"mask": {"name": "dice"}, "label": {"name": "categorical_crossentropy"}}
-    model = compile_model(
-        small.small_model(),
-        losses,
-        {"label": ["accuracy", "auc", "f1_weighted", feedback.metric(CategoricalCrossentropy())], "mask": []},
-        keras.optimizers.Adam(0.01),
-    )
+    model = compile_model(small.small_model(), losses, keras.optimizers.Adam(0.01), sample_losses=feedback.metric)
     result = fit(model, data, small.validation_data(), epochs=3, folder=tmp_path, callbacks=[feedback])
     assert np.isfinite(result.history.to_numpy(dtype=float)).all()
     assert set(training.LABELS[data.rows(2)]) == {"nevus", "melanoma"}

@@ -182,12 +182,12 @@ def test_hair_removal_touches_hairs_alone():
     hairy = skin.copy()
     cv2.line(hairy, (10, 20), (140, 90), (40.0, 30.0, 26.0), 2)
     cv2.circle(hairy, (40, 90), 12, (60.0, 40.0, 30.0), cv2.FILLED)  # a naevus
-    result = create("hair_removal").find(np.round(hairy).astype(np.uint8))
-    assert result[40:70, 60:90].any()
-    assert not result[75:105, 25:55].any()
+    hairs = create("hair_removal").find(np.round(hairy).astype(np.uint8))
+    assert hairs[40:70, 60:90].any()
+    assert not hairs[75:105, 25:55].any()
     result = np.asarray(create("hair_removal")(hairy))
-    np.testing.assert_array_equal(result[~result], hairy[~result])
-    assert np.abs(result - skin)[result].max() < 15
+    np.testing.assert_array_equal(result[~hairs], hairy[~hairs])
+    assert np.abs(result - skin)[hairs].max() < 15
 
 
 def test_hair_removal_does_nothing_to_a_small_or_empty_image():
