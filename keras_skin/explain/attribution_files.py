@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from keras_skin.explain.map_files import Sheet
 from keras_skin.explain.samples import ExplainSample, file_name
@@ -59,9 +58,7 @@ def _ranks(groups: Sequence[str], samples: Sequence[ExplainSample]) -> dict[str,
     ranks = {}
     for group in groups:
         answers = [str((sample.metadata or {}).get(group, "")) for sample in samples]
-        numbers = pd.to_numeric(pd.Series(answers), errors="coerce").to_numpy(float)
-        is_number = ~np.isnan(numbers)
-        if is_number.sum() > 1 and not any(np.array(answers)[~is_number]):
-            numbers[is_number] = (rankdata(numbers[is_number]) - 1) / (is_number.sum() - 1)
-            ranks[group] = numbers
+        numbers = pd.to_numeric(pd.Series(answers), errors="coerce")
+        if numbers.count() > 1 and not any(np.array(answers)[numbers.isna()]):
+            ranks[group] = ((numbers.rank() - 1) / (numbers.count() - 1)).to_numpy(float)
     return ranks

@@ -174,8 +174,9 @@ def test_everything_at_once_on_two_branches_with_metadata(tmp_path):
         return {"image": images[0], "segmented_image": images[1], "metadata": generator.random((count, 3), np.float32)}
 
     arrays = inputs(6)
+    answers = [{"age": f"{i}0" if i else "", "sex": ""} for i in range(6)]
     samples = [
-        ExplainSample(f"im{i}", {key: value[i] for key, value in arrays.items()}, i % 2, mask, metadata={"age": "50", "sex": ""})
+        ExplainSample(f"im{i}", {key: value[i] for key, value in arrays.items()}, i % 2, mask, metadata=answers[i])
         for i in range(6)
     ]
     methods = ("integrated_gradients", "smoothgrad", "occlusion", "image_shap")
