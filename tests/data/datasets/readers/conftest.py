@@ -1,4 +1,4 @@
-"""Stand-in data sets, drawn once. Tests that change files change a copy."""
+"""Stand-in data sets, drawn once; tests that change something change a copy."""
 
 import shutil
 
@@ -10,8 +10,8 @@ SIZE = (48, 64)
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """Returns a function from a data set's name to the folder of its stand-in, which must not be changed."""
+def stand_in(tmp_path_factory):
+    """Gives the folder of a data set's stand-in; it must not be changed."""
     root = tmp_path_factory.mktemp("stand_ins")
 
     def folder(name):
@@ -23,6 +23,6 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def copy_of(drawn, tmp_path):
-    """Returns a function from a data set's name to a copy of its stand-in, which a test may change."""
-    return lambda name: shutil.copytree(drawn(name), tmp_path / name)
+def copy_of(stand_in, tmp_path):
+    """Gives a copy of a data set's stand-in, to be spoiled."""
+    return lambda name: shutil.copytree(stand_in(name), tmp_path / name)
