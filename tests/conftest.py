@@ -25,17 +25,22 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG_FILES = (
     "test_experiments_end_to_end.py",
-    "test_run.py",
-    "test_notebooks.py",
-    "models/test_conformance.py",
     "test_jax_backend.py",
-    "test_compare.py",
+    "models/test_conformance.py",
+    "test_run.py",
     "models/test_backbones.py",
-    "training/test_checkpoints.py",
+    "workflow/test_clinical.py",
+    "export/test_saved_model.py",
     "test_explanation_proofs.py",
-    "explain/test_conformance.py",
+    "test_compare.py",
+    "training/test_unfreeze.py",
+    "data/pipeline/test_batches.py",
+    "data/images/test_store.py",
 )
-"""Files that take longer than a minute, the longest first: at the end of a run each would keep one worker busy alone."""
+"""The files that take longest. They start first: at the end of a run, a long file would keep one worker busy alone.
+
+The second of them needs no shared run, which the first one builds.
+"""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -57,6 +57,7 @@ def test_an_edition_of_numbers_says_what_the_model_says(edition, images, tmp_pat
     assert other["mask"] > 0.01, "the preprocessing is not part of the edition"
 
 
+@pytest.mark.slow
 def test_litert_has_every_preprocessing_that_can_be_exported(images, tmp_path):
     steps = [preprocess.get(name).builder() for name in preprocess.names()]
     steps = [step for step in steps if getattr(step, "exportable", True)]

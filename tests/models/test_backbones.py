@@ -73,6 +73,7 @@ def test_the_table_is_complete() -> None:
     assert {name for name in BACKBONES if get_backbone(name).strides == PYRAMID} == set(BACKBONES) - {"xception", "vit_base"}
 
 
+@pytest.mark.slow
 @every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "vit_base"}))
 def test_pyramid_parameters_and_layers(name: str) -> None:
     channels, deepest, parameters = PUBLISHED[name]

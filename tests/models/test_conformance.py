@@ -32,14 +32,14 @@ every_configuration = pytest.mark.parametrize(("name", "arguments"), [case(*each
 fullest_first = pytest.mark.parametrize(
     ("name", "arguments"), [case(*each, slow=each[1] != FULLEST[each[0]]) for each in CONFIGURATIONS]
 )
-# Tracing a deep backbone in float16 takes long, and so do two of them, or ResNet50, in bfloat16.
+# Tracing a deep backbone in float16 takes long.
 every_policy = pytest.mark.parametrize(
     ("name", "arguments", "policy"),
     [
         case(*each, policy, slow=late, nightly=late)
         for each in FULLEST.items()
         for policy in ("mixed_bfloat16", "mixed_float16")
-        for late in [each[0] in ("dual_task", "resnet50") or (policy == "mixed_float16" and each[0] != "jrl")]
+        for late in [policy == "mixed_float16" and each[0] != "jrl"]
     ],
 )
 

@@ -19,6 +19,7 @@ def published() -> keras.Model:
     return DeepUNet()
 
 
+@pytest.mark.slow
 def test_levels_at_the_published_size(published: keras.Model) -> None:
     shapes = {name: published.get_layer(name).output.shape[1:] for name in ("encoder_1", "encoder_5", "cam_features")}
     assert shapes == {"encoder_1": (112, 112, 40), "encoder_5": (7, 7, 384), "cam_features": (7, 7, 256)}
@@ -39,6 +40,7 @@ def test_decoder_is_depthwise_separable(published: keras.Model) -> None:
     assert kinds == {keras.layers.SeparableConv2D}
 
 
+@pytest.mark.slow
 def test_auxiliary_masks_are_enlarged_bilinearly() -> None:
     model = conformance.tiny("deep_unet", {})
     logits = {name: model.get_layer(f"{name}_head").output for name in ("mask_aux_1", "mask_aux_2")}
@@ -57,6 +59,7 @@ def test_auxiliary_masks_are_enlarged_bilinearly() -> None:
             assert large[row, column] == pytest.approx(upper * (1 - dy) + lower * dy, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="exports need the TensorFlow backend")
 def test_export_contains_no_weight_of_the_auxiliary_heads(tmp_path: Path) -> None:
     import tensorflow as tf

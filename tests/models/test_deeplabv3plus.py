@@ -8,6 +8,7 @@ from keras_skin.models.deeplabv3plus import DeepLabV3Plus
 from keras_skin.registry import UserError
 
 
+@pytest.mark.slow
 def test_features_keep_stride_16() -> None:
     model = DeepLabV3Plus((64, 96), backbone="resnet18", features=8, dilations=(1, 2))
     assert model.output["mask"].shape == (None, 64, 96, 1)

@@ -29,6 +29,7 @@ def shapes(model: keras.Model, *names: str) -> list[tuple[int, ...]]:
     return [model.get_layer(name).output.shape[1:] for name in names]
 
 
+@pytest.mark.slow
 def test_feature_layers_at_the_published_size() -> None:
     model = DualTask()
     assert {key: value.shape for key, value in model.output.items()} == {"mask": (None, 224, 224, 1), "label": (None, 7)}
@@ -59,6 +60,7 @@ def test_wider_second_backbone() -> None:
     assert shapes(model, "classifier_encoder_6", "fused") == [(2, 2, 1536), (2, 2, 512)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "output"), [("segmentation", "mask"), ("classification", "label")])
 def test_single_tasks_are_halves_of_the_whole(task: str, output: str) -> None:
     whole = conformance.tiny("dual_task", {})
@@ -73,12 +75,13 @@ def test_single_tasks_are_halves_of_the_whole(task: str, output: str) -> None:
     np.testing.assert_allclose(half.predict_on_batch(inputs)[output], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
         pytest.param({"tasks": "segmentation"}, id="segmentation"),
-        pytest.param({"tasks": "classification"}, id="classification", marks=pytest.mark.slow),
-        pytest.param({"classifier": "shared", "dilated_bottleneck": True}, id="shared", marks=pytest.mark.slow),
+        pytest.param({"tasks": "classification"}, id="classification", marks=pytest.mark.nightly),
+        pytest.param({"classifier": "shared", "dilated_bottleneck": True}, id="shared"),
     ],
 )
 def test_other_forms_keep_the_contract(arguments: dict) -> None:
@@ -86,6 +89,7 @@ def test_other_forms_keep_the_contract(arguments: dict) -> None:
     conformance.check_builder_trains("dual_task", arguments)
 
 
+@pytest.mark.slow
 def test_what_is_explained_decides_the_class() -> None:
     model = conformance.tiny("dual_task", {})
     features = model.get_layer("cam_features").output
@@ -100,6 +104,7 @@ def test_what_is_explained_of_the_mask_alone_is_what_the_decoder_takes() -> None
     assert node.operation.name == "decoder_5_upsample"
 
 
+@pytest.mark.slow
 def test_dilated_bottleneck_feeds_the_decoder_alone() -> None:
     model = build(dilated_bottleneck=True, classifier="shared")
     assert [model.get_layer(f"bottleneck_dilation_{rate}_conv").dilation_rate for rate in (1, 2, 3)] == [(1, 1), (2, 2), (3, 3)]
@@ -113,6 +118,7 @@ def test_dilated_bottleneck_feeds_the_decoder_alone() -> None:
     assert not np.allclose(after["mask"], before["mask"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_of_one_backbone_leave_the_other_random(tmp_path: Path) -> None:
     keras.utils.set_random_seed(3)
     source = keras_hub.models.ResNetBackbone(image_shape=(64, 64, 3), **BACKBONES["resnet34"].source.arguments)

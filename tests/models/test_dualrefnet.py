@@ -76,6 +76,7 @@ def test_inputs_and_outputs() -> None:
     assert model.get_layer("fused").output.shape == (None, 1024)
 
 
+@pytest.mark.slow
 def test_without_super_resolution_and_gamma_it_is_plain_fusion_bit_for_bit() -> None:
     model = build(super_resolution="none", gamma=0, regularisation=0.3)
     plain = keras.Model(model.input, {"label": plain_fusion(model)})
@@ -84,6 +85,7 @@ def test_without_super_resolution_and_gamma_it_is_plain_fusion_bit_for_bit() -> 
     assert measured(build(gamma=0), super_resolution=0.0) == measured(model)
 
 
+@pytest.mark.slow
 def test_gamma_0_is_auxnet_bit_for_bit() -> None:
     model = build(gamma=0, regularisation=0.3)
     auxnet = keras.Model(
@@ -118,6 +120,7 @@ def test_the_target_is_the_enlarged_input(method: str) -> None:
     assert target.max() <= 1
 
 
+@pytest.mark.slow
 def test_super_resolution_alone_trains_the_encoder_and_not_the_classifier() -> None:
     model = compiled(build(), label=0.0)
     before = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
@@ -151,13 +154,17 @@ def test_every_metadata_encoder_takes_notice_of_them(encoder: str) -> None:
     assert (model.predict_on_batch(other)["label"] != model.predict_on_batch(inputs)["label"]).any()
 
 
+NIGHTLY = [pytest.param(name, marks=pytest.mark.nightly) for name in ("efficientnet_b4", "densenet121", "vit_base")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v2", "efficientnet_b4", "densenet121", "vit_base"])
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v2", *NIGHTLY])
 def test_every_backbone_of_the_paper(backbone: str) -> None:
     model = build(backbone=backbone, fusion="visual_attention")
     assert shapes(model.output) == {"label": (None, 3), "super_resolution": (None, 2, 64, 64, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the export is TensorFlow's")
 def test_what_is_served_has_no_super_resolution_and_its_size_says_so(tmp_path: Path) -> None:
     import tensorflow as tf

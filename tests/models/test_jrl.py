@@ -30,6 +30,7 @@ def view(model: keras.Model, *layers: str) -> list[np.ndarray]:
     return [result[name] for name in layers]
 
 
+@pytest.mark.slow
 def test_parameters_grow_as_published() -> None:
     counts = [count_parameters("unet"), *(count_parameters("jrl", variant=variant) for variant in VARIANTS)]
     np.testing.assert_allclose(np.diff(counts) / 1e6, [0.05, 0.04, 0.06, 0.04], atol=0.01)

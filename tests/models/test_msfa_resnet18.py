@@ -39,6 +39,7 @@ def test_explained_features_are_in_front_of_the_aggregation() -> None:
     np.testing.assert_allclose(aggregated.std((1, 2)), 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_classifier_is_one_dense_layer_on_the_mean_of_the_aggregated_map() -> None:
     for aggregation, layer in (("multi_scale", "multi_scale"), ("none", "encoder_5")):
         model = conformance.tiny("msfa_resnet18", {"aggregation": aggregation})
@@ -48,6 +49,7 @@ def test_classifier_is_one_dense_layer_on_the_mean_of_the_aggregated_map() -> No
         np.testing.assert_allclose(result["label"], result["features"].mean((1, 2)) @ kernel + bias, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
     keras.utils.set_random_seed(3)
     source = keras_hub.models.ResNetBackbone(image_shape=(64, 64, 3), **BACKBONES["resnet18"].source.arguments)

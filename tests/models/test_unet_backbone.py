@@ -12,7 +12,9 @@ from keras_skin.registry import UserError
 PYRAMIDS = [name for name in BACKBONES if get_backbone(name).strides == (2, 4, 8, 16, 32)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "vgg13" else [pytest.mark.slow]) for name in PYRAMIDS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("resnet18", "vgg13") else [pytest.mark.nightly]) for name in PYRAMIDS]
+)
 def test_levels_halve_and_double(name: str) -> None:
     model = UNetBackbone(image_size=(64, 96), backbone=name, filters=(2, 3, 4, 5, 6))
     assert model.output["mask"].shape == (None, 64, 96, 1)
@@ -24,6 +26,7 @@ def test_levels_halve_and_double(name: str) -> None:
         assert skip[1] is model.get_layer(f"encoder_{level - 1}").output
 
 
+@pytest.mark.slow
 def test_parameters_by_hand() -> None:
     """EfficientNet-B3 up to its last block, and a decoder counted level by level."""
     model = UNetBackbone()

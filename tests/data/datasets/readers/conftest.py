@@ -1,4 +1,4 @@
-"""Stand-in data sets, drawn once. Tests that change files change a copy."""
+"""Stand-in data sets, drawn once; tests that change something change a copy."""
 
 import shutil
 
