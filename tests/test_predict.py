@@ -125,14 +125,14 @@ def test_memory_does_not_grow_with_the_number_of_images(tiny_run, measured, tmp_
         (["{here}", "{photo}"], ["neither a run with an exported model", "saved_model/1"]),
         (["{run}", "{empty}"], ["No image in", ".bmp"]),
         (["{run}", "{photo}", "--metadata", "{here}/m.csv"], ["takes no clinical fields; leave it out"]),
-        (["{run}", "{photo}", "--out", "{run}"], ["is there already and is not empty"]),
+        (["{run}", "{photo}", "--out", "{run}"], ["exists and is not empty"]),
     ],
 )
 def test_mistakes_are_told(tiny_run, measured, tmp_path, capsys, arguments, words):
     (tmp_path / "empty").mkdir()
     places = {"run": tiny_run, "here": tmp_path, "photo": measured["file"][0], "empty": tmp_path / "empty"}
-    words = [text.format(**places) for text in arguments]
-    assert predict.main([*words, *([] if "--out" in words else ["--out", str(tmp_path / "out")])]) == 2
+    command = [text.format(**places) for text in arguments]
+    assert predict.main([*command, *([] if "--out" in command else ["--out", str(tmp_path / "out")])]) == 2
     output = capsys.readouterr().err
     for word in words:
         assert word in output

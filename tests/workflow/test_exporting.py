@@ -37,8 +37,8 @@ def test_the_run_tells_its_card_what_was_measured(run):
         assert output in card
     dsc = metrics["test"]["segmentation"]["dsc"]
     assert f"| Test split | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
-    assert "Against the trained model in float32, on " in card
-    assert "the same class in 100.0 %" in card
+    assert "Against the trained model in float32: " in card
+    assert "same class in 100.0%" in card
     assert "no better than a Gaussian" in card
 
 
