@@ -55,10 +55,10 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) -> list[Finding]:
-    """Rows without an image, images without a row, missing masks and repeated ids, from what the reader left out.
+    """Rows without an image, images without a row, missing masks and repeated ids, among the exclusions of the reader.
 
     Args:
-        obtain: where the data set is to be had.
+        obtain: where to get the data set.
         without_image: ids that were published without an image.
     """
     excluded, findings = records.excluded, []
@@ -68,14 +68,14 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
         findings.append(Finding("info", f"{', '.join(missing.loc[known, 'image_id'])}: published without an image."))
     for split in missing.loc[~known, "split"].unique().tolist():
         rows = missing[~known & (missing["split"] == split)]
-        here, of_part = int((records.table["split"] == split).sum()), f" in the {split} part" if split else ""
+        here, of_split = int((records.table["split"] == split).sum()), f" in the {split} split" if split else ""
         items = tuple(Item(image_id) for image_id in rows["image_id"])
         if not here:
-            title = f"The {split} part has no images here: its table names {counted(len(rows), 'image')}."
+            title = f"The {split} split has no images here: its table names {counted(len(rows), 'image')}."
             findings.append(Finding("warning", title, f"To get them: {obtain}", items))
             continue
-        title = f"{counted(len(rows), 'row')} without an image{of_part}: {here:,} of {here + len(rows):,} images are here."
-        advice = f"The files that the table names are not there (a partial download?). To get them: {obtain}"
+        title = f"{counted(len(rows), 'row')} without an image{of_split}: {here:,} of {here + len(rows):,} images are here."
+        advice = f"The files that the table names are missing (a partial download?). To get them: {obtain}"
         findings.append(Finding("error", title, advice, items))
     kinds: list[tuple[ExclusionKind, Severity, str, str]] = [
         (
@@ -116,7 +116,7 @@ def in_tables(records: Records, obtain: str, without_image: Sequence[str] = ()) 
             findings.append(Finding(severity, words.format(counted(len(chosen), noun)) + ".", advice, items))
     if len(rest):
         items = tuple(Item(row["image_id"], row["reason"]) for row in rows_of(rest))
-        findings.append(Finding("warning", f"{counted(len(rest), 'image')} left out by the reader.", "", items))
+        findings.append(Finding("warning", f"{counted(len(rest), 'image')} excluded by the reader.", "", items))
     return findings
 
 

@@ -35,7 +35,7 @@ def test_faults_stand_worst_first_and_fail_the_check(scratch, place):
     severities = [finding.severity for finding in check.findings]
     assert severities == sorted(severities, key=["error", "warning", "info"].index)
     assert [finding.title for finding in check.findings if finding.severity == "error"] == [
-        "1 row without an image in the train part: 23 of 24 images are here.",
+        "1 row without an image in the train split: 23 of 24 images are here.",
         "1 image that cannot be used.",
     ]
     assert "24 images in the train split, fewer than the 900 published." in [finding.title for finding in check.findings]
@@ -116,6 +116,6 @@ def test_missing_images_of_the_real_isic_2016_are_counted(real_data, tmp_path):
     for table in source.glob("*.csv"):
         shutil.copy(table, copy)
     titles = [finding.title for finding in check_dataset(resolve("isic2016", str(tmp_path))).findings]
-    assert "840 rows without an image in the train part: 60 of 900 images are here." in titles
-    assert "The test part has no images here: its table names 379 images." in titles
+    assert "840 rows without an image in the train split: 60 of 900 images are here." in titles
+    assert "The test split has no images here: its table names 379 images." in titles
     assert any("masks are coarse: drawn as polygons" in title for title in titles)

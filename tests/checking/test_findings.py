@@ -30,7 +30,7 @@ def test_rows_without_images_images_without_rows_and_masks_that_are_missing(fold
     table.write_text(table.read_text() + "ISIC_0000007,malignant\nISIC_0000008,benign\n")
     records = read_dataset("isic2016", scratch, check_images=False)
     assert by_title(findings.in_tables(records, "the archive")) == {
-        ("error", "3 rows without an image in the train part: 19 of 22 images are here."): [
+        ("error", "3 rows without an image in the train split: 19 of 22 images are here."): [
             "ISIC_0000003",
             "ISIC_0000004",
             "ISIC_0000006",
@@ -49,7 +49,7 @@ def test_a_part_without_any_image_is_a_warning_and_what_was_published_so_is_no_f
     results = by_title(findings.in_tables(read_dataset("isic2016", scratch, check_images=False), "", ["ISIC_0000003"]))
     assert [key[0] for key in results] == ["info", "warning"]
     assert "ISIC_0000003: published without an image." in str(results)
-    assert "The test part has no images here: its table names 8 images." in str(results)
+    assert "The test split has no images here: its table names 8 images." in str(results)
 
 
 def test_bad_files_and_masks(folder, scratch):
