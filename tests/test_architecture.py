@@ -199,6 +199,7 @@ def test_every_test_file_mirrors_a_module():
     packages = {str(Path(name).parent) for name in modules}
     about_the_whole = {
         "test_architecture",
+        "test_built_once",
         "test_docker",
         "test_docs_site",
         "test_experiments_end_to_end",

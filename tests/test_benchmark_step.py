@@ -26,6 +26,7 @@ def tool():
     sys.path.remove(str(TOOLS))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "torch"), [("jrl", False), pytest.param("unet", True, marks=needs_torch)], ids=["jrl alone", "unet and PyTorch"]

@@ -75,6 +75,7 @@ def test_a_table_that_cannot_be_read_exits_with_2_and_names_the_line(tmp_path, c
     assert "line 1: found label 'banign'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_without_a_traceback(tmp_path):
     readers.get("isic2016").info["render"](tmp_path / "isic2016", 3, {"train": 4, "test": 0}, (64, 80))
     code = (

@@ -38,6 +38,7 @@ def test_counted_by_hand(tool):
         assert sizes[name] == pytest.approx(numbers * 4 / 1e6), name
 
 
+@pytest.mark.slow
 def test_printed_for_the_outputs_asked_for(tool, monkeypatch, capsys):
     arguments = '{"backbone": "resnet18", "filters": [4, 4, 8, 8, 8], "features": 8}'
     command = ["model_footprint.py", "deep_unet", "--image-size", "64", "64", "--arguments", arguments]

@@ -12,6 +12,7 @@ from keras_skin.registry import UserError
 PYRAMIDS = [name for name in BACKBONES if get_backbone(name).strides == (2, 4, 8, 16, 32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in ("resnet18", "vgg13") else [pytest.mark.nightly]) for name in PYRAMIDS]
 )
