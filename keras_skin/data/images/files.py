@@ -237,7 +237,7 @@ def decode_rgb(data: bytes, header: ImageHeader, minimum_size: tuple[int, int] =
     Raises:
         BadImage: if TensorFlow cannot decode it.
     """
-    pixels: np.ndarray = _decoded(header, _decode_image, tf.constant(data), tf.constant(minimum_size)).numpy()
+    pixels: np.ndarray = _decoded(header, traced_decode_image, tf.constant(data), tf.constant(minimum_size)).numpy()
     return pixels
 
 
@@ -247,7 +247,7 @@ def decode_levels(data: bytes, header: ImageHeader) -> tuple[np.ndarray, np.ndar
     Raises:
         BadImage: if TensorFlow cannot decode it.
     """
-    levels, mask = _decoded(header, _decode_mask_levels, tf.constant(data))
+    levels, mask = _decoded(header, traced_decode_mask_levels, tf.constant(data))
     return levels.numpy()[..., 0], mask.numpy()[..., 0]
 
 
@@ -259,8 +259,9 @@ def _decoded(header: ImageHeader, decoder: tf.types.experimental.PolymorphicFunc
 
 
 _CONTENTS = tf.TensorSpec((), tf.string)
-_decode_image = tf.function(decode_image, input_signature=(_CONTENTS, tf.TensorSpec((2,), tf.int32)), autograph=False)
-_decode_mask_levels = tf.function(decode_mask_levels, input_signature=(_CONTENTS,), autograph=False)
+# Traced once in a process: the check and the store's writer use the same graphs.
+traced_decode_image = tf.function(decode_image, input_signature=(_CONTENTS, tf.TensorSpec((2,), tf.int32)), autograph=False)
+traced_decode_mask_levels = tf.function(decode_mask_levels, input_signature=(_CONTENTS,), autograph=False)
 
 
 def _size(header: ImageHeader) -> str:

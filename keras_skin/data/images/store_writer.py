@@ -29,8 +29,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_skin.data.images.cache import MANIFEST, PARTIAL, STORES, describe_bytes, make_room, read_manifest
-from keras_skin.data.images.files import BadImage, check_image, check_mask
-from keras_skin.data.images.load import Preprocessing, load_image, load_mask
+from keras_skin.data.images.files import BadImage, check_image, check_mask, traced_decode_image, traced_decode_mask_levels
+from keras_skin.data.images.load import Preprocessing, load_image, load_mask, model_image, resize_mask
 from keras_skin.registry import UserError, atomic_path
 
 log = logging.getLogger("keras_skin")
@@ -236,16 +236,23 @@ class StoreWriter:
         size, preprocessing = self.size, self.preprocessing
 
         def image_row(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-            return tf.cast(load_image(image, size, preprocessing), tf.uint8)
+            decoded = traced_decode_image(tf.io.read_file(image), tf.constant(size))
+            return tf.cast(model_image(decoded, size, preprocessing), tf.uint8)
 
         def mask_row(image: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-            return tf.cond(mask == "", lambda: tf.zeros((*size, 1)), lambda: load_mask(mask, size)) > 0.5
+            def stored() -> tf.Tensor:
+                _, decoded = traced_decode_mask_levels(tf.io.read_file(mask))
+                return resize_mask(tf.cast(decoded, tf.float32), size)
+
+            return tf.cond(mask == "", lambda: tf.zeros((*size, 1)), stored) > 0.5
 
         rows = (image_row, mask_row) if self.masks else (image_row,)
         images, masks = ([pair[column] for pair in files] for column in (0, 1))
         data = tf.data.Dataset.from_tensor_slices((images, masks))
         data = data.map(lambda image, mask: tuple(row(image, mask) for row in rows), num_parallel_calls=os.cpu_count())
-        batches = iter(data.batch(BLOCK).prefetch(1)) if files else iter(())
+        options = tf.data.Options()  # starts faster; there is nothing to tune
+        options.autotune.enabled = options.experimental_optimization.apply_default_optimizations = False
+        batches = iter(data.batch(BLOCK).prefetch(1).with_options(options)) if files else iter(())
         for _ in blocks:
             try:
                 columns = [column.numpy() for column in next(batches)]
