@@ -32,6 +32,7 @@ COMMANDS = {
     "explain": "keras_skin.explain.__main__",
     "serve": "keras_skin.serve",
     "export": "keras_skin.export.__main__",
+    "report": "keras_skin.report",
     "cache": "keras_skin.cache",
 }
 PACKAGES = ("models", "layers", "losses", "metrics", "explain")
