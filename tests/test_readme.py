@@ -51,7 +51,7 @@ def test_every_command_parses(document):
 
 def test_the_readme_shows_every_command():
     shown = {name for name, _ in commands(read("README.md"))}
-    assert shown == {"run", "check", "compare", "predict", "serve", "export", "explain", "cache"}
+    assert shown == {"run", "check", "compare", "predict", "serve", "export", "explain", "cache", "report"}
 
 
 def test_every_experiment_in_the_readme_exists():
