@@ -31,7 +31,7 @@ import tensorflow as tf
 from keras_skin.data.images.cache import MANIFEST, PARTIAL, STORES, describe_bytes, make_room, read_manifest
 from keras_skin.data.images.files import BadImage, check_image, check_mask, traced_decode_image, traced_decode_mask_levels
 from keras_skin.data.images.load import Preprocessing, load_image, load_mask, model_image, resize_mask
-from keras_skin.registry import UserError, atomic_path
+from keras_skin.registry import UserError, atomic_path, shorten
 
 log = logging.getLogger("keras_skin")
 
@@ -43,7 +43,6 @@ HEARTBEAT_SECONDS = 60.0
 
 _JOURNAL, _OWNER = "journal.jsonl", "owner.json"
 _POLL_SECONDS = 0.5
-_PRINTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,8 +276,7 @@ class StoreWriter:
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             problems = [line for line in threads.map(problem, files) if line]
-        rest = [f"  ... and {len(problems) - _PRINTED} more"] if len(problems) > _PRINTED else []
-        return "\n".join([f"{len(problems)} files cannot be decoded:", *problems[:_PRINTED], *rest])
+        return "\n".join([f"{len(problems)} files cannot be decoded:", *shorten(problems)])
 
 
 def _reason(path: str, is_mask: bool) -> str:
