@@ -14,8 +14,8 @@ from keras_skin.data.images.load import model_image
 from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.run import main
 from keras_skin.workflow import load_run
+from keras_skin.workflow.opened_run import preprocessing
 from keras_skin.workflow.prepare import prepare_data
-from keras_skin.workflow.training import preprocessing
 from tests.tiny_run import arguments, tiny
 
 ASK = """

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_skin.export.about import specs
@@ -31,7 +31,7 @@ exports = st.fixed_dictionaries(
 )
 
 
-@examples(exports)
+@given(exports)
 def test_the_same_again_and_more_of_it_break_nothing(export):
     assert breaking_changes(export, export) == []
     more = copy.deepcopy(export)
@@ -41,7 +41,7 @@ def test_the_same_again_and_more_of_it_break_nothing(export):
     assert breaking_changes(export, more) == []
 
 
-@examples(exports, st.data())
+@given(exports, st.data())
 def test_whatever_a_client_relies_on_is_missed(export, data):
     less = copy.deepcopy(export)
     signature = data.draw(st.sampled_from(sorted(export["signatures"])))

@@ -57,4 +57,4 @@ def test_what_a_folder_can_tell(clinical_run, clinical, tiny_run, plain, tmp_pat
     assert encoder["missing"] == "mask"
     without = open_extras(copy, open_exported(copy))
     assert without.attributions is None
-    assert "kept no training images" in without.reason
+    assert "has no training images" in without.reason

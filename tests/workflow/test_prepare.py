@@ -111,7 +111,7 @@ def test_pictures_that_two_groups_share_stay_together(tmp_path):
 
 
 def test_parts_of_an_external_set(demo):
-    with pytest.raises(UserError, match="has no part validatoin"):
+    with pytest.raises(UserError, match="has no split validatoin"):
         prepare_data(load_experiment("jrl_isic2016", ['data.external=[{"name": "isic2017", "parts": ["validatoin"]}]']), demo)
 
 

@@ -10,7 +10,7 @@ SIZE = (48, 64)
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
+def stand_in(tmp_path_factory):
     """Gives the folder of a data set's stand-in; it must not be changed."""
     root = tmp_path_factory.mktemp("stand_ins")
 
@@ -23,6 +23,6 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def copy_of(drawn, tmp_path):
+def copy_of(stand_in, tmp_path):
     """Gives a copy of a data set's stand-in, to be spoiled."""
-    return lambda name: shutil.copytree(drawn(name), tmp_path / name)
+    return lambda name: shutil.copytree(stand_in(name), tmp_path / name)
