@@ -92,6 +92,7 @@ def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
     assert "is not a run folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # needs the edition that a slow test writes
 def test_what_cannot_be_asked_with_files_is_said(run, tmp_path):
     with pytest.raises(UserError, match=r"holds the edition 'litert', which takes no image files: .*Name the run"):
         open_exported(run / "litert" / "1")
