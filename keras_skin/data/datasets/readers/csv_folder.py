@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import ExclusionKind, Records, excluded_rows, make_records, wrong_folder
-from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
 METADATA = {"age": "numeric", "sex": "categorical", "localization": "categorical"}
@@ -98,7 +98,7 @@ def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
         )
     rows, repeated = tables.without_repeats(rows, table)
     usable = rows.rename(columns={"mask": "mask_file"})
-    usable, excluded = tables.add_files(usable, repeated, table, index_files([images]))
+    usable, excluded = add_files(usable, repeated, table, index_files([images]))
     usable, without_mask, notes = _add_masks(usable, find_folder(folder, "masks"))
     excluded = pd.concat([excluded, without_mask])
     split_of = rows.set_index("image_id")["split"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import Files, add_files, find_file, find_folder, index_files
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import Files, find_file, find_folder, index_files
 from keras_skin.registry import UserError, shorten
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
@@ -118,7 +118,7 @@ def read(folder: Path) -> Records:
     images, note = _images(folders)
     mask_folders = [place for place in (find_folder(folder, name) for name in _MASKS) if place is not None]
     masks = index_files(mask_folders, "_segmentation") if mask_folders else None
-    rows, excluded = tables.add_files(rows, repeated, table, images, masks)
+    rows, excluded = add_files(rows, repeated, table, images, masks)
     bare = int((rows["mask"] == "").sum())
     notes += [note] if note else []
     if bare:

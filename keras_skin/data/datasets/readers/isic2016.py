@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import ChallengeSplit, read_splits
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit
 
 CLASSES = ("benign", "malignant")
 SPLITS = {"train": "Training", "test": "Test"}
@@ -82,7 +82,7 @@ def read(folder: Path) -> Records:
     """Reads the splits in the folder; `split` is the official `train` or `test`."""
     if not recognises(folder):
         raise wrong_folder(get("isic2016"), folder)
-    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
+    rows, excluded, notes = read_splits(folder, _SPLITS, _labels)
     return make_records("isic2016", rows, CLASSES, excluded, notes)
 
 

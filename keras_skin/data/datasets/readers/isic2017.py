@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("benign", "malignant")
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
@@ -96,7 +96,7 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2017"), folder)
-    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
+    rows, excluded, notes = read_splits(folder, _SPLITS, _labels)
     rows = rows.join(_metadata(folder), on="image_id")
     return make_records("isic2017", rows, CLASSES, excluded, notes)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
 from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.readers.isic2018_task3 import GROUPINGS, with_lesions
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 TREE = """
@@ -75,7 +74,7 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task1"), folder)
-    rows, excluded, notes = tables.read_splits(folder, _SPLITS, lambda path: pd.DataFrame())
+    rows, excluded, notes = read_splits(folder, _SPLITS, lambda path: pd.DataFrame())
     if find_file([folder, find_folder(folder, GROUPINGS[:-4])], GROUPINGS):
         rows, more = with_lesions(rows, folder)
         rows = rows.drop(columns=["lesion_id", "diagnosis_confirm_type"])

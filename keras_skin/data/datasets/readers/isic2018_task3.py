@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
 from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import ChallengeSplit, find_file, find_folder
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
@@ -91,7 +91,7 @@ def read(folder: Path) -> Records:
     """
     if not recognises(folder):
         raise wrong_folder(get("isic2018_task3"), folder)
-    rows, excluded, notes = tables.read_splits(folder, _SPLITS, _labels)
+    rows, excluded, notes = read_splits(folder, _SPLITS, _labels)
     if _WITHOUT_IMAGE in set(excluded["image_id"]):
         notes.append(f"{_WITHOUT_IMAGE} was published with a label, but without an image.")
     rows, more = with_lesions(rows, folder)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
 from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
@@ -86,7 +86,7 @@ def read(folder: Path) -> Records:
     rows, repeated = tables.without_repeats(rows.rename(columns={"image": "image_id"}), table)
     rows, notes = _with_metadata(rows, find_file(places, DETAILS))
     files = index_files([images], ignore=("_segmentation",))
-    rows, excluded = tables.add_files(rows, repeated, table, files)
+    rows, excluded = add_files(rows, repeated, table, files)
     unknown = [UNKNOWN] if (rows["label"] == UNKNOWN).any() else []
     return make_records("isic2019", rows, [*CLASSES, *unknown], excluded, notes)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets import tables
+from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
 from keras_skin.data.datasets.readers import Counts, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
-from keras_skin.data.datasets.tables import find_file, find_folder, index_files
 from keras_skin.registry import UserError
 
 CLASSES = ("BCC", "ACK", "NEV", "SEK", "SCC", "MEL")
@@ -137,7 +137,7 @@ def read(folder: Path, unify_countries: bool = False) -> Records:
     if blank:
         notes.append(f"{blank} of {len(rows)} rows have no answers on habits, history and diameters.")
     rows, repeated = tables.without_repeats(rows, table)
-    rows, excluded = tables.add_files(rows, repeated, table, index_files(_image_folders(folder)))
+    rows, excluded = add_files(rows, repeated, table, index_files(_image_folders(folder)))
     return make_records("pad_ufes_20", rows, CLASSES, excluded, notes)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keras_skin.data.datasets.image_files import Files, add_files, find_file, find_folder, index_files
 from keras_skin.data.datasets.readers import get, register
 from keras_skin.data.datasets.records import Records, excluded_rows, make_records, wrong_folder
-from keras_skin.data.datasets.tables import Files, add_files, find_file, find_folder, index_files, is_image_id
+from keras_skin.data.datasets.tables import is_image_id
 from keras_skin.registry import UserError, shorten
 
 CLASSES = ("benign", "malignant")
