@@ -50,7 +50,7 @@ class RunFolder:
     Files that change while the run executes are read anew each time.
 
     Raises:
-        UserError: from every property, if its file is missing or damaged.
+        UserError: from the properties that read a JSON or CSV file, if it is missing or damaged.
     """
 
     path: Path
@@ -107,7 +107,7 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json: the options, whether the run is finished, and what was learned of its data."""
+        """run.json: the options, whether the run is finished, and facts of its data."""
         return self.read_json("run.json")
 
     @property
@@ -176,15 +176,13 @@ class RunFolder:
 
     @property
     def excluded(self) -> pd.DataFrame:
-        """Images that were left out, and why."""
+        """Images that are not used, and why."""
         return self.read_table("excluded.csv")
 
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value."""
-        import pandas as pd
-
-        return pd.read_csv(self / "history.csv")
+        return self.read_table("history.csv").replace("", "nan").astype(float)
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -165,6 +165,29 @@ def test_a_schedule_takes_its_own_keys():
         load_experiment("jrl_ph2", ['train.schedule={"name": "plateau", "factor": 0.1, "every": 5}'])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('train.schedule={"name": "exponental", "factor": 0.1}', "Did you mean 'exponential'?"),
+        ('train.schedule={"name": "exponential"}', "takes factor, got: none"),
+        ('train.schedule={"name": "exponential", "factor": 1.5}', "train.schedule.factor = 1.5"),
+        ('train.schedule={"name": "step", "factor": 0.5, "every": 0.5}', "train.schedule.every = 0.5"),
+        ('train.schedule={"name": "plateau", "factor": 0, "patience": 1}', "train.schedule.factor = 0"),
+        ('train.schedule={"name": "plateau", "factor": 0.1, "patience": 0}', "train.schedule.patience = 0"),
+        ('train.schedule={"name": "step", "gamma": 1}', "train.schedule.gamma = 1"),
+        ("train.optimizer.name=adm", "Did you mean 'adam'?"),
+        ("train.optimizer.learning_rate=-1.0", "train.optimizer.learning_rate = -1.0"),
+        ("train.optimizer.beta1=0.9", "train.optimizer.beta1 = 0.9"),
+        ('train.backbone={"rate": 0}', "train.backbone.rate = 0"),
+        ('train.backbone={"frozen_epochs": -1}', "train.backbone.frozen_epochs = -1"),
+    ],
+)
+def test_values_that_no_training_can_use_are_refused(override, message):
+    with pytest.raises(UserError) as error:
+        load_experiment("msfa_ham10000", [override])
+    assert message in str(error.value)
+
+
 def test_an_optimizer_takes_its_own_keys():
     with pytest.raises(UserError, match="optimizer 'adam' takes no momentum; sgd and rmsprop do"):
         load_experiment("jrl_ph2", ["train.optimizer.momentum=0.9"])

@@ -51,6 +51,15 @@ def test_what_was_written_is_read_with_its_type(folder):
     table = pd.DataFrame({"image_id": ["007"], "dataset": ["ph2"], "split": ["test"], "label": [""], "dsc": [0.1 + 0.2]})
     folder.write_table("predictions.csv", table)
     pd.testing.assert_frame_equal(folder.predictions, table, check_exact=True)
+    folder.write_table("history.csv", pd.DataFrame({"epoch": [1, 2], "loss": [0.1 + 0.2, float("nan")]}))
+    assert folder.history["loss"][0] == 0.1 + 0.2
+    assert folder.history["loss"].isna().tolist() == [False, True]
+
+
+def test_a_missing_file_is_a_mistake_with_its_name(folder):
+    for name in ("record", "metrics", "splits", "history", "predictions", "segmenter_record"):
+        with pytest.raises(UserError, match=f"{folder.path}.* cannot be read"):
+            getattr(folder, name)
 
 
 def test_an_unfinished_run_is_opened_but_not_as_a_finished_one(folder):

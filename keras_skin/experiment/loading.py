@@ -6,6 +6,7 @@ import importlib.resources
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,8 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     if problem["type"] == "value_error":
         return f"{where}: {message}."
-    return f"{where} = {value}: {message[:1].lower() + message[1:]}."
+    hint = did_you_mean(str(problem["input"]), re.findall("'([^']+)'", message)) if problem["type"] == "literal_error" else ""
+    return f"{where} = {value}: {message[:1].lower() + message[1:]}.{hint}"
 
 
 def _keys_at(location: list[Any]) -> list[str]:

@@ -139,7 +139,7 @@ def _execute(folder: RunFolder, data_dir: Path | None, resume: bool) -> dict[str
 
 
 def _train_demo_segmenter(folder: RunFolder) -> None:
-    """Trains the segmenter of a demo, if it is a shipped experiment, so that a demo needs no earlier run."""
+    """For a demo, trains the segmenter first. It must be a shipped experiment."""
     settings = folder.experiment.segmenter
     name = Path(settings.run).name if settings and settings.run else ""
     if (folder / SEGMENTER).is_dir() or name not in shipped_experiments():

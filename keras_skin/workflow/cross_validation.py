@@ -43,7 +43,9 @@ def execute_folds(folder: RunFolder, data_dir: Path | None, resume: bool = False
         log.info("Fold %d of %d", number, experiment.split.folds)
         fold.write_text("experiment.json", experiment.to_json())
         if not (fold / "run.json").is_file():
-            fold.write_json("run.json", {**asdict(folder.options), "finished": False})
+            first = folder.folds[0].record if number > 1 else {}
+            precision = {"precision": first["precision"]} if "precision" in first else {}  # the same for all folds
+            fold.write_json("run.json", {**asdict(folder.options), "finished": False, **precision})
         execute(fold, data_dir, fold=number - 1, resume=resume)
         fold.update_record(finished=True)
         keras.backend.clear_session()

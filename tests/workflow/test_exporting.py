@@ -33,8 +33,8 @@ def test_every_edition_has_a_writer_a_folder_and_a_place_in_experiments():
 def test_the_run_tells_its_card_what_was_measured(run):
     card = (run / "saved_model" / "1" / "model_card.md").read_text()
     metrics = load_run(run).metrics
-    for output in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
-        assert output in card
+    for text in ("Research software, not a medical device", "SYNTHETIC", "isic2016", "CC-0", "Bioengineering 11(11):1173"):
+        assert text in card
     dsc = metrics["test"]["segmentation"]["dsc"]
     assert f"| Test split | DSC | {dsc['value']:.3f} | {dsc['ci95'][0]:.3f} to {dsc['ci95'][1]:.3f} | {dsc['n']} |" in card
     assert "Against the trained model in float32: " in card

@@ -255,11 +255,14 @@ class StoreWriter:
         for _ in blocks:
             try:
                 columns = [column.numpy() for column in next(batches)]
-            except tf.errors.OpError:
-                raise UserError(self._describe_problems(files)) from None
+            except tf.errors.OpError as error:
+                problems = self._problems(files)
+                if not problems:  # out of memory, for example
+                    raise
+                raise UserError("\n".join([f"{len(problems)} files cannot be decoded:", *shorten(problems)])) from error
             yield (columns[0], *(np.packbits(column.reshape(len(column), -1), axis=1) for column in columns[1:]))
 
-    def _describe_problems(self, files: Sequence[tuple[str, str]]) -> str:
+    def _problems(self, files: Sequence[tuple[str, str]]) -> list[str]:
         """A line for each file that cannot be decoded."""
 
         def problem(pair: tuple[str, str]) -> str:
@@ -275,8 +278,7 @@ class StoreWriter:
             return ""
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            problems = [line for line in threads.map(problem, files) if line]
-        return "\n".join([f"{len(problems)} files cannot be decoded:", *shorten(problems)])
+            return [line for line in threads.map(problem, files) if line]
 
 
 def _reason(path: str, is_mask: bool) -> str:
