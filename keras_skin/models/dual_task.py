@@ -13,11 +13,11 @@ from keras_skin.layers.conv_block import conv_block, convolution
 from keras_skin.models import register
 from keras_skin.models.backbones import Features, build_backbone
 from keras_skin.models.unet import image_input
+from keras_skin.models.unet_backbone import check_pyramid
 from keras_skin.registry import UserError, did_you_mean
 
 TASKS = ("both", "segmentation", "classification")
-CLASSIFIERS = ("shared", "efficientnet_b0", "efficientnet_b3")
-ENCODER = "resnet34"
+CLASSIFIERS = ("shared", "efficientnet_b0", "efficientnet_b3", "efficientnet_lite0")
 # Features of the decoder's levels, finest first, as in the library that the paper names (segmentation_models_pytorch).
 FILTERS = (16, 32, 64, 128, 256)
 FUSED = 512
@@ -33,10 +33,11 @@ DROPOUT = 0.3
 def DualTask(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 7,
-    classifier: Literal["shared", "efficientnet_b0", "efficientnet_b3"] = "efficientnet_b0",
+    classifier: Literal["shared", "efficientnet_b0", "efficientnet_b3", "efficientnet_lite0"] = "efficientnet_b0",
     tasks: Literal["both", "segmentation", "classification"] = "both",
     dilated_bottleneck: bool = False,
     weights: str | Mapping[str, str | None] | None = None,
+    encoder: str = "resnet34",
 ) -> keras.Model:
     """A U-Net that segments a lesion, and classifies it from the features of its encoder and of a second backbone.
 
@@ -48,16 +49,18 @@ def DualTask(
     Args:
         image_size: height and width, multiples of 32.
         classes: number of classes, at least 2.
-        classifier: `"efficientnet_b0"` or `"efficientnet_b3"` as above; `"shared"` classifies ResNet34's features alone.
-        tasks: `"both"`, or the task of a single-task ablation: `"segmentation"` is ResNet34 and the decoder (`classifier` has no
-            effect), `"classification"` is the network without the decoder.
+        classifier: `"efficientnet_b0"` or `"efficientnet_b3"` as above, or `"efficientnet_lite0"`; `"shared"` classifies the
+            encoder's features alone.
+        tasks: `"both"`, or the task of a single-task ablation: `"segmentation"` is the encoder and the decoder (`classifier` has
+            no effect), `"classification"` is the network without the decoder.
         dilated_bottleneck: whether the decoder starts from dilated convolutions of the encoder's deepest features.
         weights: weights of the backbones: `None` to start from random numbers, `"imagenet"`, or `{backbone: None, "imagenet" or
             path}` as in `build_backbone`; backbones that are not listed start from random numbers.
+        encoder: the U-Net's encoder, a name of `BACKBONES` with features at strides 2 to 32; the paper's is resnet34.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, or
-        one of the two. Feature layers: ResNet34's `encoder_1` (stride 2) to `encoder_5` (stride 32), the second backbone's
+        one of the two. Feature layers: the encoder's `encoder_1` (stride 2) to `encoder_5` (stride 32), the second backbone's
         `classifier_encoder_1` and so on, `decoder_5` (stride 16) to `decoder_1` (stride 1), and `cam_features`: the
         input of the classifier's average, after the projection; without classification an alias of `encoder_5`.
 
@@ -82,16 +85,16 @@ def DualTask(
     - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is
       `atrous_spatial_pyramid` with 256 features, whose dilations 1, 2 and 3 fit a 7x7 map.
     """
-    _check(classes, classifier, tasks, weights)
+    _check(classes, classifier, tasks, weights, encoder)
     # Five halvings, one for each level of the decoder.
     image = image_input(image_size, (*FILTERS, FUSED))
-    backbone_weights = _weights(weights, classifier)
-    encoder = build_backbone(ENCODER, image, backbone_weights[ENCODER])
+    backbone_weights = _weights(weights, encoder, classifier)
+    encoded = build_backbone(encoder, image, backbone_weights[encoder])
     if tasks == "segmentation":
-        explained = keras.layers.Identity(name="cam_features")(encoder.deepest)
-        return keras.Model({"image": image}, {"mask": _mask(encoder, explained, dilated_bottleneck)}, name="dual_task")
-    outputs = {"mask": _mask(encoder, encoder.deepest, dilated_bottleneck)} if tasks == "both" else {}
-    features = encoder.deepest
+        explained = keras.layers.Identity(name="cam_features")(encoded.deepest)
+        return keras.Model({"image": image}, {"mask": _mask(encoded, explained, dilated_bottleneck)}, name="dual_task")
+    outputs = {"mask": _mask(encoded, encoded.deepest, dilated_bottleneck)} if tasks == "both" else {}
+    features = encoded.deepest
     if classifier != "shared":
         second = build_backbone(classifier, image, backbone_weights[classifier], prefix="classifier_").deepest
         features = keras.layers.Concatenate(name="both_encoders")([second, features])
@@ -116,21 +119,21 @@ def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
     return keras.layers.Identity(name="mask", dtype="float32")(logits)
 
 
-def _weights(weights: str | Mapping[str, str | None] | None, classifier: str) -> dict[str, str | None]:
+def _weights(weights: str | Mapping[str, str | None] | None, encoder: str, classifier: str) -> dict[str, str | None]:
     """Returns the weights of each backbone."""
     if isinstance(weights, Mapping):
-        return {name: weights.get(name) for name in (ENCODER, classifier)}
-    return dict.fromkeys((ENCODER, classifier), weights)
+        return {name: weights.get(name) for name in (encoder, classifier)}
+    return dict.fromkeys((encoder, classifier), weights)
 
 
-def _check(classes: int, classifier: str, tasks: str, weights: str | Mapping[str, str | None] | None) -> None:
+def _check(classes: int, classifier: str, tasks: str, weights: str | Mapping[str, str | None] | None, encoder: str) -> None:
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
     for argument, value, choices in (("classifier", classifier, CLASSIFIERS), ("tasks", tasks, TASKS)):
         if value not in choices:
             problems.append(f"{argument} is {value!r}, expected one of {', '.join(choices)}")
-    backbones = [ENCODER] if classifier == "shared" else [ENCODER, classifier]
+    backbones = [encoder] if classifier == "shared" else [encoder, classifier]
     if isinstance(weights, Mapping):
         problems += [
             f"weights has an entry '{name}', which is no backbone of this network.{did_you_mean(name, backbones)} "
@@ -143,3 +146,4 @@ def _check(classes: int, classifier: str, tasks: str, weights: str | Mapping[str
         problems.append(f"weights is {weights!r}, expected null, 'imagenet', or one entry per backbone: {{{example}}}")
     if problems:
         raise UserError("The dual_task model cannot be built: " + "; ".join(problems) + ".")
+    check_pyramid(encoder, FILTERS)

@@ -12,7 +12,10 @@ from keras_skin.layers.classifier import classifier
 from keras_skin.layers.conv_block import conv_block, convolution
 from keras_skin.layers.reverse_joint_gate import GATES
 from keras_skin.models import register
+from keras_skin.models.backbones import build_backbone
 from keras_skin.models.unet import FILTERS, DecoderLevel, encoder, image_input, mask_head
+from keras_skin.models.unet_backbone import FILTERS as BACKBONE_FILTERS
+from keras_skin.models.unet_backbone import STRIDES, check_pyramid
 from keras_skin.registry import UserError
 
 VARIANTS = ("mtl0", "mtl1", "mtl2", "mtl3")
@@ -38,7 +41,9 @@ def JRL(
     variant: Literal["mtl0", "mtl1", "mtl2", "mtl3"] = "mtl3",
     gate: Literal["relu", "sigmoid"] = "relu",
     initial_mask: bool = False,
-    filters: Sequence[int] = FILTERS,
+    filters: Sequence[int] | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
 ) -> keras.Model:
     """A network that segments and classifies a lesion, with connections from each task to the other.
 
@@ -58,7 +63,11 @@ def JRL(
         variant: `"mtl0"` to `"mtl3"`.
         gate: `"relu"` as in the paper, or `"sigmoid"`, which never sets a feature to zero; for mtl2 and mtl3.
         initial_mask: also return the mask of the first pass as output `mask_aux_1`, for a separate loss; for mtl2 and mtl3.
-        filters: features of the levels, finest first; at least three.
+        filters: features of the levels, finest first: at least three for the paper's encoder, by default 32 to 320; five decoder
+            levels for a backbone, by default 16 to 256.
+        backbone: None is the paper's encoder; else a name of `BACKBONES` with features at strides 2 to 32, which takes the place
+            of encoder levels 2 to 6. Decoder level 1 then has no skip connection.
+        weights: weights of the backbone: None, `"imagenet"` or a path, see `build_backbone`.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, and
@@ -85,16 +94,16 @@ def JRL(
     - The paper does not report whether the first mask is supervised. By default it is not: the Dice loss reaches it only through
       the classifier and the shared kernels.
     """
-    _check(classes, variant, gate, initial_mask, filters)
+    filters = filters or (BACKBONE_FILTERS if backbone else FILTERS)
+    _check(classes, variant, gate, initial_mask, filters, backbone, weights)
     stage = VARIANTS.index(variant)
-    image = image_input(image_size, filters)
-    skips = encoder(image, filters)
-    levels = {level: DecoderLevel(level, filters[level - 1]) for level in range(len(filters) - 1, 0, -1)}
+    image, skips = _encoder(image_size, filters, backbone, weights)
+    levels = {level: DecoderLevel(level, filters[level - 1]) for level in range(len(skips) - 1, 0, -1)}
     head = mask_head()
 
     # Decoder, first pass. In mtl2 and mtl3 the second pass below has the plain names of levels 2 and 1.
     x = skips[-1]
-    for level in range(len(filters) - 1, 2, -1):
+    for level in range(len(skips) - 1, 2, -1):
         x = levels[level](x, skips[level - 1])
     half = levels[2].first(x, skips[1])
     prefix = "initial_" if stage >= 2 else ""
@@ -128,6 +137,18 @@ def JRL(
     return keras.Model({"image": image}, outputs, name="jrl")
 
 
+def _encoder(
+    image_size: tuple[int, int], filters: Sequence[int], backbone: str | None, weights: str | None
+) -> tuple[Any, list[Any]]:
+    """Returns the symbolic image and the features of every level, finest first; a backbone has none at the image's size."""
+    if backbone is None:
+        image = image_input(image_size, filters)
+        return image, encoder(image, filters)
+    image = image_input(image_size, STRIDES)
+    features = build_backbone(backbone, image, weights)
+    return image, [features.levels.get(stride) for stride in STRIDES[:-1]] + [features.deepest]
+
+
 def _lesion_branch(features: Any, lesion: Any, width: int, level: int) -> Any:
     """Returns the features (B, width) of a decoder level (B, H, W, C) within the lesion (B, H, W, 1)."""
     name = f"lesion_{level}_features"
@@ -147,7 +168,15 @@ def _pool(features: Any, name: str) -> Any:
     return keras.layers.GlobalAveragePooling2D(name=f"{name}_pool")(features)
 
 
-def _check(classes: int, variant: str, gate: str, initial_mask: bool, filters: Sequence[int]) -> None:
+def _check(
+    classes: int,
+    variant: str,
+    gate: str,
+    initial_mask: bool,
+    filters: Sequence[int],
+    backbone: str | None,
+    weights: str | None,
+) -> None:
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
@@ -159,7 +188,11 @@ def _check(classes: int, variant: str, gate: str, initial_mask: bool, filters: S
         problems.append(f"gate is {gate!r}, but {variant} has no gate: it is for mtl2 and mtl3")
     if initial_mask and variant in VARIANTS[:2]:
         problems.append(f"initial_mask is true, but {variant} has only one mask: it is for mtl2 and mtl3")
-    if len(filters) < 3:
+    if backbone is None and len(filters) < 3:
         problems.append(f"filters has {len(filters)} levels, expected at least 3")
+    if backbone is None and weights is not None:
+        problems.append(f"weights is {weights!r}, but the paper's encoder has no pretrained weights: name a backbone")
     if problems:
         raise UserError("The jrl model cannot be built: " + "; ".join(problems) + ".")
+    if backbone is not None:
+        check_pyramid(backbone, filters)

@@ -28,6 +28,7 @@ def MSFAResNet18(
     classes: int = 7,
     aggregation: Literal["multi_scale", "none"] = "multi_scale",
     weights: str | None = None,
+    backbone: str = "resnet18",
 ) -> keras.Model:
     """ResNet18 with averages of its last feature map at three scales before the classifier.
 
@@ -42,7 +43,8 @@ def MSFAResNet18(
         image_size: height and width, 32 or more.
         classes: number of classes, at least 2.
         aggregation: `"multi_scale"`, or `"none"` for the plain ResNet18 of the ablation.
-        weights: weights of the ResNet18: `None` to start from random numbers, `"imagenet"`, or a path: see `build_backbone`.
+        weights: weights of the backbone: `None` to start from random numbers, `"imagenet"`, or a path: see `build_backbone`.
+        backbone: a name of `BACKBONES`; the paper's is resnet18.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"label": (B, classes) float32 logits}. Feature layers: `encoder_1`
@@ -71,7 +73,7 @@ def MSFAResNet18(
     if problems:
         raise UserError("The msfa_resnet18 model cannot be built: " + "; ".join(problems) + ".")
     image = keras.Input((*image_size, 3), name="image")
-    x = keras.layers.Identity(name="cam_features")(build_backbone("resnet18", image, weights).deepest)
+    x = keras.layers.Identity(name="cam_features")(build_backbone(backbone, image, weights).deepest)
     if aggregation == "multi_scale":
         x = multi_scale_aggregation(x)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(x)

@@ -130,6 +130,18 @@ def test_weights_of_one_backbone_leave_the_other_random(tmp_path: Path) -> None:
     assert any(kernel.shape == expected.shape and np.array_equal(kernel, expected) for kernel in kernels)
 
 
+def test_another_encoder_feeds_decoder_and_classifier() -> None:
+    model = build(encoder="mobilenet_v2", classifier="shared")
+    assert set(model.output) == {"mask", "label"}
+    for level in range(2, 6):
+        assert model.get_layer(f"decoder_{level}_skip").input[1] is model.get_layer(f"encoder_{level - 1}").output
+    assert model.get_layer("cam_features").input is model.get_layer("encoder_5").output
+    with pytest.raises(UserError, match="'xception' has no features at strides 2, 4"):
+        build(encoder="xception")
+    with pytest.raises(UserError, match="Its backbones: mobilenet_v2"):
+        build(encoder="mobilenet_v2", classifier="shared", weights={"resnet34": None})
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(
         UserError, match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask'"

@@ -112,6 +112,20 @@ def test_initial_mask_is_the_first_pass() -> None:
     assert model.count_params() == JRL(**SMALL).count_params()
 
 
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[3]])
+def test_a_backbone_takes_the_place_of_the_encoder(variant: str) -> None:
+    model = JRL((64, 96), variant=variant, backbone="mobilenet_v2", filters=(2, 3, 4, 5, 6))
+    assert {key: value.shape for key, value in model.output.items()} == {"mask": (None, 64, 96, 1), "label": (None, 2)}
+    for level in range(1, 6):
+        assert model.get_layer(f"encoder_{level}").output.shape[1:3] == (64 >> level, 96 >> level)
+        assert model.get_layer(f"decoder_{level}").output.shape[1:] == (64 >> level - 1, 96 >> level - 1, level + 1)
+    for level in range(2, 6):
+        skip = model.get_layer(f"decoder_{level}_skip").input
+        assert skip[1] is model.get_layer(f"encoder_{level - 1}").output
+    inputs = model.get_layer("cbam_6" if variant == "mtl3" else "cam_features").input
+    assert inputs is model.get_layer("encoder_5").output
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_images_are_scaled_in_float32(policy: str) -> None:
     """bfloat16 has no 201: neighbouring grey levels must stay apart in front of the first convolution."""
@@ -134,6 +148,9 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
         ({"variant": "mtl1", "initial_mask": True}, ["mtl1 has only one mask"]),
         ({"variant": "mtl0", "gate": "sigmoid"}, ["mtl0 has no gate"]),
         ({"filters": (4, 8)}, ["2 levels"]),
+        ({"weights": "imagenet"}, ["'imagenet'", "name a backbone"]),
+        ({"backbone": "xception"}, ["no features at strides 2, 4"]),
+        ({"backbone": "resnet18", "filters": (4, 8)}, ["2 numbers, expected 5"]),
     ],
 )
 def test_mistakes_are_named(arguments: dict, messages: list[str]) -> None:

@@ -65,6 +65,12 @@ def test_weights_of_the_backbone_come_from_a_file(tmp_path: Path) -> None:
     assert not np.allclose(result, random, rtol=0.1)
 
 
+def test_another_backbone_keeps_the_aggregation() -> None:
+    model = MSFAResNet18(image_size=(64, 64), backbone="mobilenet_v2")
+    assert model.get_layer("cam_features").output.shape == (None, 2, 2, 1280)
+    assert model.get_layer("multi_scale").output.shape == (None, 2, 2, 1280)
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"classes is 1, .*aggregation is 'msfa', expected one of multi_scale, none\."):
         MSFAResNet18(classes=1, aggregation="msfa")
