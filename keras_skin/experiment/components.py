@@ -105,8 +105,8 @@ class BalancingSettings(Component):
 
 class DatasetSettings(Component):
     """A data set on disk. `folder` (relative to --data, or absolute) is needed if it does not have its usual name; `labels`
-    selects images of these classes, `parts` those of these official splits (`["validation"]`); `optional`: if it is missing,
-    continue without it and report it."""
+    selects images of these classes, `parts` those of these official splits (`["validation"]`); `optional`, for
+    extra_train and external: if it is missing, continue without it and report it."""
 
     kind: ClassVar[str] = "data set"
 

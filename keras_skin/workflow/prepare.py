@@ -107,9 +107,20 @@ def prepare_data(
         excluded.append(records.excluded.assign(dataset=settings.name))
         return records
 
+    def read_if_there(settings: DatasetSettings) -> Records | None:
+        try:
+            return read(settings)
+        except MissingData as error:
+            if not settings.optional:
+                raise
+            notes.append(f"{settings.name} was not found. It is optional and is not used.")
+            log.debug("%s", error)
+            return None
+
     base = read(data.train)
     others = {"test": read(data.test)} if data.test else {}
-    others |= {f"external/{settings.name}": read(settings) for settings in data.external}
+    external = {f"external/{settings.name}": read_if_there(settings) for settings in data.external}
+    others |= {name: records for name, records in external.items() if records}
     _same_classes({data.train.name: base, **others})
 
     base_table = base.table.assign(dataset=data.train.name)
@@ -129,13 +140,8 @@ def prepare_data(
         [unused, _held_out(base.excluded, data.train.name), *(_held_out(item.excluded, item.name) for item in others.values())]
     )
     for settings in data.extra_train:
-        try:
-            extra = read(settings)
-        except MissingData as error:
-            if not settings.optional:
-                raise
-            notes.append(f"{settings.name} was not found. It is optional and is not used.")
-            log.debug("%s", error)
+        extra = read_if_there(settings)
+        if extra is None:
             continue
         forbidden = [*others_tables, held_out]
         base_table, sentences, dropped = add_training(base_table, extra, settings.labels, forbidden, settings.parts or FITTED)

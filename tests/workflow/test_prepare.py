@@ -58,6 +58,16 @@ def test_a_missing_optional_set_is_reported_and_not_used(demo, tmp_path):
     assert set(prepared.rows("train")["dataset"]) == {"isic2016"}
 
 
+def test_a_missing_external_set_is_left_out_only_where_it_is_optional(demo, tmp_path):
+    shutil.copytree(demo / "isic2016", tmp_path / "isic2016")
+    with pytest.raises(MissingData, match="ph2"):
+        prepare_data(load_experiment("jrl_isic2016"), tmp_path)
+    optional = load_experiment("jrl_isic2016", ['data.external=[{"name": "ph2", "optional": true}]'])
+    prepared = prepare_data(optional, tmp_path)
+    assert prepared.tested == ["validation", "test"]
+    assert any("ph2 was not found. It is optional" in note for note in prepared.notes)
+
+
 def test_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path):
     with pytest.raises(MissingData) as error:
         prepare_data(load_experiment("jrl_ph2"), tmp_path)
