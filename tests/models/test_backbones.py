@@ -31,16 +31,20 @@ PUBLISHED = {
     "resnet50": ((64, 256, 512, 1024, 2048), 2048, 23_587_712),
     "vgg13": ((128, 256, 512, 512, 512), 512, 9_404_992),
     "mobilenet_v2": ((16, 24, 32, 96, 1280), 1280, 2_257_984),
+    "mobilenet_v2_torch": ((16, 24, 32, 96, 1280), 1280, 2_257_984),
     "densenet121": ((64, 256, 512, 1024, 1024), 1024, 7_037_504),
     "densenet201": ((64, 256, 512, 1792, 1920), 1920, 18_321_984),
     "efficientnet_b0": ((32, 24, 40, 112, 320), 1280, 4_049_571 - 7),
     "efficientnet_b3": ((40, 32, 48, 136, 384), 1536, 10_783_535 - 7),
     "efficientnet_b4": ((48, 32, 56, 160, 448), 1792, 17_673_823 - 7),
+    "efficientnet_lite0": ((32, 24, 40, 112, 320), 1280, 4_694_024 - 1_281_000),
+    "efficientnet_lite1": ((32, 24, 40, 112, 320), 1280, 5_470_344 - 1_281_000),
+    "efficientnet_lite2": ((32, 24, 48, 120, 352), 1280, 6_150_168 - 1_281_000),
     "xception": ((256, 728, 2048), 2048, 20_861_480),
     "vit_base": ((768,), 768, 85_798_656 - (14 * 14 - 4 * 4) * 768),
 }
 # One of each construction is tried in every run; the others, which share its code, in the nightly one.
-FAST = ("resnet18", "mobilenet_v2")
+FAST = ("resnet18", "mobilenet_v2", "mobilenet_v2_torch", "efficientnet_lite0")
 
 
 def every_backbone(fast: tuple[str, ...] = tuple(PUBLISHED)) -> pytest.MarkDecorator:
@@ -116,14 +120,16 @@ def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1)])
+@pytest.mark.parametrize(
+    ("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1), ("mobilenet_v2_torch", 0), ("efficientnet_lite0", 1)]
+)
 def test_dilations_compute_what_strides_leave_out(name: str, first: int) -> None:
     """With stride 16 kept to the end, every other feature is that of the network as it is."""
     plain = network(name)
     image = keras.Input((64, 64, 3), name="image")
     features = build_backbone(name, image, output_stride=16)
     dilated = keras.Model(image, features.deepest)
-    assert features.levels[16] is features.deepest
+    assert (features.levels[16] is features.deepest) == (len(get_backbone(name).features) == 5)
     assert features.deepest.shape[1:3] == (4, 4)
     assert [layer.name for layer in dilated.layers if layer.weights] == [layer.name for layer in plain.layers if layer.weights]
     dilated.set_weights(plain.get_weights())
@@ -173,6 +179,10 @@ PREPROCESSING = {
     "resnet34": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vgg13": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vit_base": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="tf"),
+    "mobilenet_v2_torch": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    "efficientnet_lite0": lambda x: (x - 127) / 128,
+    "efficientnet_lite1": lambda x: (x - 127) / 128,
+    "efficientnet_lite2": lambda x: (x - 127) / 128,
     # In keras.applications the network itself does this, in two steps.
     "efficientnet_b0": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     "efficientnet_b3": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
@@ -181,7 +191,7 @@ PREPROCESSING = {
 
 
 @pytest.mark.slow
-@every_backbone(("resnet50", "mobilenet_v2", "densenet121", "vgg13", "efficientnet_b0"))
+@every_backbone(("resnet50", "mobilenet_v2", "densenet121", "vgg13", "efficientnet_b0", "efficientnet_lite0"))
 def test_scaling_is_what_the_weights_expect(name: str) -> None:
     with conformance.precision("mixed_bfloat16"):
         model = network(name)
