@@ -127,14 +127,16 @@ def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, np
         raise UserError(f"{path} is refused: {reason}. Expected the file of torch.save(model.state_dict(), path).") from reason
     except Exception as error:  # a damaged pickle or zip file raises nearly every exception of Python
         raise UserError(
-            f"{path} is damaged or no PyTorch file ({type(error).__name__}: {error}). Expected the file of "
+            f"{path} is damaged, or is not a PyTorch file ({type(error).__name__}: {error}). Expected the file of "
             "torch.save(model.state_dict(), path)."
         ) from error
 
 
 def _read_zip(content: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        folder = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "").removesuffix("data.pkl")
+        folder = next((name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        if folder is None:
+            raise _Refused("it has no data.pkl")
 
         def read(name: str) -> bytes:
             member = archive.getinfo(folder + name)
@@ -180,8 +182,8 @@ def _check_byte_order(little: bool) -> None:
 
 def _tensors(content: Any) -> dict[str, _Tensor]:
     if not isinstance(content, dict):
-        raise _Refused(f"it holds a {type(content).__name__}, expected a dict of tensors by name")
+        raise _Refused(f"it holds an object of type {type(content).__name__}, expected a dict of tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise _Refused(f"its entry {name!r} is a {type(value).__name__}, expected a tensor")
+            raise _Refused(f"its entry {name!r} is of type {type(value).__name__}, expected a tensor")
     return dict(content)
