@@ -128,12 +128,14 @@ class OptimizerSettings(Settings):
 class ScheduleSettings(Settings):
     """Learning rate schedule: `exponential` decays to `factor` times the initial rate at the last step; `step` multiplies by
     `factor` every `every` epochs; `plateau` multiplies by `factor` whenever `monitor` has not improved for `patience` epochs;
-    `constant` does not change."""
+    `cosine` rises linearly over `warmup_epochs` (default 1), then falls along a cosine to `factor` times the rate (default 0) at
+    the last step; `constant` does not change."""
 
-    name: Literal["constant", "exponential", "step", "plateau"] = "constant"
+    name: Literal["constant", "exponential", "step", "plateau", "cosine"] = "constant"
     factor: float | None = Field(None, gt=0, le=1)
     every: PositiveInt | None = None
     patience: PositiveInt | None = None
+    warmup_epochs: float | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _check_keys(self) -> ScheduleSettings:
@@ -142,11 +144,13 @@ class ScheduleSettings(Settings):
             "exponential": ("factor",),
             "step": ("factor", "every"),
             "plateau": ("factor", "patience"),
+            "cosine": (),
         }[self.name]
-        keys = {key for key in ("factor", "every", "patience") if getattr(self, key) is not None}
-        if keys != set(required):
+        optional = ("warmup_epochs", "factor") if self.name == "cosine" else ()
+        keys = {key for key in ("factor", "every", "patience", "warmup_epochs") if getattr(self, key) is not None}
+        if keys - set(optional) != set(required):
             raise ValueError(
-                f"schedule '{self.name}' takes {' and '.join(required) or 'no further key'}, "
+                f"schedule '{self.name}' takes {' and '.join(required or optional) or 'no further key'}, "
                 f"got: {', '.join(sorted(keys)) or 'none'}"
             )
         return self
