@@ -173,7 +173,8 @@ class BackboneTrainingSettings(Settings):
 
 class TrainSettings(Settings):
     """Training. `monitor`: the logged value, or several to average, that selects the best epoch; only the validation split is
-    used."""
+    used. `ema`: momentum (such as 0.999) of a moving average of the weights, which is validated, measured and exported instead
+    of the weights of the last step."""
 
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 10
@@ -181,6 +182,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     backbone: BackboneTrainingSettings | None = None
+    ema: float | None = Field(None, gt=0, lt=1)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: int = Field(0, ge=0)
     deterministic: bool = False
