@@ -69,7 +69,7 @@ class WeightAveraging(keras.callbacks.Callback):
         if self._trained is None:
             self._trained = [np.array(variable.numpy()) for variable in self._weights]
             for variable, average in zip(self._weights, self._averages, strict=True):
-                variable.assign(average)
+                variable.assign(np.array(average.numpy()))  # a copy: JAX deletes the arrays of the weights in each step
 
     def use_trained_weights(self) -> None:
         """Puts the trained weights back, from which the training continues."""
