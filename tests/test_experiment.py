@@ -159,6 +159,9 @@ def test_a_backbone_of_random_weights_is_not_frozen():
 
 
 def test_a_schedule_takes_its_own_keys():
+    cosine = 'train.schedule={"name": "cosine", "warmup_epochs": 2}'
+    assert load_experiment("jrl_ph2", [cosine]).train.schedule.warmup_epochs == 2
+    assert load_experiment("jrl_ph2", ['train.schedule={"name": "cosine", "factor": 0.01}']).train.schedule.factor == 0.01
     plateau = 'train.schedule={"name": "plateau", "factor": 0.1, "patience": 5}'
     assert load_experiment("jrl_ph2", [plateau]).train.schedule.patience == 5
     with pytest.raises(UserError, match=r"schedule 'plateau' takes factor and patience, got: every, factor"):
@@ -174,6 +177,12 @@ def test_a_schedule_takes_its_own_keys():
         ('train.schedule={"name": "step", "factor": 0.5, "every": 0.5}', "train.schedule.every = 0.5"),
         ('train.schedule={"name": "plateau", "factor": 0, "patience": 1}', "train.schedule.factor = 0"),
         ('train.schedule={"name": "plateau", "factor": 0.1, "patience": 0}', "train.schedule.patience = 0"),
+        ('train.schedule={"name": "cosine", "every": 3}', "schedule 'cosine' takes warmup_epochs and factor, got: every"),
+        (
+            'train.schedule={"name": "plateau", "factor": 0.1, "patience": 1, "warmup_epochs": 1}',
+            "takes factor and patience, got",
+        ),
+        ('train.schedule={"name": "cosine", "warmup_epochs": -1}', "train.schedule.warmup_epochs = -1"),
         ('train.schedule={"name": "step", "gamma": 1}', "train.schedule.gamma = 1"),
         ("train.optimizer.name=adm", "Did you mean 'adam'?"),
         ("train.optimizer.learning_rate=-1.0", "train.optimizer.learning_rate = -1.0"),

@@ -128,12 +128,14 @@ class OptimizerSettings(Settings):
 class ScheduleSettings(Settings):
     """Learning rate schedule: `exponential` decays to `factor` times the initial rate at the last step; `step` multiplies by
     `factor` every `every` epochs; `plateau` multiplies by `factor` whenever `monitor` has not improved for `patience` epochs;
-    `constant` does not change."""
+    `cosine` rises linearly over `warmup_epochs` (default 1), then falls along a cosine to `factor` times the rate (default 0) at
+    the last step; `constant` does not change."""
 
-    name: Literal["constant", "exponential", "step", "plateau"] = "constant"
+    name: Literal["constant", "exponential", "step", "plateau", "cosine"] = "constant"
     factor: float | None = Field(None, gt=0, le=1)
     every: PositiveInt | None = None
     patience: PositiveInt | None = None
+    warmup_epochs: float | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _check_keys(self) -> ScheduleSettings:
@@ -142,11 +144,13 @@ class ScheduleSettings(Settings):
             "exponential": ("factor",),
             "step": ("factor", "every"),
             "plateau": ("factor", "patience"),
+            "cosine": (),
         }[self.name]
-        keys = {key for key in ("factor", "every", "patience") if getattr(self, key) is not None}
-        if keys != set(required):
+        optional = ("warmup_epochs", "factor") if self.name == "cosine" else ()
+        keys = {key for key in ("factor", "every", "patience", "warmup_epochs") if getattr(self, key) is not None}
+        if keys - set(optional) != set(required):
             raise ValueError(
-                f"schedule '{self.name}' takes {' and '.join(required) or 'no further key'}, "
+                f"schedule '{self.name}' takes {' and '.join(required or optional) or 'no further key'}, "
                 f"got: {', '.join(sorted(keys)) or 'none'}"
             )
         return self
@@ -169,7 +173,8 @@ class BackboneTrainingSettings(Settings):
 
 class TrainSettings(Settings):
     """Training. `monitor`: the logged value, or several to average, that selects the best epoch; only the validation split is
-    used."""
+    used. `ema`: momentum (such as 0.999) of a moving average of the weights, which is validated, measured and exported instead
+    of the weights of the last step."""
 
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 10
@@ -177,6 +182,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     backbone: BackboneTrainingSettings | None = None
+    ema: float | None = Field(None, gt=0, lt=1)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: int = Field(0, ge=0)
     deterministic: bool = False

@@ -15,6 +15,7 @@ import pandas as pd
 
 from keras_skin.registry import UserError
 from keras_skin.run_folder import BEST_WEIGHTS, RUN_STATE
+from keras_skin.training.averaging import WeightAveraging
 from keras_skin.training.best_weights import EPOCH_PREFIX, BestWeights, load_weights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
@@ -75,6 +76,7 @@ def fit(
     mode: str = "auto",
     patience: int | None = None,
     plateau: Plateau | None = None,
+    ema: float | None = None,
     resume: bool = False,
     history_file: str | os.PathLike[str] | None = None,
     save_every_seconds: float = 60.0,
@@ -99,6 +101,8 @@ def fit(
         mode: `"min"`, `"max"` or `"auto"`, which depends on the names.
         patience: stop after this many epochs without improvement; None trains all epochs.
         plateau: lower the learning rate where the monitored value stays; the optimizer must have a rate, not a schedule.
+        ema: momentum of an average of the weights (see `WeightAveraging`), which is validated, and kept where it is best, instead
+            of the trained weights; None keeps no average.
         resume: continue from the state in `folder`; where there is none yet, start at the beginning.
         history_file: the CSV file of the history; `history.csv` in `folder` if None.
         save_every_seconds: save the state within an epoch when this much time has passed.
@@ -131,6 +135,11 @@ def fit(
         others = [StopAtNonFiniteLoss(train, train.steps), *callbacks, history, best, progress]
         if plateau:
             others.append(FallOnPlateau(plateau, best))
+        averaging = WeightAveraging(model, ema, train.steps) if ema is not None else None
+        if averaging:
+            # First: all callbacks see the averages after an epoch. Last: the state holds the trained weights.
+            restore = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: averaging.use_trained_weights())
+            others = [averaging, *others, restore]
         checkpoints = Checkpoints(
             state_file, others, epochs, train.steps, interrupts, save_every_seconds, save_every_steps, context
         )
@@ -143,6 +152,8 @@ def fit(
             _run_epochs(model, train, dataset, validation, epochs, every, checkpoints)
         finally:
             progress.clear()
+    if averaging:
+        averaging.use_averages()
     _load_best(model, best)
     return TrainingResult(history.table(), str(chosen), best.best_epoch, best.best_value, len(history.rows) < epochs)
 
@@ -165,7 +176,7 @@ def build_training_state(model: keras.Model, element_spec: Any) -> list[str]:
         )
 
     def blank(spec: Any) -> Any:
-        return keras.ops.zeros([size or 1 for size in spec.shape], dtype=spec.dtype)
+        return keras.ops.zeros([size or 1 for size in spec.shape], dtype=keras.backend.standardize_dtype(spec.dtype))
 
     y_true, y_pred = keras.tree.map_structure(blank, targets), keras.tree.map_structure(blank, predicted)
     model.compute_loss(x=None, y=y_true, y_pred=y_pred)

@@ -94,6 +94,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
         monitor=settings.monitor,
         patience=settings.early_stopping.patience if settings.early_stopping else None,
         plateau=Plateau(**schedule) if schedule.pop("name") == "plateau" else None,
+        ema=settings.ema,
         resume=resume,
         history_file=run / "history.csv",
         save_every_seconds=settings.save_every_seconds,

@@ -59,8 +59,9 @@ def outcome(folder: Path) -> dict[str, np.ndarray]:
             {"schedule": {"name": "plateau", "factor": 0.5, "patience": 1}, "monitor": "loss", "mode": "max"},
             marks=pytest.mark.nightly,
         ),
+        {"schedule": {"name": "cosine", "warmup_epochs": 0.5}, "ema": 0.9},
     ],
-    ids=["exponential", "plateau"],
+    ids=["exponential", "plateau", "cosine and averaged weights"],
 )
 def test_killed_in_an_epoch_then_interrupted_then_finished(tmp_path: Path, settings: dict[str, Any]) -> None:
     undisturbed = train(tmp_path / "undisturbed", **settings)
