@@ -160,13 +160,7 @@ class _Composed(ABC):
     _limits: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
-        problems = [
-            f"augmentation.{name} is {value!r}, expected a number from 0 to {self._limits.get(name, 1)}."
-            for name, value in vars(self).items()
-            if name != "_local" and (not isinstance(value, int | float) or not 0 <= value <= self._limits.get(name, 1))
-        ]
-        if problems:
-            raise UserError("\n".join(problems))
+        _check_numbers(self, self._limits)
 
     def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return _each_once(labels)
@@ -270,6 +264,88 @@ class DualRefNetAugmentation(_Composed):
             albumentations.ColorJitter(same, same, (1 - self.saturation, 1 + self.saturation), (0.0, 0.0), p=1.0),
             albumentations.GaussNoise((0.0, self.noise), p=1.0),
         ]
+
+
+@register("dermoscopy")
+@dataclass(frozen=True)
+class Dermoscopy:
+    """Any rotation, flips, scale and shift in one warp with reflected borders, and a change of light and colour; every image once
+    per epoch.
+
+    A dermoscopic image has no upward direction, and its colours depend on the camera and the light. The lesion stays in the
+    frame: where a rotation or shift would move the centre of the mask out of the inner four fifths of the frame, the image is
+    shifted back that far. Images without a mask are not shifted back.
+
+    Args:
+        rotation: largest angle in degrees, drawn evenly from -rotation..rotation.
+        scale: largest change of the scale: a factor from 1 / (1 + scale) to 1 + scale, the same for height and width; 0.25 is a
+            factor from 0.8 to 1.25.
+        shift: largest shift in each direction, as a share of the frame's height and width.
+        colour: largest change of each colour channel, as a share: factors drawn evenly from 1 - colour..1 + colour.
+        brightness: largest change of brightness, as a share of the full range.
+        contrast: largest change of contrast about the image's mean, as a share.
+    """
+
+    rotation: float = 180.0
+    scale: float = 0.25
+    shift: float = 0.1
+    colour: float = 0.15
+    brightness: float = 0.15
+    contrast: float = 0.2
+
+    changes_images = True
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, {"rotation": 180, "shift": 0.5})
+
+    def plan(self, labels: np.ndarray, epoch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return _each_once(labels)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, variant: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        height, width = image.shape[:2]
+        matrix = self._matrix(mask, height, width, rng)
+        image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=_BORDER)
+        if mask is not None:
+            mask = cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=_BORDER)
+        return cv2.LUT(image, self._colours(image, rng)), mask
+
+    def _matrix(self, mask: np.ndarray | None, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """The (2, 3) matrix that maps pixel (x, y) to its place after the warp."""
+        angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation))
+        factor = np.exp(rng.uniform(-1, 1) * np.log1p(self.scale))
+        cosine, sine = factor * np.cos(angle), factor * np.sin(angle)
+        linear = np.array([[cosine, sine], [-sine, cosine]]) * rng.choice([-1, 1], 2)
+        size = np.array([width, height])
+        centre = (size - 1) / 2
+        offset = centre - linear @ centre + rng.uniform(-self.shift, self.shift, 2) * size
+        if mask is not None and (moments := cv2.moments(mask, binaryImage=True))["m00"]:
+            lesion = linear @ (np.array([moments["m10"], moments["m01"]]) / moments["m00"]) + offset
+            offset += np.clip(lesion, 0.1 * size, 0.9 * size) - lesion
+        return np.column_stack([linear, offset])
+
+    def _colours(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The new value of each value of each channel, (1, 256, 3) uint8."""
+        gains = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        contrast, brightness = (
+            1 + rng.uniform(-self.contrast, self.contrast),
+            255 * rng.uniform(-self.brightness, self.brightness),
+        )
+        mean = np.array(cv2.mean(image)[:3])
+        values = ((np.arange(256)[:, np.newaxis] - mean) * contrast + mean) * gains + brightness
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)[np.newaxis]
+
+
+def _check_numbers(policy: Any, limits: Mapping[str, float]) -> None:
+    """Raises a UserError that names every argument that is not a number from 0 to its limit (1 where `limits` has none)."""
+    problems = [
+        f"augmentation.{name} is {value!r}, expected a number from 0 to {limits.get(name, 1)}."
+        for name, value in vars(policy).items()
+        if name != "_local" and (not isinstance(value, int | float) or not 0 <= value <= limits.get(name, 1))
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _each_once(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

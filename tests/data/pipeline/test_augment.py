@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from keras_skin.data.pipeline import augment
-from keras_skin.data.pipeline.augment import JRL16, DualRefNetAugmentation, FlipsRotations, octagon_symmetry
+from keras_skin.data.pipeline.augment import JRL16, Dermoscopy, DualRefNetAugmentation, FlipsRotations, octagon_symmetry
 from keras_skin.registry import UserError
 
-POLICIES = {"none": {}, "jrl_16": {}, "flips_rotations": {}, "dualrefnet": {}}
+POLICIES = {"none": {}, "jrl_16": {}, "flips_rotations": {}, "dualrefnet": {}, "dermoscopy": {}}
 STILL = {"brightness": 0.0, "contrast": 0.0}
 RNG = np.random.default_rng(3)
 IMAGE = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -49,7 +49,7 @@ def test_shapes_types_and_purity(name):
     np.testing.assert_array_equal(MASK, before[1])
 
 
-@pytest.mark.parametrize("name", ["jrl_16", "flips_rotations", "dualrefnet"])
+@pytest.mark.parametrize("name", ["jrl_16", "flips_rotations", "dualrefnet", "dermoscopy"])
 def test_threads_do_not_disturb_each_other(name):
     policy = augment.get(name).builder()
     expected = [policy(IMAGE, MASK, number % 16, rng(number)) for number in range(40)]
@@ -66,6 +66,7 @@ def test_threads_do_not_disturb_each_other(name):
         ("jrl_16", {}),
         ("flips_rotations", {**STILL, "rotation": 40.0}),
         ("dualrefnet", {**STILL, "scale": 0.5, "saturation": 0.0, "noise": 0.0}),
+        ("dermoscopy", {**STILL, "colour": 0.0}),
     ],
 )
 def test_mask_moves_with_the_image(name, arguments):
@@ -227,6 +228,58 @@ def test_dualrefnet_mixes_with_grey_and_adds_noise():
         assert image.mean() == pytest.approx(128, abs=1)
     assert np.max(deviations) == pytest.approx(25.5, abs=2)
     assert np.min(deviations) < 4
+
+
+def test_dermoscopy_moves_as_far_as_its_arguments_say():
+    """The place, angle and size of an ellipse, over many draws."""
+    y, x = np.mgrid[:193, :257]
+    ellipse = ((x - 128) ** 2 / 30**2 + (y - 96) ** 2 / 15**2 < 1).astype(np.uint8)
+    image, centres, angles, areas = np.repeat(ellipse[..., np.newaxis] * 200, 3, axis=-1).astype(np.uint8), [], [], []
+    for seed in range(300):
+        _, mask = Dermoscopy()(image, ellipse, 0, rng(seed))
+        _, components, _, positions = cv2.connectedComponentsWithStats(mask)
+        # At the border there can be reflections of the ellipse: it is the one nearest to the centre.
+        number = 1 + np.argmin(np.hypot(*(positions[1:] - (128, 96)).T))
+        (cx, cy), _, angle = cv2.fitEllipse(np.argwhere(components == number)[:, ::-1].astype(np.float32))
+        centres.append((cx - 128, cy - 96))
+        angles.append(angle)
+        areas.append((components == number).sum() / ellipse.sum())
+    np.testing.assert_allclose(np.abs(centres).max(axis=0), [25.7, 19.3], rtol=0.06)
+    assert np.histogram(angles, 6, (0, 180))[0].min() > 25, "every direction occurs"
+    np.testing.assert_allclose([min(areas), max(areas)], [0.64, 1.5625], rtol=0.05)
+    still, mask = Dermoscopy(rotation=0, scale=0, shift=0, colour=0, brightness=0, contrast=0)(image, ellipse, 0, rng(1))
+    assert np.abs(still.astype(int) - image).max() == 0 or (mask == ellipse[::-1, ::-1]).mean() > 0.99
+
+
+@pytest.mark.parametrize("place", [(5, 5), (250, 186), (128, 2), (253, 96)])
+def test_dermoscopy_never_loses_a_lesion(place):
+    """Lesions of radius 12 near the border of the frame: without the correction a quarter of them would leave it."""
+    y, x = np.mgrid[:192, :256]
+    mask = ((x - place[0]) ** 2 + (y - place[1]) ** 2 < 12**2).astype(np.uint8)
+    image = np.full((192, 256, 3), 128, np.uint8)
+    for seed in range(100):
+        moved = Dermoscopy(scale=0.25, shift=0.3)(image, mask, 0, rng(seed))[1]
+        assert moved.sum() >= 0.4 * mask.sum()
+
+
+def test_dermoscopy_changes_light_and_colour():
+    """With each argument alone: a factor per channel, a sum for all, a distance from the mean."""
+    none = {"rotation": 0, "scale": 0, "shift": 0, "colour": 0, "brightness": 0, "contrast": 0}
+    flat = np.full((8, 8, 3), (200, 100, 50), np.uint8)
+    gains = (
+        np.array([Dermoscopy(**{**none, "colour": 0.15})(flat, None, 0, rng(seed))[0][0, 0] for seed in range(200)]) / flat[0, 0]
+    )
+    np.testing.assert_allclose([gains.min(axis=0), gains.max(axis=0)], [[0.85] * 3, [1.15] * 3], atol=0.02)
+    assert np.abs(np.corrcoef(gains.T)[np.triu_indices(3, 1)]).max() < 0.25
+    sums = np.array([Dermoscopy(**{**none, "brightness": 0.15})(flat, None, 0, rng(seed))[0][0, 0] for seed in range(100)]) - 0.0
+    assert (sums - flat[0, 0]).std(axis=1).max() == 0
+    assert np.abs(sums - flat[0, 0]).max() == pytest.approx(38, abs=2)
+    half = flat.copy()
+    half[:, :4] = (100, 60, 30)
+    spread = [np.ptp(Dermoscopy(**{**none, "contrast": 0.2})(half, None, 0, rng(seed))[0][..., 0]) / 100 for seed in range(100)]
+    assert (min(spread), max(spread)) == pytest.approx((0.8, 1.2), abs=0.03)
+    with pytest.raises(UserError, match=r"(?s)shift is 0.6, expected a number from 0 to 0.5.*colour is -1"):
+        Dermoscopy(shift=0.6, colour=-1)
 
 
 @pytest.mark.slow
