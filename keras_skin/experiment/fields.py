@@ -191,6 +191,13 @@ class TrainSettings(Settings):
     save_every_seconds: float = Field(60.0, gt=0)
 
 
+class PredictSettings(Settings):
+    """How the trained model predicts, where it is measured, exported and served. `tta` `flips` averages the logits of each image
+    and its three mirror images, which takes four times as long; explanations are those of the image alone."""
+
+    tta: Literal["flips"] | None = None
+
+
 class ExplainSettings(Settings):
     """Explanations after training, and their evaluation. Maps are made by `cam` and further `methods` for `images` validation
     images, for the predicted class and `classes`, at the feature `layer` (one, several, or null for all of the model), also
@@ -244,6 +251,7 @@ class Experiment(Settings):
         min_length=1, description="The loss of each output of the model; null removes a loss that a parent file set."
     )
     train: TrainSettings = TrainSettings()
+    predict: PredictSettings = PredictSettings()
     explain: ExplainSettings = ExplainSettings()
     export: ExportSettings = ExportSettings()
     paper: PaperSettings | None = None

@@ -26,6 +26,7 @@ from keras_skin.figures.segmentation_sheet import segmentation_sheet
 from keras_skin.run_folder import RunFolder
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.opened_run import ActiveRun
+from keras_skin.workflow.predictor import describe_prediction
 from keras_skin.workflow.segmenter import describe_segmenter
 from keras_skin.workflow.training import Trained
 
@@ -120,6 +121,7 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
         "Training precision": run.precision,
         "Training images seen": training.coverage,
         **describe_segmenter(run),
+        **describe_prediction(run),
         **describe_latency(run.read_json("latency.json")),
         "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels",
         "Epochs": f"{len(result.history)} of {experiment.train.epochs}",

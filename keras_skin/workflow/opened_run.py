@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from keras_skin.data.pipeline.batches import evaluation_data
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
 from keras_skin.run_folder import METADATA, SEGMENTER, RunFolder
+from keras_skin.workflow.predictor import average_flips
 from keras_skin.workflow.prepare import PreparedData
 
 Preprocessing = list[Callable[[tf.Tensor], tf.Tensor]]
@@ -37,6 +39,12 @@ class Run(RunFolder):
     model: keras.Model
     metadata: MetadataEncoder | None = None
     segmenter: Run | None = None
+
+    @cached_property
+    def predictor(self) -> keras.Model:
+        """What is measured, exported and served: `model` with the experiment's test-time augmentation. Explanations explain
+        `model`."""
+        return average_flips(self.model) if self.experiment.predict.tta else self.model
 
     @property
     def preprocessing(self) -> Preprocessing:

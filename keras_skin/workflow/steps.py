@@ -217,7 +217,7 @@ def _precision(folder: RunFolder, build: Callable[[str], keras.Model]) -> str:
     return choice.policy
 
 
-def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+def _outputs(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
     served = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
     call = tf.function(functools.partial(served, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
@@ -227,7 +227,7 @@ def _evaluate(run: ActiveRun, split: str) -> Evaluation:
     log.info("Measuring on %s", split)
     table = run.data.rows(split)
     evaluation = evaluate(
-        _predictor(run.model),
+        _outputs(run.predictor),
         run.batches(table),
         table,
         run.data.classes,
@@ -256,10 +256,10 @@ def _latency(run: ActiveRun) -> dict[str, Any]:
     inputs, _ = next(run.batches(run.data.rows("validation").head(8)).as_numpy_iterator())
     machine = run.read_json("environment.json")
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
-    predict = _predictor(run.model)
+    predict = _outputs(run.predictor)
     if run.segmenter is None:
         return measure_latency(predict, inputs, seconds=seconds, device=device)
-    masks, size = lesion_masks(run.segmenter.model), run.segmenter.experiment.image_size
+    masks, size = lesion_masks(run.segmenter.predictor), run.segmenter.experiment.image_size
 
     def chained(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         mask = masks(load.preprocess_image(load.resize_image(batch["image"], size)))
