@@ -193,9 +193,14 @@ class TrainSettings(Settings):
 
 class PredictSettings(Settings):
     """How the trained model predicts, where it is measured, exported and served. `tta` `flips` averages the logits of each image
-    and its three mirror images, which takes four times as long; explanations are those of the image alone."""
+    and its three mirror images, which takes four times as long; explanations are those of the image alone.
+
+    `prior` corrects the probabilities for a training that shows the classes in other shares than they have (resampling, copies,
+    class weights): the logit of a class is shifted by log(wanted share / share shown), also in validation during training. The
+    wanted shares are those of the training split (`training`) or equal ones (`uniform`, for balanced accuracy)."""
 
     tta: Literal["flips"] | None = None
+    prior: Literal["training", "uniform"] | None = None
 
 
 class ExplainSettings(Settings):
@@ -271,6 +276,15 @@ class Experiment(Settings):
         if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not self.model.arguments.get("weights"):
             problems.append(
                 "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights', or set it to 0"
+            )
+        if self.predict.prior and not self.losses.get("label"):
+            problems.append(
+                "'predict.prior' shifts the logits of the classes, but no class is trained: set losses.label, or remove it"
+            )
+        if self.predict.prior and self.balancing.name == "curriculum":
+            problems.append(
+                "'predict.prior' needs to know the shares of the classes before the training, but those of the balancing "
+                "'curriculum' depend on the losses: remove one of them"
             )
         if problems:
             raise ValueError("; ".join(problems))

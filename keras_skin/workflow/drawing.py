@@ -55,7 +55,13 @@ class Figures:
             self.captions[file.relative_to(self.run.path).as_posix()] = caption
 
 
-def draw(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation], explanations: Explanations) -> None:
+def draw(
+    run: ActiveRun,
+    training: Trained,
+    evaluations: Mapping[str, Evaluation],
+    explanations: Explanations,
+    warnings: Sequence[str] = (),
+) -> None:
     """Draws every figure, and writes report.json: what the report shows beside the other files of the folder."""
     log.info("Drawing figures and writing the report")
     figures = Figures(run)
@@ -74,6 +80,7 @@ def draw(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation
         figures,
         sheets,
         explanations.warnings,
+        warnings,
     )
 
 
@@ -85,6 +92,7 @@ def write_report_facts(
     figures: Figures,
     sheets: Figures | None = None,
     explanation_warnings: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes report.json, which `write_run_report` reads."""
     folder.write_json(
@@ -96,6 +104,7 @@ def write_report_facts(
             "figures": figures.captions,
             "explanations": sheets.captions if sheets else {},
             "explanation_warnings": list(explanation_warnings),
+            "warnings": list(warnings),
         },
     )
 

@@ -25,7 +25,7 @@ from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS
 from keras_skin.workflow.opened_run import Run, build_model, load_run
-from keras_skin.workflow.predictor import describe_prediction
+from keras_skin.workflow.predictor import describe_prediction, shift_labels
 from keras_skin.workflow.prepare import read_rows
 from keras_skin.workflow.segmenter import describe_segmenter
 
@@ -131,6 +131,7 @@ def _extra(run: Run) -> dict[str, Any]:
 
 def _in_bfloat16(run: Run) -> Run:
     model = build_model(run.experiment, len(run.classes), run.model_arguments, "mixed_bfloat16")
+    model = shift_labels(model, run.label_shift)
     model.set_weights(run.model.get_weights())
     return replace(run, model=model)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_skin.explain.views import image_names
@@ -11,6 +14,33 @@ from keras_skin.run_folder import RunFolder
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 """Flipped axes of an image (B, H, W, C): none, horizontal, vertical, both."""
+
+
+def label_shift(shown: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, float]:
+    """Returns what to add to the logit of each class, so that its probability is that of a training with the wanted shares.
+
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, section 4.1 (post-hoc): log(wanted / shown).
+
+    Args:
+        shown: share of each class in the training, times the weight of the class in the loss; not normalised.
+        wanted: share of each class where the model is used; not normalised.
+
+    Returns:
+        Class -> shift; 0 for a class that was not shown or is not wanted, about which the training says nothing.
+    """
+    all_shown, all_wanted = sum(shown.values()), sum(wanted.values())
+    return {
+        name: float(np.log(wanted[name] / all_wanted) - np.log(share / all_shown)) if share and wanted.get(name) else 0.0
+        for name, share in shown.items()
+    }
+
+
+def shift_labels(model: keras.Model, shift: Sequence[float] | None) -> keras.Model:
+    """Returns the model with a constant added to the logits of its output `label`; the model itself for None."""
+    if shift is None:
+        return model
+    label = model.output["label"] + np.asarray(shift, np.float32)
+    return keras.Model(model.input, {**model.output, "label": label}, name=model.name)
 
 
 def average_flips(model: keras.Model) -> keras.Model:
@@ -45,4 +75,10 @@ def average_flips(model: keras.Model) -> keras.Model:
 
 def describe_prediction(folder: RunFolder) -> dict[str, str]:
     """Returns lines for the report's summary and the model card: how a prediction is made beside the model."""
-    return {"Test-time flips": "mean logits of the image and its three mirror images"} if folder.experiment.predict.tta else {}
+    settings, lines = folder.experiment.predict, {}
+    if settings.tta:
+        lines["Test-time flips"] = "mean logits of the image and its three mirror images"
+    if settings.prior:
+        shifts = ", ".join(f"{name} {value:+.2f}" for name, value in folder.record["label_prior"]["shift"].items())
+        lines["Class prior"] = f"{settings.prior} (shift of the logits: {shifts})"
+    return lines

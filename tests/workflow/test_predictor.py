@@ -1,10 +1,10 @@
-"""What the block `predict` adds to a trained model: test-time flips."""
+"""What the block `predict` adds to a trained model: test-time flips, and the shift of a class prior."""
 
 import keras
 import numpy as np
 import pytest
 
-from keras_skin.workflow.predictor import average_flips
+from keras_skin.workflow.predictor import average_flips, label_shift, shift_labels
 
 SIZE = (6, 8)
 
@@ -65,3 +65,23 @@ def test_the_weights_are_shared(model):
     predictor = average_flips(model)
     assert {id(variable) for variable in predictor.variables} == {id(variable) for variable in model.variables}
     assert predictor.count_params() == model.count_params()
+
+
+def test_the_shift_turns_the_posterior_of_one_prior_into_that_of_another():
+    """Bayes: p(class | image) is proportional to p(image | class) p(class)."""
+    likelihood = np.array([0.2, 0.5, 0.3])
+    shown, wanted = {"a": 30.0, "b": 30.0, "c": 60.0}, {"a": 700.0, "b": 250.0, "c": 50.0}
+    posteriors = [likelihood * list(shares.values()) for shares in (shown, wanted)]
+    logits = np.log(posteriors[0]) + list(label_shift(shown, wanted).values())
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), posteriors[1] / posteriors[1].sum())
+
+
+def test_classes_that_training_says_nothing_about_stay():
+    assert label_shift({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 1.0, "b": 1.0, "c": 0.0}) == {"a": 0.0, "b": 0.0, "c": 0.0}
+
+
+def test_the_shift_reaches_the_label_alone(model, batch):
+    assert shift_labels(model, None) is model
+    plain, shifted = model.predict(batch, verbose=0), shift_labels(model, [1.0, 0.0, -2.0]).predict(batch, verbose=0)
+    np.testing.assert_allclose(shifted["label"], plain["label"] + [1.0, 0.0, -2.0], atol=1e-6)
+    np.testing.assert_array_equal(shifted["mask"], plain["mask"])
