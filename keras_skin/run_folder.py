@@ -144,6 +144,12 @@ class RunFolder:
         return arguments
 
     @property
+    def label_shift(self) -> list[float] | None:
+        """What `predict.prior` adds to the logit of each class; None if the experiment has no prior."""
+        prior = self.record.get("label_prior")
+        return [prior["shift"][name] for name in self.classes] if prior else None
+
+    @property
     def data_dir(self) -> Path | None:
         """The folder of the data sets. A demo's lies in the run's folder, or beside the folder of a fold."""
         options = self.options

@@ -158,6 +158,15 @@ def test_a_backbone_of_random_weights_is_not_frozen():
     assert load_experiment("msfa_ham10000", [frozen]).train.backbone.frozen_epochs == 2
 
 
+def test_a_prior_needs_classes_whose_shares_are_known():
+    prior = "predict.prior=training"
+    assert load_experiment("jrl_ph2", [prior]).predict.prior == "training"
+    with pytest.raises(UserError, match=r"'predict\.prior' shifts the logits of the classes, but no class is trained"):
+        load_experiment("unet_isic2016", [prior])
+    with pytest.raises(UserError, match=r"balancing 'curriculum' depend on the losses: remove one of them"):
+        load_experiment("jrl_ph2", [prior, "balancing.name=curriculum"])
+
+
 def test_a_schedule_takes_its_own_keys():
     cosine = 'train.schedule={"name": "cosine", "warmup_epochs": 2}'
     assert load_experiment("jrl_ph2", [cosine]).train.schedule.warmup_epochs == 2
@@ -183,6 +192,8 @@ def test_a_schedule_takes_its_own_keys():
             "takes factor and patience, got",
         ),
         ('train.schedule={"name": "cosine", "warmup_epochs": -1}', "train.schedule.warmup_epochs = -1"),
+        ("train.ema=1", "train.ema = 1"),
+        ("predict.tta=rotations", "predict.tta = 'rotations'"),
         ('train.schedule={"name": "step", "gamma": 1}', "train.schedule.gamma = 1"),
         ("train.optimizer.name=adm", "Did you mean 'adam'?"),
         ("train.optimizer.learning_rate=-1.0", "train.optimizer.learning_rate = -1.0"),

@@ -29,7 +29,7 @@ def write_run_report(folder: RunFolder) -> Path:
     context = ReportContext(
         title=experiment.title,
         metrics=metrics,
-        warnings=[folder.warning] if folder.warning else [],
+        warnings=[*filter(None, [folder.warning]), *content.get("warnings", [])],
         description=experiment.description,
         synthetic=folder.synthetic,
         summary=content["summary"],

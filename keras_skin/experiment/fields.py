@@ -191,6 +191,18 @@ class TrainSettings(Settings):
     save_every_seconds: float = Field(60.0, gt=0)
 
 
+class PredictSettings(Settings):
+    """How the trained model predicts, where it is measured, exported and served. `tta` `flips` averages the logits of each image
+    and its three mirror images, which takes four times as long; explanations are those of the image alone.
+
+    `prior` corrects the probabilities for a training that shows the classes in other shares than they have (resampling, copies,
+    class weights): the logit of a class is shifted by log(wanted share / share shown), also in validation during training. The
+    wanted shares are those of the training split (`training`) or equal ones (`uniform`, for balanced accuracy)."""
+
+    tta: Literal["flips"] | None = None
+    prior: Literal["training", "uniform"] | None = None
+
+
 class ExplainSettings(Settings):
     """Explanations after training, and their evaluation. Maps are made by `cam` and further `methods` for `images` validation
     images, for the predicted class and `classes`, at the feature `layer` (one, several, or null for all of the model), also
@@ -244,6 +256,7 @@ class Experiment(Settings):
         min_length=1, description="The loss of each output of the model; null removes a loss that a parent file set."
     )
     train: TrainSettings = TrainSettings()
+    predict: PredictSettings = PredictSettings()
     explain: ExplainSettings = ExplainSettings()
     export: ExportSettings = ExportSettings()
     paper: PaperSettings | None = None
@@ -263,6 +276,15 @@ class Experiment(Settings):
         if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not self.model.arguments.get("weights"):
             problems.append(
                 "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights', or set it to 0"
+            )
+        if self.predict.prior and not self.losses.get("label"):
+            problems.append(
+                "'predict.prior' shifts the logits of the classes, but no class is trained: set losses.label, or remove it"
+            )
+        if self.predict.prior and self.balancing.name == "curriculum":
+            problems.append(
+                "'predict.prior' needs to know the shares of the classes before the training, but those of the balancing "
+                "'curriculum' depend on the losses: remove one of them"
             )
         if problems:
             raise ValueError("; ".join(problems))

@@ -50,7 +50,8 @@ class Segmenter(NamedTuple):
 class Endpoints:
     """The signatures of one model; `export_model` documents their inputs and outputs.
 
-    Outputs that only training uses are dropped from the models, together with their weights.
+    Outputs that only training uses are dropped from the models, together with their weights. `predictor` predicts instead of
+    `model`, which is then only explained.
     """
 
     model: keras.Model
@@ -59,8 +60,10 @@ class Endpoints:
     preprocessing: Preprocessing
     metadata: Metadata | None
     segmenter: Segmenter | None
+    predictor: keras.Model | None = None
 
     def __post_init__(self) -> None:
+        self._predictor = _served(self.predictor or self.model)
         self.model = _served(self.model)
         if self.segmenter is not None:
             self.segmenter = self.segmenter._replace(model=_served(self.segmenter.model))
@@ -109,10 +112,12 @@ class Endpoints:
         outputs: Tensors = {key: value for key, value in predictions.items() if key in ("label", "probabilities")}
         features = keras.Model(self.model.input, {name: self.model.get_layer(name).output for name in self._features})
         outputs |= features(model_inputs)
-        unspecified = tf.fill(tf.shape(valid), -1)
+        explained = tf.fill(tf.shape(valid), -1)
+        if "probabilities" in predictions:
+            explained = tf.argmax(predictions["probabilities"], axis=-1, output_type=tf.int32)
         for name in self._features:
             cam = GradCAM(self.model, name, "label" if "label" in self.model.output else "mask")
-            outputs[name.replace(FEATURES, "grad_cam")] = cam.compute(model_inputs, unspecified)
+            outputs[name.replace(FEATURES, "grad_cam")] = cam.compute(model_inputs, explained)
         outputs = {key: value if value.dtype == tf.string else tf.cast(value, tf.float32) for key, value in outputs.items()}
         return {**{key: _blank_where_invalid(value, valid) for key, value in outputs.items()}, "valid": valid}
 
@@ -165,7 +170,7 @@ class Endpoints:
 
     def _predict(self, inputs: Tensors, mask: tf.Tensor | None) -> Tensors:
         """Predictions from the model's logits, in float32; a segmenter's logits become the mask."""
-        logits = {key: tf.cast(value, tf.float32) for key, value in self.model(inputs, training=False).items()}
+        logits = {key: tf.cast(value, tf.float32) for key, value in self._predictor(inputs, training=False).items()}
         logits |= {} if mask is None else {"mask": mask}
         outputs = {}
         if "label" in logits:

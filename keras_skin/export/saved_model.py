@@ -32,6 +32,7 @@ def export_model(
     extra: Mapping[str, Any] | None = None,
     version: int | None = None,
     edition: str = "float32",
+    predictor: keras.Model | None = None,
 ) -> Path:
     """Exports a model to `folder/<version>/`, with the serving contract that all models share.
 
@@ -79,6 +80,8 @@ def export_model(
         version: version number; the next free one by default, starting at 1.
         edition: one of `EDITIONS`. For `"bfloat16"`, pass a model with a mixed policy. `"images"` and `"litert"` only have
             `predict_images`, without class names.
+        predictor: model of the same inputs that predicts instead of `model`, for example one that averages mirror images; `model`
+            is then only explained. None is `model`.
 
     Returns:
         The version's folder.
@@ -89,7 +92,7 @@ def export_model(
     """
     _check(model, classes, image_size, metadata, segmenter)
     json.dumps(extra)  # fails now rather than after minutes of tracing
-    endpoints = Endpoints(model, classes, image_size, preprocessing, metadata, segmenter)
+    endpoints = Endpoints(model, classes, image_size, preprocessing, metadata, segmenter, predictor)
     folder = Path(folder)
     earlier = _versions(folder)
     target = folder / str(max(earlier, default=0) + 1 if version is None else version)

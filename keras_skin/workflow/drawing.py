@@ -26,6 +26,7 @@ from keras_skin.figures.segmentation_sheet import segmentation_sheet
 from keras_skin.run_folder import RunFolder
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.opened_run import ActiveRun
+from keras_skin.workflow.predictor import describe_prediction
 from keras_skin.workflow.segmenter import describe_segmenter
 from keras_skin.workflow.training import Trained
 
@@ -54,7 +55,13 @@ class Figures:
             self.captions[file.relative_to(self.run.path).as_posix()] = caption
 
 
-def draw(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation], explanations: Explanations) -> None:
+def draw(
+    run: ActiveRun,
+    training: Trained,
+    evaluations: Mapping[str, Evaluation],
+    explanations: Explanations,
+    warnings: Sequence[str] = (),
+) -> None:
     """Draws every figure, and writes report.json: what the report shows beside the other files of the folder."""
     log.info("Drawing figures and writing the report")
     figures = Figures(run)
@@ -73,6 +80,7 @@ def draw(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation
         figures,
         sheets,
         explanations.warnings,
+        warnings,
     )
 
 
@@ -84,6 +92,7 @@ def write_report_facts(
     figures: Figures,
     sheets: Figures | None = None,
     explanation_warnings: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes report.json, which `write_run_report` reads."""
     folder.write_json(
@@ -95,6 +104,7 @@ def write_report_facts(
             "figures": figures.captions,
             "explanations": sheets.captions if sheets else {},
             "explanation_warnings": list(explanation_warnings),
+            "warnings": list(warnings),
         },
     )
 
@@ -120,6 +130,7 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
         "Training precision": run.precision,
         "Training images seen": training.coverage,
         **describe_segmenter(run),
+        **describe_prediction(run),
         **describe_latency(run.read_json("latency.json")),
         "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels",
         "Epochs": f"{len(result.history)} of {experiment.train.epochs}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -25,6 +25,7 @@ from keras_skin.export.saved_model import export_model
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS
 from keras_skin.workflow.opened_run import Run, build_model, load_run
+from keras_skin.workflow.predictor import describe_prediction, shift_labels
 from keras_skin.workflow.prepare import read_rows
 from keras_skin.workflow.segmenter import describe_segmenter
 
@@ -55,8 +56,9 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
         )
     refuse_export(run.preprocessing)
     exact = edition != "bfloat16"
+    exported = run if exact else _in_bfloat16(run)
     version = export_model(
-        run.model if exact else _in_bfloat16(run),
+        exported.model,
         run / EXPORTS[edition],
         classes=run.classes,
         image_size=run.experiment.image_size,
@@ -67,6 +69,7 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
         synthetic=run.options.demo,
         extra=_extra(run),
         edition=edition,
+        predictor=exported.predictor,
     )
     if validation is not None:
         _add_agreement(version, edition, run, validation)
@@ -120,19 +123,21 @@ def _extra(run: Run) -> dict[str, Any]:
         "measured": measured,
         "warnings": [warning for warning in warnings if warning],
     }
+    extra |= {"prediction": prediction} if (prediction := describe_prediction(run)) else {}
     extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
     segmenter = describe_segmenter(run)
     return extra | ({"segmenter": segmenter["Segmenter"]} if segmenter else {})
 
 
-def _in_bfloat16(run: Run) -> keras.Model:
+def _in_bfloat16(run: Run) -> Run:
     model = build_model(run.experiment, len(run.classes), run.model_arguments, "mixed_bfloat16")
+    model = shift_labels(model, run.label_shift)
     model.set_weights(run.model.get_weights())
-    return model
+    return replace(run, model=model)
 
 
 def _segmenter(run: Run, exact: bool) -> Segmenter:
-    model = run.model if exact else _in_bfloat16(run)
+    model = (run if exact else _in_bfloat16(run)).predictor
     return Segmenter(model, run.experiment.image_size, tuple(run.preprocessing))
 
 
@@ -149,6 +154,7 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
         run.preprocessing,
         run.metadata,
         _segmenter(run.segmenter, exact=True) if run.segmenter else None,
+        run.predictor,
     )
     inputs = {"image": np.stack([load_image(path, run.experiment.image_size).numpy() for path in chosen["image"]])}
     if run.metadata is not None:

@@ -86,7 +86,7 @@ def predicted_lesions(segmenter: Run, files: Sequence[str], folder: Path) -> lis
         table = pd.DataFrame({"image_id": list(missing.values()), "image": list(missing.values()), "mask": "", "label": ""})
         size = segmenter.experiment.image_size
         data = batches.evaluation_data(table, (), size, ["image"], [], _BATCH, preprocessing=segmenter.preprocessing)
-        waiting, predict = iter(missing), lesion_masks(segmenter.model)
+        waiting, predict = iter(missing), lesion_masks(segmenter.predictor)
         for inputs, _ in data:
             for mask in predict(inputs["image"]).numpy():
                 write_bytes(next(waiting), _png(mask[..., 0]))
@@ -162,6 +162,7 @@ def _digest(segmenter: Run) -> str:
         segmenter.weights_sha256,
         settings.model.model_dump(mode="json"),
         settings.image.model_dump(mode="json"),
+        *filter(None, [settings.predict.tta]),
     ]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 

@@ -55,7 +55,7 @@ def explain_patient(
         ExplainSample(path.stem, inputs, image=decode_image(content).numpy(), metadata=metadata)
         for path, content, (inputs, _) in zip(files, contents, inputs_and_lesions, strict=True)
     ]
-    predictions = predict(run.model, stack_inputs(samples))
+    predictions = predict(run.predictor, stack_inputs(samples))
     outlines = list(predictions["mask"]) if "mask" in predictions else [lesion for _, lesion in inputs_and_lesions]
     shown = [[_outlined(sample, outlines[row], pictures / f"{row}.png")] for row, sample in enumerate(samples)]
     for maps in _maps(run, samples, methods, pictures):
@@ -168,7 +168,7 @@ def _lesion(run: Run, contents: bytes) -> np.ndarray:
             "This run's model takes lesions cut out with the data set's own masks, which a new image does not have: "
             "train it with segmenter.run to explain new images."
         )
-    return lesion_masks(run.segmenter.model)(_preprocessed(run.segmenter, contents)[None]).numpy()[0]
+    return lesion_masks(run.segmenter.predictor)(_preprocessed(run.segmenter, contents)[None]).numpy()[0]
 
 
 def _preprocessed(run: Run, contents: bytes) -> np.ndarray:

@@ -23,6 +23,7 @@ from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
 from keras_skin.evaluation.latency import measure_latency
 from keras_skin.evaluation.run_report import write_run_report
+from keras_skin.evaluation.shares import share_warning
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED
@@ -35,9 +36,10 @@ from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.exporting import export_run
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
 from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
+from keras_skin.workflow.predictor import shift_labels
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.segmenter import adopt_segmenter, fitted_images, open_segmenter
-from keras_skin.workflow.training import train
+from keras_skin.workflow.training import Trained, train
 
 log = logging.getLogger("keras_skin")
 
@@ -60,11 +62,12 @@ def execute(folder: RunFolder, data_dir: Path | None, fold: int = 0, resume: boo
     run = prepare(folder, data_dir, fold, resume)
     explainer = make_explainer(run)
     training = train(run, resume, explainer)
-    run = in_float32(run)
+    run = trained_run(run)
     evaluations = measure(run)
+    warnings = check_shares(run, training, evaluations)
     explanations = explain(run, explainer)
     export(run)
-    draw(run, training, evaluations, explanations)
+    draw(run, training, evaluations, explanations, warnings)
     write_run_report(run)
     return run.metrics
 
@@ -95,13 +98,14 @@ def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -
     return ActiveRun(folder.path, model, data.metadata, segmenter, data=replace(data, store=store), precision=policy)
 
 
-def in_float32(run: ActiveRun) -> ActiveRun:
-    """The run with its weights in a float32 model: what is measured, explained and exported is the same function."""
-    if run.precision == "float32":
-        return run
-    exact = build_model(run.experiment, len(run.data.classes), run.data.model_arguments)
-    exact.set_weights(run.model.get_weights())
-    return replace(run, model=exact)
+def trained_run(run: ActiveRun) -> ActiveRun:
+    """The run with its weights in a float32 model, with the shift of `predict.prior`: what is measured, explained and exported is
+    the same function."""
+    model = run.model
+    if run.precision != "float32":
+        model = build_model(run.experiment, len(run.data.classes), run.data.model_arguments)
+        model.set_weights(run.model.get_weights())
+    return replace(run, model=shift_labels(model, run.label_shift))
 
 
 def measure(run: ActiveRun) -> dict[str, Evaluation]:
@@ -117,6 +121,19 @@ def measure(run: ActiveRun) -> dict[str, Evaluation]:
             run.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
     run.write_json("latency.json", _latency(run))
     return evaluations
+
+
+def check_shares(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Logs and returns a warning where the classes predicted on the validation split are far from those of the training split."""
+    prior, validation = run.experiment.predict.prior, evaluations.get("validation")
+    if prior == "uniform" or validation is None or "predicted" not in validation.predictions:
+        return []
+    counts = run.data.rows("train")["label"].value_counts()
+    shares = {name: int(counts.get(name, 0)) for name in run.data.classes}
+    warning = share_warning(validation.predictions["predicted"].tolist(), shares, training.shown if prior is None else None)
+    if warning:
+        log.warning("%s", warning)
+    return [warning] if warning else []
 
 
 def explain(run: ActiveRun, explainer: ExplainCallback | None) -> Explanations:
@@ -217,7 +234,7 @@ def _precision(folder: RunFolder, build: Callable[[str], keras.Model]) -> str:
     return choice.policy
 
 
-def _predictor(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+def _outputs(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
     served = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
     call = tf.function(functools.partial(served, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
@@ -227,7 +244,7 @@ def _evaluate(run: ActiveRun, split: str) -> Evaluation:
     log.info("Measuring on %s", split)
     table = run.data.rows(split)
     evaluation = evaluate(
-        _predictor(run.model),
+        _outputs(run.predictor),
         run.batches(table),
         table,
         run.data.classes,
@@ -256,10 +273,10 @@ def _latency(run: ActiveRun) -> dict[str, Any]:
     inputs, _ = next(run.batches(run.data.rows("validation").head(8)).as_numpy_iterator())
     machine = run.read_json("environment.json")
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
-    predict = _predictor(run.model)
+    predict = _outputs(run.predictor)
     if run.segmenter is None:
         return measure_latency(predict, inputs, seconds=seconds, device=device)
-    masks, size = lesion_masks(run.segmenter.model), run.segmenter.experiment.image_size
+    masks, size = lesion_masks(run.segmenter.predictor), run.segmenter.experiment.image_size
 
     def chained(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         mask = masks(load.preprocess_image(load.resize_image(batch["image"], size)))

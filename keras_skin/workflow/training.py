@@ -24,7 +24,9 @@ from keras_skin.training.optimizers import make_optimizer
 from keras_skin.training.plateau import Plateau
 from keras_skin.training.sample_losses import SampleLossFeedback
 from keras_skin.training.unfreeze import UnfreezePlan, train_gently
+from keras_skin.training.validation_shift import ValidationShift
 from keras_skin.workflow.opened_run import ActiveRun
+from keras_skin.workflow.predictor import label_shift
 from keras_skin.workflow.prepare import PreparedData
 
 log = logging.getLogger("keras_skin")
@@ -38,12 +40,14 @@ class Trained:
         result: history and best epoch.
         coverage: how many of the training images were seen, in words.
         samples: samples of each class in the first epoch.
+        shown: the same, times the weight of the class in the loss.
         curriculum: images admitted and samples replayed, per epoch and class; None without a curriculum.
     """
 
     result: TrainingResult
     coverage: str
     samples: dict[str, int]
+    shown: dict[str, float]
     curriculum: tuple[pd.DataFrame, pd.DataFrame] | None
 
 
@@ -73,6 +77,11 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     losses = experiment.loss_settings
     if experiment.balancing.class_weights and "label" in losses:
         losses["label"]["class_weights"] = class_weights(images, run.data.classes)
+    samples = data.class_counts()
+    weights = losses.get("label", {}).get("class_weights") or [1.0] * len(run.data.classes)
+    shown = {name: samples.get(name, 0) * weight for name, weight in zip(run.data.classes, weights, strict=True)}
+    if experiment.predict.prior:
+        model = ValidationShift(model, _record_prior(run, shown))
     schedule = settings.schedule.model_dump(exclude_none=True)
     optimizer = make_optimizer(settings.optimizer.model_dump(), schedule, epochs=settings.epochs, steps=data.steps)
     callbacks: list[keras.callbacks.Callback] = [feedback] if feedback else []
@@ -80,7 +89,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
         optimizer, unfreezing = train_gently(model, optimizer, UnfreezePlan(**settings.backbone.model_dump()), steps=data.steps)
         callbacks.append(unfreezing)
     if explainer and explainer.every:
-        explainer.set_model(model)
+        explainer.set_model(run.model)
         # Without the wrapper the callback would also explain the last weights; the best are explained later.
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=explainer.on_epoch_end))
     compile_model(model, losses, optimizer=optimizer, sample_losses=feedback.metric if feedback else None)
@@ -108,7 +117,18 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     if feedback:
         draws = [cast(CurriculumDraw, data.draw(epoch)) for epoch in epochs]
         tables = curriculum_tables(draws, images["label"].to_numpy(str), run.data.classes)
-    return Trained(result, coverage, data.class_counts(), tables)
+    return Trained(result, coverage, samples, shown, tables)
+
+
+def _record_prior(run: ActiveRun, shown: dict[str, float]) -> list[float]:
+    """Writes the shift of `predict.prior` into run.json and returns it, one number per class."""
+    counts = run.data.rows("train")["label"].value_counts()
+    uniform = run.experiment.predict.prior == "uniform"
+    wanted = {name: 1.0 if uniform else float(counts.get(name, 0)) for name in shown}
+    shift = label_shift(shown, wanted)
+    run.update_record(label_prior={"shown": shown, "wanted": wanted, "shift": shift})
+    log.info("Class prior: logits are shifted by %s", ", ".join(f"{name} {value:+.2f}" for name, value in shift.items()))
+    return list(shift.values())
 
 
 def data_digest(data: PreparedData) -> dict[str, str]:

@@ -1,17 +1,22 @@
 """What an experiment says of balancing, batch augmentation, pre-processing, cache and protocol reaches the training."""
 
 import json
+import math
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from keras_skin import models
 from keras_skin.data.datasets import readers
+from keras_skin.data.images.load import load_image
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
-from keras_skin.workflow import start
+from keras_skin.workflow import load_run, start
 from keras_skin.workflow.opened_run import build_model
+from keras_skin.workflow.prediction import open_exported
 from keras_skin.workflow.training import class_weights
 from tests.tiny_run import stratified
 
@@ -76,6 +81,50 @@ def test_blends_batches_pre_processing_store_and_protocol_together(ham, tmp_path
     assert (folder / "figures" / "class_balance.png").is_file()
     assert "loss" in pd.read_csv(folder / "history.csv")
     assert len(list((tmp_path / "cache").glob("images/*/manifest.json"))) == 1  # one store for all splits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_prior_and_flips_are_in_what_is_validated_measured_reloaded_and_exported(ham, tmp_path, precision):
+    folder = run(
+        ham,
+        tmp_path,
+        'balancing={"name": "oversample"}',
+        'predict={"prior": "training", "tta": "flips"}',
+        "train.ema=0.9",
+        f"train.precision={precision}",
+        "export.enabled=true",
+        'export.editions=["float32", "bfloat16"]',
+    )
+    finished = load_run(folder)
+    prior = finished.record["label_prior"]
+    assert len(set(prior["shown"].values())) == 1
+    assert prior["wanted"]["NV"] > prior["wanted"]["MEL"] > 0
+    expected = {name: math.log(7 * count / sum(prior["wanted"].values())) for name, count in prior["wanted"].items()}
+    assert prior["shift"] == pytest.approx(expected)
+
+    table = finished.predictions[finished.predictions["split"] == "validation"]
+    files = {path.stem: path for path in (ham / "ham10000").rglob("*.jpg")}
+    images = np.stack([load_image(str(files[name]), (32, 32)).numpy().round() for name in table["image_id"]])
+    measured = table[[f"probability_{name}" for name in finished.classes]].to_numpy()
+    plain = build_model(finished.experiment, 7)
+    plain.load_weights(finished.best_weights)
+    logits = [plain({"image": np.flip(images, axes)})["label"].numpy() for axes in ((), (1,), (2,), (1, 2))]
+    averaged = keras.ops.softmax(np.mean(logits, axis=0) + finished.label_shift)
+    np.testing.assert_allclose(measured, averaged, atol=1e-4)
+    loss = -np.log(keras.ops.softmax(logits[0] + finished.label_shift))
+    truth = [finished.classes.index(name) for name in table["label"]]
+    history = finished.history.set_index("val_loss")
+    validated = np.mean(loss[np.arange(len(truth)), truth])
+    assert validated == pytest.approx(min(history.index), abs=1e-4 if precision == "float32" else 0.02)
+    for edition, tolerance in (("saved_model", 1e-4), ("saved_model_bfloat16", 0.02)):
+        exported = open_exported(folder / edition)(
+            image_bytes=tf.constant([files[name].read_bytes() for name in table["image_id"]])
+        )
+        np.testing.assert_allclose(exported["probabilities"], measured, atol=tolerance)
+    for text in ("Test-time flips", "Class prior", "shift of the logits: "):
+        assert text in (folder / "report.html").read_text()
+        assert text.lower() in (folder / "saved_model" / "1" / "model_card.md").read_text().lower()
 
 
 @pytest.mark.slow
