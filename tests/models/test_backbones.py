@@ -411,7 +411,7 @@ def test_torch_weights_from_a_path(tmp_path: Path) -> None:
         UserError, match=r"weights of backbone 'mobilenet_v2_torch' .*renamed.pth: .*'features.0.0.weight' is missing"
     ):
         load("mobilenet_v2_torch", path)
-    with pytest.raises(UserError, match=r"is a folder, expected a .pth or .weights.h5 file"):
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory. Expected a .pth file"):
         load("efficientnet_lite0", tmp_path)
 
 
