@@ -90,7 +90,7 @@ def load_run(path: str | Path) -> Run:
         metadata = MetadataEncoder.from_json((folder / METADATA).read_text(encoding="utf-8"))
     model = build_model(experiment, len(folder.classes), folder.model_arguments)
     model.load_weights(folder.best_weights)
-    segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.run else None
+    segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.has_model else None
     return Run(folder.path, model, metadata, segmenter)
 
 
@@ -134,7 +134,7 @@ def build_model(
     if ("segmented_image" in model.input) != (experiment.segmenter is not None):
         raise UserError(
             f"The model '{entry.name}' takes the lesion cut out of its image, but the experiment has no segmenter: set "
-            "segmenter.run to the run of a segmentation model, or segmenter.masks to dataset."
+            "segmenter.run to the run of a segmentation model, segmenter.preset to a preset, or segmenter.masks to dataset."
             if experiment.segmenter is None
             else f"The experiment has a segmenter, but this model '{entry.name}' takes no lesion cut out of its image: set "
             "segmenter to null."
