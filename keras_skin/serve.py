@@ -9,7 +9,6 @@ import argparse
 import importlib.util
 import socket
 import sys
-from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
 from keras_skin.presets.sources import MODEL_HELP, locate
@@ -24,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.serve",
-        description="Serve a preset or the exported model of a run: a page to try it on an image, and the REST interface of TensorFlow "
-        "Serving. Research software, not a medical device.",
+        description="Serve a preset or the exported model of a run: a page to try it on an image, and the REST interface of "
+        "TensorFlow Serving. Research software, not a medical device.",
         epilog="GET /                                  the page: outline, probabilities, heat map, clinical fields\n"
         "POST /v1/models/NAME:predict           like TensorFlow Serving, see docs/serving.md\n"
         "GET /v1/models/NAME[/metadata]         status, signatures\n\n"

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.explain RUN_OR_PRESET IMAGE...`: writes a page about one patient, with predictions and their explanations.
+"""`python -m keras_skin.explain MODEL IMAGE...`: writes a page about one patient, with predictions and their explanations.
 
 Exit codes: 0 done; 2 failed (message, no traceback); 130 interrupted.
 """
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN_OR_PRESET", help=RUN_HELP)
+    parser.add_argument("run", metavar="MODEL", help=RUN_HELP)
     parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG, PNG or BMP files of one patient")
     parser.add_argument(
         "--metadata",

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.export RUN_OR_PRESET`: exports the model of a finished run or a preset in further editions or as a new version.
+"""`python -m keras_skin.export MODEL`: exports a finished run or a preset in further editions or as a new version.
 
 Exit codes: 0 done; 2 the run cannot be exported (message, no traceback); 130 interrupted.
 """
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN_OR_PRESET", help=RUN_HELP)
+    parser.add_argument("run", metavar="MODEL", help=RUN_HELP)
     parser.add_argument("--editions", nargs="+", metavar="EDITION", required=True, help="editions to write")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder of the editions (default: the run's folder; of a preset ./NAME-export)"

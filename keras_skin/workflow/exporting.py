@@ -71,7 +71,7 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None, out: Pat
         metadata=run.metadata,
         segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
         synthetic=run.options.demo,
-        extra=_extra(run),
+        extra=card_facts(run),
         edition=edition,
     )
     if validation is not None:
@@ -138,8 +138,8 @@ def exported_preset(path: Path) -> Path:
     return folder
 
 
-def _extra(run: Run) -> dict[str, Any]:
-    """The run's facts for the model card."""
+def card_facts(run: Run) -> dict[str, Any]:
+    """The run's facts for a model card; `keras_skin.export.about.describe` lists them."""
     experiment, table, metrics = run.experiment, run.splits, run.metrics
     trained_on = table[table["split"] == "train"]["dataset"].value_counts()
     warnings = [run.warning, *doubts(metrics)]

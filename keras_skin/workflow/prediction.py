@@ -74,7 +74,8 @@ def open_exported(path: Path) -> ExportedModel:
     """Opens the export of a run or of a preset.
 
     Args:
-        path: a preset's folder (exported into the user's cache the first time), a run's folder, its saved_model folder (the newest version is taken) or the folder of a version.
+        path: a preset's folder (exported into the user's cache the first time), a run's folder, its saved_model folder (the
+            newest version is taken) or the folder of a version.
 
     Raises:
         UserError: if there is no export of this package.

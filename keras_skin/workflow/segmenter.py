@@ -22,8 +22,8 @@ log = logging.getLogger("keras_skin")
 
 
 def adopt_segmenter(folder: RunFolder, settings: SegmenterSettings) -> Path:
-    """Copies the needed files of a segmenter's run or preset into the folder of the run that uses it, which then no longer depends
-    on the other folder. `record.json` holds its name and the SHA-256 of its weights.
+    """Copies the needed files of a segmenter's run or preset into the folder of the run that uses it, which then no longer
+    depends on the other folder. `record.json` holds its name and the SHA-256 of its weights.
 
     Args:
         folder: of the run that starts or resumes. A segmenter that it holds already is not replaced.
