@@ -205,8 +205,8 @@ def describe_training(run: RunFolder) -> str:
     monitors = " and ".join([train.monitor] if isinstance(train.monitor, str) else train.monitor)
     minutes = float(history["seconds"].sum()) / 60 if "seconds" in history else 0.0
     return (
-        f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes); the best epoch was "
-        f"chosen by {monitors} on {splits.get('validation', 0)} validation images"
+        f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes); the best epoch "
+        f"was chosen by {monitors} on {splits.get('validation', 0)} validation images"
     )
 
 
@@ -223,11 +223,11 @@ def describe_changes(experiment: Experiment) -> list[str]:
 
 
 def _problems(run: RunFolder, own_data: bool, for_tests: bool) -> Iterator[str]:
-    if run.folds or run.experiment.split.scheme == "kfold" and not run.path.name.startswith("fold_"):
+    if run.folds:
         yield "it is a cross-validation; a preset has one model. Name one of its folds, or another run."
     marks = _marks(run)
     if marks and not for_tests:
-        yield f"it is {' and '.join(marks)}: its predictions mean nothing. Train on images; --for-tests accepts it for tests only."
+        yield f"it is {' and '.join(marks)}: its predictions mean nothing. Train on images, or add --for-tests."
     settings = run.experiment.segmenter
     if settings is not None and not settings.has_model:
         yield "its lesions are cut out with the data set's own masks, which a user's image has not. Train it with a segmenter."

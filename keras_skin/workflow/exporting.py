@@ -107,7 +107,8 @@ def export_finished(path: Path, editions: Iterable[str], out: Path | None = None
     try:
         validation = read_rows(run.experiment, data, _compared(table[table["split"] == "validation"]))
     except UserError as error:
-        not_measured = str(error)
+        is_preset = (run / PRESET).is_file()
+        not_measured = "a preset holds no images; name its data sets with KERAS_SKIN_DATA" if is_preset else str(error)
     if validation is not None and validation.empty:
         validation, not_measured = None, f"no validation image of the run exists in {data}"
     for edition in editions:
