@@ -64,9 +64,7 @@ def locate(source: str) -> Path:
     path = Path(source).expanduser()
     if source in list_presets():
         if path.exists():
-            log.warning(
-                "'%s' is taken as the preset, not as the folder here of the same name; for that write ./%s", source, source
-            )
+            log.warning("'%s' is taken as the preset. To take the folder of the same name, write ./%s", source, source)
         path = _shipped_folder() / source
     elif path.suffix.lower() == ".zip" and path.is_file():
         return _unpacked(path, sha256_of(path))
