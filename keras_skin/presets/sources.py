@@ -203,7 +203,6 @@ def _check_members(archive: Path, members: Iterable[zipfile.ZipInfo]) -> tuple[s
     if size > MOST_BYTES:
         raise UserError(f"{archive} unpacks to {describe_bytes(size)}, more than the {describe_bytes(MOST_BYTES)} of a preset.")
     if len(roots) != 1 or PRESET not in files.values():
-        raise UserError(
-            f"{archive} holds no preset: expected one folder NAME/ with {PRESET}, found {', '.join(sorted(roots)) or 'nothing'}."
-        )
+        found = ", ".join(f"{root}/" for root in sorted(roots)) or "nothing"
+        raise UserError(f"{archive} holds no preset: expected one folder NAME/ with {PRESET}, found {found}.")
     return roots.pop(), files
