@@ -74,9 +74,8 @@ def test_own_images_need_an_option(tool, run, tmp_path):
         table.loc[table["dataset"] == "isic2017", "dataset"] = "csv_folder"
 
     edit_splits(run, change)
-    assert "trained on csv_folder: only you know its terms. If the images are yours, add --own-data" in refused(
-        tool, run, tmp_path
-    )
+    text = refused(tool, run, tmp_path)
+    assert "trained on csv_folder: only you know its terms. If the images are yours, add --own-data" in text
     assert not [*tool._problems(RunFolder(run), True, False)]
 
 
@@ -141,11 +140,11 @@ def test_a_preset_holds_no_path_of_this_machine_and_no_image(preset, tiny_run):
     assert {file.suffix for file in preset.rglob("*") if file.is_file()} == {".json", ".csv", ".md", ".h5"}
 
 
+@pytest.mark.slow
 def test_rounding_that_changes_too_much(tool, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "MOST_ROUNDING", -1.0)
-    assert "Half precision changes the predictions too much: label probabilities" in refused(
-        tool, tiny_run, tmp_path, for_tests=True
-    )
+    text = refused(tool, tiny_run, tmp_path, for_tests=True)
+    assert "Half precision changes the predictions too much: label probabilities" in text
 
 
 def test_the_command(tool, tiny_run, tmp_path, capsys):
@@ -174,6 +173,7 @@ def chained(tiny_run, tmp_path_factory):
     for name in ("splits.csv", "metrics.json", "predictions.csv", "history.csv", "environment.json"):
         shutil.copyfile(tiny_run / name, folder / name)
     run = RunFolder(folder)
+    run.write_table("splits.csv", run.splits.assign(dataset="ham10000"))
     run.write_text("experiment.json", experiment.to_json())
     run.write_json("run.json", {"classes": classes, "model_arguments": arguments, "demo": True, "finished": True})
     run.write_text(METADATA, encoder.to_json())

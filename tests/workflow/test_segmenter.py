@@ -74,6 +74,31 @@ def test_a_run_keeps_its_segmenter(tmp_path, folder):
         segmenter.adopt_segmenter(folder, settings)
 
 
+def test_a_preset_cuts_lesions_out(preset, folder):
+    copy = segmenter.adopt_segmenter(folder, SegmenterSettings(preset=str(preset)))
+    assert sorted(str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()) == sorted(
+        [*RUN_FILES, "record.json"]
+    )
+    assert folder.segmenter_record == {"run": "tiny", "weights_sha256": RunFolder(preset).weights_sha256}
+    fitted = segmenter.fitted_images(RunFolder(copy))
+    assert set(fitted["split"]) == {"train", "validation"}
+    assert len(fitted) == 54
+    assert {"image_id", "group_id", "label", "dataset"} <= set(fitted)
+
+
+def test_a_preset_that_is_none(folder, tmp_path):
+    with pytest.raises(UserError, match=r"is no preset: it has no preset.json"):
+        segmenter.adopt_segmenter(folder, SegmenterSettings(preset=str(tmp_path)))
+    assert not (folder / "segmenter").exists()
+
+
+def test_one_source_of_masks():
+    for values in ({}, {"run": "runs/unet", "preset": "jrl_isic"}, {"preset": "jrl_isic", "masks": "dataset"}):
+        with pytest.raises(ValueError, match='set one of "run"'):
+            SegmenterSettings(**values)
+    assert SegmenterSettings(preset="jrl_isic").has_model
+
+
 @pytest.fixture(scope="module")
 def opened(tiny_run):
     return segmenter.open_segmenter(tiny_run)
