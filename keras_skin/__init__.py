@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from keras_skin.workflow import Run
 
-__all__ = ["__version__", "create_model", "list_datasets", "list_models", "load_run"]
+__all__ = ["__version__", "create_model", "from_preset", "list_datasets", "list_models", "list_presets", "load_run"]
 
 
 def list_models() -> list[str]:
@@ -31,6 +31,13 @@ def list_datasets() -> list[str]:
     from keras_skin.data.datasets import readers
 
     return readers.names()
+
+
+def list_presets() -> list[str]:
+    """Returns the names of the presets that the package ships, sorted. Imports neither Keras nor TensorFlow."""
+    from keras_skin.presets import sources
+
+    return sources.list_presets()
 
 
 def create_model(name: str, **arguments: Any) -> keras.Model:
@@ -51,18 +58,45 @@ def create_model(name: str, **arguments: Any) -> keras.Model:
     return models.create_model(name, **arguments)
 
 
-def load_run(folder: str | Path) -> Run:
-    """Opens a finished run.
+def from_preset(preset: str | Path) -> keras.Model:
+    """Returns a trained model with its weights, in float32.
+
+    ```python
+    model = keras_skin.from_preset("jrl_isic_lite")
+    logits = model.predict({"image": images})  # images: (B, H, W, 3), RGB in 0..255, at the size of model.input
+    probabilities = keras.ops.softmax(logits["label"])  # in the order of load_run("jrl_isic_lite").classes
+    lesion = logits["mask"] > 0  # (B, H, W, 1)
+    ```
+
+    Resize images with `keras_skin.data.images.load.load_image(file, size)`, as training did. `load_run` opens a preset with its
+    experiment, class names and measured numbers.
 
     Args:
-        folder: the run folder, for example `"runs/jrl_ph2-20260131-101500"`.
+        preset: one of `list_presets()`; the folder of a preset; a `.zip` file; or `"https://HOST/NAME.zip#sha256=CHECKSUM"`,
+            which is downloaded once into the user's cache and checked before it is opened.
+
+    Raises:
+        UserError: if there is no such preset, or a file is missing, has changed or does not belong to a preset.
+    """
+    from keras_skin.presets.sources import locate_preset
+    from keras_skin.workflow import load_run as load
+
+    return load(locate_preset(str(preset))).model
+
+
+def load_run(folder: str | Path) -> Run:
+    """Opens a finished run or a preset.
+
+    Args:
+        folder: the run folder, for example `"runs/jrl_ph2-20260131-101500"`, or a preset, see `from_preset`.
 
     Returns:
         The run: its model with the best weights, its experiment, classes and metrics.
 
     Raises:
-        UserError: if the folder does not hold a finished run.
+        UserError: if the folder holds neither a finished run nor a preset.
     """
+    from keras_skin.presets.sources import locate
     from keras_skin.workflow import load_run as load
 
-    return load(folder)
+    return load(locate(str(folder)))

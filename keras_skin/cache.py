@@ -1,4 +1,4 @@
-"""`python -m keras_skin.cache`: lists and clears the image stores and the predicted masks.
+"""`python -m keras_skin.cache`: lists and clears the image stores, the predicted masks and unpacked presets.
 
 Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 130 interrupted.
 """
@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.cache",
-        description="List or remove the image stores and the predicted masks. Runs create again what they need.",
+        description="List or remove image stores, predicted masks, and unpacked and exported presets. They are created again "
+        "when they are needed.",
         epilog="examples:  python -m keras_skin.cache\n           python -m keras_skin.cache --clear",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,7 +64,7 @@ def _clear(folder: Path, stored: list[Entry]) -> None:
 
 
 def _describe(entry: Entry) -> str:
-    images = f"{entry.images} image{'' if entry.images == 1 else 's'}"
+    images = "" if entry.images is None else f"{entry.images} image{'' if entry.images == 1 else 's'}"
     age = f"used {describe_age(time.time() - entry.last_used)}"
     state = "" if entry.is_complete else "incomplete"
     return f"{entry.path.name[:12]}  {describe_bytes(entry.bytes):>10}  {images:>13}  {age:<20}  {entry.title}  {state}".rstrip()

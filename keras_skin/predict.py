@@ -1,4 +1,4 @@
-"""`python -m keras_skin.predict RUN_OR_SAVED_MODEL IMAGES...`: writes predictions, masks and overlays for images.
+"""`python -m keras_skin.predict MODEL IMAGES...`: writes predictions, masks and overlays for images.
 
 Exit codes: 0 done; 1 done, but some files could not be read; 2 a mistake the user can fix (message, no traceback); 130
 interrupted, finished images are saved.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_skin.console import ProgressBar, exit_code, quiet_import
+from keras_skin.presets.sources import MODEL_HELP, locate
 from keras_skin.registry import UserError
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.predict",
-        description="Predict with the exported model of a run. Research software, not a medical device.",
+        description="Predict with a preset or with the exported model of a run. Research software, not a medical device.",
         epilog="writes to a new folder: predictions.csv (class, probabilities, share of the lesion, quality of the picture),\n"
         "masks/ at the size of each upright image, overlays/, and skipped.csv with the unreadable files.\n\n"
-        "examples:  python -m keras_skin.predict runs/jrl_ph2-20260131-101500 photographs/\n"
+        "examples:  python -m keras_skin.predict jrl_isic_lite photographs/\n"
+        "           python -m keras_skin.predict runs/jrl_ph2-20260131-101500 photographs/\n"
         "           python -m keras_skin.predict runs/tdbn_ham10000-1/saved_model/1 a.jpg b.jpg --metadata patients.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="RUN_OR_SAVED_MODEL", type=Path, help="folder of a finished run, or of its SavedModel")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES_OR_FOLDER", type=Path, help="JPEG, PNG or BMP files, or folders of them"
     )
@@ -64,7 +66,7 @@ def _predict(options: argparse.Namespace) -> int:
     with quiet_import():
         from keras_skin.workflow import prediction
     pictures, notes = prediction.find_pictures(options.images)
-    model = prediction.open_exported(options.model)
+    model = prediction.open_exported(locate(options.model))
     answers = None
     if options.metadata:
         answers, metadata_notes = prediction.read_answers(options.metadata, model, pictures)

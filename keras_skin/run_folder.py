@@ -28,6 +28,8 @@ BEST_WEIGHTS = "best.weights.h5"
 RUN_STATE = "run_state.npz"
 METADATA = "metadata.json"
 SEGMENTER = "segmenter"
+PRESET = "preset.json"
+"""The file that makes a small run a preset, see `keras_skin.presets`."""
 EXPORTS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
 """The folder of each edition of an export; below it lie versions."""
 TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
@@ -85,6 +87,8 @@ class RunFolder:
     def open_finished(path: str | Path) -> RunFolder:
         """The folder of a finished run."""
         folder = RunFolder.open(path)
+        if (folder / PRESET).is_file():
+            raise UserError(f"'{path}' is a preset, which has no predictions of single images. Expected the folder of a run.")
         needed = ("metrics.json", "predictions.csv", "splits.csv")
         if not folder.finished or not all((folder / name).is_file() for name in needed):
             raise UserError(f"The run in '{path}' has not finished. Resume it: python -m keras_skin.run --resume {path}")

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.serve RUN_OR_SAVED_MODEL`: a local page to try a model, and TensorFlow Serving's REST interface.
+"""`python -m keras_skin.serve MODEL`: a local page to try a model, and TensorFlow Serving's REST interface.
 
 Exit codes: 2 a mistake the user can fix (message, no traceback); 130 interrupted by Ctrl-C.
 """
@@ -9,9 +9,9 @@ import argparse
 import importlib.util
 import socket
 import sys
-from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.presets.sources import MODEL_HELP, locate
 from keras_skin.registry import UserError
 
 MODULES = ("fastapi", "uvicorn", "python_multipart")
@@ -23,16 +23,17 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.serve",
-        description="Serve the exported model of a run: a page to try it on an image, and the REST interface of TensorFlow "
-        "Serving. Research software, not a medical device.",
+        description="Serve a preset or the exported model of a run: a page to try it on an image, and the REST interface of "
+        "TensorFlow Serving. Research software, not a medical device.",
         epilog="GET /                                  the page: outline, probabilities, heat map, clinical fields\n"
         "POST /v1/models/NAME:predict           like TensorFlow Serving, see docs/serving.md\n"
         "GET /v1/models/NAME[/metadata]         status, signatures\n\n"
-        "examples:  python -m keras_skin.serve runs/jrl_ph2-20260131-101500\n"
+        "examples:  python -m keras_skin.serve jrl_isic_lite\n"
+        "           python -m keras_skin.serve runs/jrl_ph2-20260131-101500\n"
         "           python -m keras_skin.serve runs/tdbn_ham10000-1/saved_model/1 --port 9000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="RUN_OR_SAVED_MODEL", type=Path, help="folder of a finished run, or of its SavedModel")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="port to listen at; 0 takes a free one (default: 8501)")
     return parser
@@ -56,8 +57,9 @@ def _serve(options: argparse.Namespace) -> int:
             from keras_skin.serving.attributions import open_extras
             from keras_skin.serving.served import Served
             from keras_skin.workflow.prediction import open_exported
-        model = open_exported(options.model)
-        extras = open_extras(options.model, model)
+        folder = locate(options.model)
+        model = open_exported(folder)
+        extras = open_extras(folder, model)
         served = Served(model)
         if model.about.get("synthetic"):
             print("SYNTHETIC: this model was trained on synthetic images; its predictions mean nothing.")

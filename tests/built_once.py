@@ -18,7 +18,14 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("keras_skin", "experiments")
-BUILDERS = ("tests/built_once.py", "tests/clinical_run.py", "tests/tiny_run.py")
+BUILDERS = (
+    "tests/built_once.py",
+    "tests/clinical_run.py",
+    "tests/tiny_preset.py",
+    "tests/tiny_run.py",
+    "tools/make_preset.py",
+    "tools/preset_card.md.j2",
+)
 LIBRARIES = ("tensorflow", "keras", "keras-hub", "numpy", "pandas", "albumentations", "opencv-python-headless")
 VARIABLES = ("TF_", "KERAS_BACKEND", "OMP_", "XLA_", "CUDA_")
 """Starts of the names of environment variables that change a trained model."""

@@ -96,6 +96,16 @@ def tiny_run() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def preset(tiny_run) -> Iterator[Path]:
+    """The preset `tiny` of the tiny run, shared with other processes."""
+    from tests.built_once import built_once
+    from tests.tiny_preset import make_tiny_preset
+
+    with built_once("preset", lambda out: make_tiny_preset(tiny_run, out)) as folder:
+        yield folder / "tiny"
+
+
+@pytest.fixture(scope="session")
 def crossval_run() -> Iterator[Path]:
     """A finished tiny demo run of a cross-validation with two folds, shared with other processes."""
     from tests.built_once import built_once

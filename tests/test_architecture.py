@@ -36,6 +36,7 @@ ALLOWED = {
     "figures": {"registry", "run_folder", "evaluation"},
     "explain": {"registry", "run_folder", "evaluation.bootstrap", "evaluation.explanations", "figures.explanations"},
     "export": {"registry", "run_folder", "data.images", "explain.grad_cam"},
+    "presets": {"registry", "run_folder", "data.images.cache"},
     "checking": {"registry", "data", "evaluation.bootstrap", "evaluation.classification"},
 }
 NO_TENSORFLOW = {"layers", "losses", "metrics", "models", "evaluation", "figures", "checking", "registry", "experiment"}

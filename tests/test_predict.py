@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from keras_skin import predict
-from keras_skin.workflow import prediction
+from keras_skin.presets import sources
+from keras_skin.workflow import exporting, prediction
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,27 @@ def test_ctrl_c_keeps_what_is_done(tiny_run, measured, tmp_path, monkeypatch, ca
     assert predict.main([str(tiny_run), *measured["file"][:5], "--out", str(tmp_path / "out")]) == 130
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 2
     assert "Interrupted: finished images are saved." in capsys.readouterr().err
+
+
+def test_a_preset_is_exported_once(preset, measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_SKIN_CACHE", str(tmp_path / "cache"))
+    files = measured["file"][:3].tolist()
+    assert predict.main([str(preset), *files, "--out", str(tmp_path / "out")]) == 0
+    assert "Exporting the preset tiny, once" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    # weights in half precision change the probabilities of the run by less than this
+    np.testing.assert_allclose(table["probability_malignant"], measured["probability_malignant"][:3], atol=2e-3)
+    monkeypatch.setattr(exporting, "export_run", None)
+    assert predict.main([str(preset), *files, "--out", str(tmp_path / "again")]) == 0
+    assert "Exporting" not in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "again" / "predictions.csv").equals(table)
+
+
+def test_a_mistyped_preset(measured, tmp_path, monkeypatch, preset, capsys):
+    monkeypatch.setattr(sources, "_shipped_folder", lambda: preset.parent)
+    assert predict.main(["tinny", measured["file"][0], "--out", str(tmp_path / "out")]) == 2
+    assert "neither a folder nor a preset 'tinny'. Did you mean 'tiny'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -7,8 +7,16 @@ A file may name a parent with `extends`; its values override the parent's. Compo
 """
 
 from keras_skin.experiment.components import DatasetSettings
-from keras_skin.experiment.fields import Experiment
+from keras_skin.experiment.fields import Experiment, SegmenterSettings
 from keras_skin.experiment.loading import load_experiment, shipped_experiments, validate
 from keras_skin.experiment.schema import json_schema
 
-__all__ = ["DatasetSettings", "Experiment", "json_schema", "load_experiment", "shipped_experiments", "validate"]
+__all__ = [
+    "DatasetSettings",
+    "Experiment",
+    "SegmenterSettings",
+    "json_schema",
+    "load_experiment",
+    "shipped_experiments",
+    "validate",
+]

@@ -38,15 +38,24 @@ class MetadataSettings(Settings):
 class SegmenterSettings(Settings):
     """How the lesion is cut out of its image, for models that need it. `run`: the folder of a finished run of a segmentation
     model, or its name without date and time, as in `runs/deep_unet_isic2018` (uses the newest finished one). `masks`
-    `dataset`: the data set's own masks; a client cannot send these, so that such a model is not exported."""
+    `dataset`: the data set's own masks; a client cannot send these, so that such a model is not exported. `preset`: a trained
+    segmentation model by name, such as `jrl_isic`, or a preset's folder, `.zip` or `https://` address."""
 
     run: str | None = None
+    preset: str | None = None
     masks: Literal["dataset"] | None = None
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model predicts the masks."""
+        return self.masks is None
 
     @model_validator(mode="after")
     def _check_source(self) -> SegmenterSettings:
-        if (self.run is None) == (self.masks is None):
-            raise ValueError('set either "run" (of a segmentation model) or "masks" ("dataset"), and leave the other null')
+        if [self.run, self.preset, self.masks].count(None) != 2:
+            raise ValueError(
+                'set one of "run" (of a segmentation model), "preset" and "masks" ("dataset"), and leave the others null'
+            )
         return self
 
 
@@ -270,7 +279,8 @@ class Experiment(Settings):
             problems.append(f"'metadata' is set, but the model '{self.model.name}' takes no clinical metadata: remove it")
         if self.segmenter is not None and self.segmenter.masks and self.export.enabled:
             problems.append(
-                "'segmenter.masks' uses the data set's masks, which a client cannot send: name a run in 'segmenter.run', or set "
+                "'segmenter.masks' uses the data set's masks, which a client cannot send: name a run in 'segmenter.run' or a "
+                "preset in 'segmenter.preset', or set "
                 "'export.enabled' to false"
             )
         if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not self.model.arguments.get("weights"):

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.explain RUN IMAGE...`: writes a page about one patient, with predictions and their explanations.
+"""`python -m keras_skin.explain MODEL IMAGE...`: writes a page about one patient, with predictions and their explanations.
 
 Exit codes: 0 done; 2 failed (message, no traceback); 130 interrupted.
 """
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.presets.sources import RUN_HELP, locate
 
 METHODS = ("grad_cam", "grad_cam++", "score_cam", "integrated_gradients", "smoothgrad", "occlusion", "metadata_shap")
 DEFAULT = ("grad_cam", "metadata_shap")
@@ -23,7 +24,8 @@ methods:
 The page explains the predicted class and those that the run's experiment names. Clinical fields without an answer count as
 unknown.
 
-examples:  python -m keras_skin.explain runs/jrl_ph2-20260131-101500 mole.jpg
+examples:  python -m keras_skin.explain jrl_isic_lite mole.jpg
+           python -m keras_skin.explain runs/jrl_ph2-20260131-101500 mole.jpg
            python -m keras_skin.explain runs/tdbn_ham10000-1 mole.jpg --metadata age=54 --metadata site=back --html mole.html
            python -m keras_skin.explain runs/msfa_ham10000-1 a.jpg b.jpg --methods grad_cam occlusion"""
 
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("run", metavar="MODEL", help=RUN_HELP)
     parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG, PNG or BMP files of one patient")
     parser.add_argument(
         "--metadata",
@@ -69,7 +71,7 @@ def _explain(options: argparse.Namespace) -> None:
         from keras_skin.evaluation.patient_page import write_patient_page
         from keras_skin.workflow.patient import explain_patient
     with tempfile.TemporaryDirectory() as pictures:
-        page = explain_patient(options.run, options.images, answers, options.methods or DEFAULT, Path(pictures))
+        page = explain_patient(locate(options.run), options.images, answers, options.methods or DEFAULT, Path(pictures))
         try:
             write_patient_page(options.html, page)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""`python -m keras_skin.export RUN`: exports a finished run's model in further editions or as a new version.
+"""`python -m keras_skin.export MODEL`: exports a finished run or a preset in further editions or as a new version.
 
 Exit codes: 0 done; 2 the run cannot be exported (message, no traceback); 130 interrupted.
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from keras_skin.console import exit_code, quiet_import
 from keras_skin.export.contract import EDITIONS
+from keras_skin.presets.sources import RUN_HELP, locate
 from keras_skin.registry import UserError, did_you_mean
+from keras_skin.run_folder import PRESET
 
 _EPILOG = """\
 editions:
@@ -20,22 +22,26 @@ editions:
   bfloat16   the same, computing in bfloat16: faster where the processor supports it
   litert     LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers
   images     SavedModel without strings, for converters such as OpenVINO's
-Each edition goes into a folder of the run, as its next version. Its agreement with the trained model is measured on validation
+Each edition goes into a folder of its own, as its next version. Its agreement with the trained model is measured on validation
 images and written to its model_card.md.
 
-examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert"""
+examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert
+           python -m keras_skin.export jrl_isic_lite --editions litert --out for_phones"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_skin.export",
-        description="Export a finished run. Research software, not a medical device.",
+        description="Export a finished run or a preset. Research software, not a medical device.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("run", metavar="MODEL", help=RUN_HELP)
     parser.add_argument("--editions", nargs="+", metavar="EDITION", required=True, help="editions to write")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder of the editions (default: the run's folder; of a preset ./NAME-export)"
+    )
     return parser
 
 
@@ -56,7 +62,9 @@ def _export(options: argparse.Namespace) -> None:
     with quiet_import():
         from keras_skin.export.about import describe_agreement
         from keras_skin.workflow.exporting import export_finished
-    for edition, folder, not_measured in export_finished(options.run, dict.fromkeys(options.editions)):
+    run = locate(options.run)
+    out = options.out or (Path(f"{run.name}-export") if (run / PRESET).is_file() else None)
+    for edition, folder, not_measured in export_finished(run, dict.fromkeys(options.editions), out):
         print(f"{edition}: {folder}")
         if not_measured is not None:
             print(f"  agreement not measured: {not_measured}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.registry import UserError
+from keras_skin.run_folder import RunFolder
 from keras_skin.workflow.opened_run import Run, load_run
 from keras_skin.workflow.patient import NO_BACKGROUND, metadata_explainer, model_inputs
 from keras_skin.workflow.prediction import ExportedModel
@@ -91,10 +92,10 @@ def open_extras(path: Path, model: ExportedModel) -> RunExtras:
     if not (path / "experiment.json").is_file():
         return RunExtras(reason=NO_RUN if model.fields else "")
     try:
-        run = load_run(path)
-        warnings = tuple(doubts(run.metrics))
-        if run.metadata is None:
+        warnings = tuple(doubts(RunFolder(path).metrics))
+        if not model.fields:
             return RunExtras(doubts=warnings)
-        return RunExtras(Attributions(run), "", warnings, run.metadata.missing == "drop")
+        run = load_run(path)
+        return RunExtras(Attributions(run), "", warnings, run.metadata is not None and run.metadata.missing == "drop")
     except (OSError, ValueError) as error:  # the run is incomplete; its export still works
         return RunExtras(reason=f"What each field adds is not available from this run: {error}" if model.fields else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_skin.evaluation.report import comparison_rows, format_table
-from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
+from keras_skin.experiment import Experiment, SegmenterSettings, load_experiment, shipped_experiments
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
@@ -153,7 +153,7 @@ def _train_demo_segmenter(folder: RunFolder) -> None:
         path = runs[-1]
     else:
         path = resume(runs[-1])
-    adopt_segmenter(folder, str(path))
+    adopt_segmenter(folder, SegmenterSettings(run=str(path)))
 
 
 def _conclude(folder: RunFolder, metrics: dict[str, Any], seconds: float) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +15,20 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.data.datasets import readers
+from keras_skin.data.images.cache import PRESETS, cache_path
 from keras_skin.data.images.load import load_image
 from keras_skin.data.images.preprocess import refuse_export
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
 from keras_skin.export.about import describe_agreement, write_about
 from keras_skin.export.agreement import measure_agreement
+from keras_skin.export.contract import CONTRACT
 from keras_skin.export.endpoints import Endpoints, Segmenter
 from keras_skin.export.examples import WARM_UP
 from keras_skin.export.saved_model import export_model
-from keras_skin.registry import UserError
-from keras_skin.run_folder import EXPORTS
+from keras_skin.registry import UserError, atomic_path
+from keras_skin.run_folder import EXPORTS, PRESET
+from keras_skin.version import __version__
 from keras_skin.workflow.opened_run import Run, build_model, load_run
 from keras_skin.workflow.predictor import describe_prediction, shift_labels
 from keras_skin.workflow.prepare import read_rows
@@ -35,13 +40,14 @@ COMPARED = 32
 """Images that agreement is measured on."""
 
 
-def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
+def export_run(run: Run, edition: str, validation: pd.DataFrame | None, out: Path | None = None) -> Path:
     """Writes the next version of one edition of a trained model.
 
     Args:
         run: the finished run, its model in float32.
         edition: one of `EDITIONS`.
         validation: rows of the validation split, on which agreement with the trained model is measured; None leaves that out.
+        out: the folder of the edition's folder; default: the run.
 
     Returns:
         The version's folder.
@@ -52,14 +58,14 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
     if run.experiment.segmenter is not None and run.segmenter is None:
         raise UserError(
             "This run's model takes lesions cut out with the data set's own masks, which no client can send: it cannot be "
-            "exported. Train it with segmenter.run."
+            "exported. Train it with segmenter.run or segmenter.preset."
         )
     refuse_export(run.preprocessing)
     exact = edition != "bfloat16"
     exported = run if exact else _in_bfloat16(run)
     version = export_model(
         exported.model,
-        run / EXPORTS[edition],
+        (out or run.path) / EXPORTS[edition],
         classes=run.classes,
         image_size=run.experiment.image_size,
         name=run.experiment.model.name,
@@ -67,7 +73,7 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None) -> Path:
         metadata=run.metadata,
         segmenter=_segmenter(run.segmenter, exact) if run.segmenter else None,
         synthetic=run.options.demo,
-        extra=_extra(run),
+        extra=card_facts(run),
         edition=edition,
         predictor=exported.predictor,
     )
@@ -84,8 +90,13 @@ class Exported(NamedTuple):
     not_measured: str | None
 
 
-def export_finished(path: Path, editions: Iterable[str]) -> Iterator[Exported]:
-    """Exports the model of a finished run.
+def export_finished(path: Path, editions: Iterable[str], out: Path | None = None) -> Iterator[Exported]:
+    """Exports the model of a finished run or of a preset.
+
+    Args:
+        path: the folder of the run or preset.
+        editions: some of `EDITIONS`.
+        out: the folder of the editions' folders; default: the run's folder.
 
     Yields:
         Each edition when it is written.
@@ -99,15 +110,40 @@ def export_finished(path: Path, editions: Iterable[str]) -> Iterator[Exported]:
     try:
         validation = read_rows(run.experiment, data, _compared(table[table["split"] == "validation"]))
     except UserError as error:
-        not_measured = str(error)
+        is_preset = (run / PRESET).is_file()
+        not_measured = "a preset holds no images; name its data sets with KERAS_SKIN_DATA" if is_preset else str(error)
     if validation is not None and validation.empty:
         validation, not_measured = None, f"no validation image of the run exists in {data}"
     for edition in editions:
-        yield Exported(edition, export_run(run, edition, validation), not_measured)
+        yield Exported(edition, export_run(run, edition, validation, out), not_measured)
 
 
-def _extra(run: Run) -> dict[str, Any]:
-    """The run's facts for the model card."""
+def exported_preset(path: Path) -> Path:
+    """A folder of the user's cache with `saved_model/` of a preset, exported the first time.
+
+    The folder's name depends on the preset's files, the version of the package and the serving contract.
+
+    Raises:
+        UserError: if the preset's model cannot be built, or the cache cannot be written.
+    """
+    manifest = (path / PRESET).read_bytes()
+    key = hashlib.sha256(f"{__version__} {CONTRACT} ".encode() + manifest).hexdigest()
+    folder = cache_path() / PRESETS / "exports" / key / path.name
+    if not folder.is_dir():
+        print(f"Exporting the preset {path.name}, once for this version (about a quarter of a minute)", file=sys.stderr)
+        try:
+            with atomic_path(folder) as temporary:
+                export_run(load_run(path), "float32", None, temporary)
+        except OSError as error:
+            if not folder.is_dir():  # another process has not exported it meanwhile
+                raise UserError(
+                    f"The preset cannot be exported into the cache {folder}: {error}. Name another folder with KERAS_SKIN_CACHE."
+                ) from None
+    return folder
+
+
+def card_facts(run: Run) -> dict[str, Any]:
+    """The run's facts for a model card; `keras_skin.export.about.describe` lists them."""
     experiment, table, metrics = run.experiment, run.splits, run.metrics
     trained_on = table[table["split"] == "train"]["dataset"].value_counts()
     warnings = [run.warning, *doubts(metrics)]

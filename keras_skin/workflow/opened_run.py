@@ -99,7 +99,7 @@ def load_run(path: str | Path) -> Run:
     model = build_model(experiment, len(folder.classes), folder.model_arguments)
     model.load_weights(folder.best_weights)
     model = shift_labels(model, folder.label_shift)
-    segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.run else None
+    segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.has_model else None
     return Run(folder.path, model, metadata, segmenter)
 
 
@@ -143,7 +143,7 @@ def build_model(
     if ("segmented_image" in model.input) != (experiment.segmenter is not None):
         raise UserError(
             f"The model '{entry.name}' takes the lesion cut out of its image, but the experiment has no segmenter: set "
-            "segmenter.run to the run of a segmentation model, or segmenter.masks to dataset."
+            "segmenter.run to the run of a segmentation model, segmenter.preset to a preset, or segmenter.masks to dataset."
             if experiment.segmenter is None
             else f"The experiment has a segmenter, but this model '{entry.name}' takes no lesion cut out of its image: set "
             "segmenter to null."

@@ -166,7 +166,7 @@ def _lesion(run: Run, contents: bytes) -> np.ndarray:
     if run.segmenter is None:
         raise UserError(
             "This run's model takes lesions cut out with the data set's own masks, which a new image does not have: "
-            "train it with segmenter.run to explain new images."
+            "train it with segmenter.run or segmenter.preset to explain new images."
         )
     return lesion_masks(run.segmenter.predictor)(_preprocessed(run.segmenter, contents)[None]).numpy()[0]
 

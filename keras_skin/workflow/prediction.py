@@ -21,6 +21,8 @@ from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
 from keras_skin.export.contract import CONTRACT, EDITIONS, IMAGE_BYTES, SERVING_DEFAULT
 from keras_skin.registry import UserError, did_you_mean
+from keras_skin.run_folder import PRESET
+from keras_skin.workflow.exporting import exported_preset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 KEYS = ("image", "image_id", "file")
@@ -69,14 +71,17 @@ class Picture(NamedTuple):
 
 
 def open_exported(path: Path) -> ExportedModel:
-    """Opens the export of a run.
+    """Opens the export of a run or of a preset.
 
     Args:
-        path: a run's folder, its saved_model folder (the newest version is taken) or the folder of a version.
+        path: a preset's folder (exported into the user's cache the first time), a run's folder, its saved_model folder (the
+            newest version is taken) or the folder of a version.
 
     Raises:
         UserError: if there is no export of this package.
     """
+    if (path / PRESET).is_file():
+        path = exported_preset(path)
     folder = path / "saved_model" if (path / "saved_model").is_dir() else path
     versions = sorted((item for item in folder.glob("*") if item.name.isdigit()), key=lambda item: int(item.name))
     folder = versions[-1] if versions else folder

@@ -11,37 +11,39 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.splits.leaks import FITTED
+from keras_skin.experiment import SegmenterSettings
+from keras_skin.presets.files import RUN_FILES
+from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import BEST_WEIGHTS, SEGMENTER, RunFolder
+from keras_skin.run_folder import SEGMENTER, RunFolder
 from keras_skin.workflow.opened_run import Run, load_run
 
 log = logging.getLogger("keras_skin")
 
-_COPIED = ("experiment.json", "run.json", "splits.csv", "metrics.json", f"checkpoints/{BEST_WEIGHTS}")
 
-
-def adopt_segmenter(folder: RunFolder, name: str) -> Path:
-    """Copies the needed files of a segmenter's run into the folder of the run that uses it, which then no longer depends on the
-    other folder. `record.json` holds its name and the SHA-256 of its weights.
+def adopt_segmenter(folder: RunFolder, settings: SegmenterSettings) -> Path:
+    """Copies the needed files of a segmenter's run or preset into the folder of the run that uses it, which then no longer
+    depends on the other folder. `record.json` holds its name and the SHA-256 of its weights.
 
     Args:
         folder: of the run that starts or resumes. A segmenter that it holds already is not replaced.
-        name: the segmenter's folder, or the start of its name, without date and time.
+        settings: name the segmenter's run or preset.
 
     Returns:
         The segmenter's folder, inside `folder`.
 
     Raises:
-        UserError: if there is no such run, or none that is finished; or if the weights have changed since the run started.
+        UserError: if there is no such run or preset, or none that is finished; or if the weights have changed since the run
+            started.
     """
     target = folder / SEGMENTER
     if not target.is_dir():
         shared = folder.path.parent / SEGMENTER  # of all folds, or of a demo
-        source = shared if shared.is_dir() else find_run(name)
+        source = shared if shared.is_dir() else _find(settings)
         log.info("Segmenter: %s", source)
         record = {"run": source.name, "weights_sha256": RunFolder(source).weights_sha256}
         with atomic_path(target) as temporary:
-            for file in _COPIED:
+            for file in RUN_FILES:
                 (temporary / file).parent.mkdir(parents=True, exist_ok=True)
                 _link(source / file, temporary / file)
             if source == shared:
@@ -61,10 +63,14 @@ def describe_segmenter(folder: RunFolder) -> dict[str, str]:
     settings = folder.experiment.segmenter
     if settings is None:
         return {}
-    if settings.run is None:
+    if not settings.has_model:
         return {"Segmenter": "none: the data set's own masks"}
     record = folder.segmenter_record
     return {"Segmenter": f"{record['run']}, weights {record['weights_sha256'][:12]}"}
+
+
+def _find(settings: SegmenterSettings) -> Path:
+    return locate_preset(settings.preset) if settings.preset else find_run(str(settings.run))
 
 
 def find_run(name: str) -> Path:
@@ -81,7 +87,7 @@ def find_run(name: str) -> Path:
     dated = re.compile(re.escape(path.name) + r"-\d{8}-\d{6}(-\d+)?")
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     runs = [path] if (path / "experiment.json").is_file() else [item for item in beside if dated.fullmatch(item.name)]
-    finished = [item for item in runs if all((item / file).is_file() for file in _COPIED)]
+    finished = [item for item in runs if all((item / file).is_file() for file in RUN_FILES)]
     if finished:
         return max(finished, key=lambda item: item.name)
     if runs:
@@ -93,7 +99,8 @@ def find_run(name: str) -> Path:
     raise UserError(
         f"segmenter.run: there is no run '{name}'. In '{path.parent}' there are: {folders}.\n"
         f"Train one first, for example: python -m keras_skin.run deep_unet_isic2018 --data DIR --out {path.parent}\n"
-        "or name another finished run of a segmentation model: --set segmenter.run=FOLDER"
+        "or name another finished run of a segmentation model: --set segmenter.run=FOLDER\n"
+        "or a preset: --set segmenter.run=null --set segmenter.preset=NAME"
     )
 
 
@@ -106,7 +113,7 @@ def open_segmenter(path: Path) -> Run:
     run = load_run(path)
     if list(run.model.input) != ["image"] or "mask" not in run.model.output:
         raise UserError(
-            f"segmenter.run: '{run.experiment.model.name}' predicts {', '.join(run.model.output)} from "
+            f"segmenter: '{run.experiment.model.name}' predicts {', '.join(run.model.output)} from "
             f"{', '.join(run.model.input)}; expected a model that predicts a mask from an image alone, such as deep_unet."
         )
     return run

@@ -169,11 +169,11 @@ def load_mask(path: str) -> np.ndarray:
 
 
 def _segmenter(folder: RunFolder) -> Run | None:
-    """The opened segmenter that the experiment names a run of."""
+    """The opened segmenter that the experiment names a run or a preset of."""
     settings = folder.experiment.segmenter
-    if settings is None or settings.run is None:
+    if settings is None or not settings.has_model:
         return None
-    segmenter = open_segmenter(adopt_segmenter(folder, settings.run))
+    segmenter = open_segmenter(adopt_segmenter(folder, settings))
     if folder.experiment.export.enabled:
         refuse_export(segmenter.preprocessing)
     return segmenter

@@ -44,6 +44,12 @@ def test_another_answer_changes_its_own_field(clinical_extras, lesion):
     assert male.of_class != female.of_class or max(moved, key=moved.get) == "sex"
 
 
+def test_a_preset_has_the_doubts_of_its_run(preset, plain):
+    extras = open_extras(preset, plain.model)
+    assert (extras.attributions, extras.reason) == (None, "")
+    assert any("no better than a Gaussian" in doubt for doubt in extras.doubts)
+
+
 def test_what_a_folder_can_tell(clinical_run, clinical, tiny_run, plain, tmp_path):
     alone = open_extras(clinical_run / "saved_model" / "1", clinical.model)
     assert (alone.attributions, alone.reason) == (None, NO_RUN)

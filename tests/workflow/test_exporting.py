@@ -83,6 +83,18 @@ def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
     assert why.startswith("no validation image of the run exists in ")
 
 
+def test_a_preset_is_exported_beside_the_reader(preset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
+    assert main([str(preset), "--editions", "images"]) == 0
+    output = capsys.readouterr().out
+    assert "images: tiny-export/saved_model_images/1" in output
+    assert "agreement not measured: a preset holds no images; name its data sets with KERAS_SKIN_DATA" in output
+    assert "isic2016" in (tmp_path / "tiny-export" / "saved_model_images" / "1" / "model_card.md").read_text()
+    assert main([str(preset), "--editions", "images", "--out", "elsewhere"]) == 0
+    assert (tmp_path / "elsewhere" / "saved_model_images" / "1").is_dir()
+
+
 def test_mistakes_are_named_before_anything_heavy(run, tmp_path, capsys):
     assert main([str(run), "--editions", "float16", "lite"]) == 2
     output = capsys.readouterr().err

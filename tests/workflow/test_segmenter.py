@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from keras_skin.experiment import load_experiment
+from keras_skin.experiment import SegmenterSettings, load_experiment
+from keras_skin.presets.files import RUN_FILES
 from keras_skin.registry import UserError
 from keras_skin.run import main
-from keras_skin.run_folder import RunFolder
+from keras_skin.run_folder import BEST_WEIGHTS, RunFolder
 from keras_skin.workflow import segmenter
 from keras_skin.workflow.opened_run import build_model
 from tests.tiny_run import SHORT, arguments
@@ -17,7 +18,7 @@ from tests.tiny_run import SHORT, arguments
 def finished(folder, name):
     path = folder / name
     (path / "checkpoints").mkdir(parents=True)
-    for file in segmenter._COPIED:
+    for file in RUN_FILES:
         (path / file).write_text("{}")
     return path
 
@@ -54,22 +55,48 @@ def folder(tmp_path):
 
 def test_a_run_keeps_its_segmenter(tmp_path, folder):
     source = finished(tmp_path, "unet-20260101-120000")
-    copy = segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
+    settings = SegmenterSettings(run=str(tmp_path / "unet"))
+    copy = segmenter.adopt_segmenter(folder, settings)
     files = sorted(str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file())
-    assert files == sorted([*segmenter._COPIED, "record.json"])
+    assert files == sorted([*RUN_FILES, "record.json"])
     assert folder.segmenter_record["run"] == source.name
     finished(tmp_path, "unet-20270101-120000")
     for file in sorted(source.rglob("*"), reverse=True):  # a later run, and the first one gone: nothing changes
         file.unlink() if file.is_file() else file.rmdir()
-    assert segmenter.adopt_segmenter(folder, str(tmp_path / "unet")) == copy
+    assert segmenter.adopt_segmenter(folder, settings) == copy
     fold = RunFolder(folder / "fold_1")
     fold.path.mkdir()
-    segmenter.adopt_segmenter(fold, str(tmp_path / "unet"))
+    segmenter.adopt_segmenter(fold, settings)
     assert fold.segmenter_record == folder.segmenter_record
-    (copy / "checkpoints" / segmenter.BEST_WEIGHTS).unlink()
-    (copy / "checkpoints" / segmenter.BEST_WEIGHTS).write_text("others")
+    (copy / "checkpoints" / BEST_WEIGHTS).unlink()
+    (copy / "checkpoints" / BEST_WEIGHTS).write_text("others")
     with pytest.raises(UserError, match="other weights than when this run started"):
-        segmenter.adopt_segmenter(folder, str(tmp_path / "unet"))
+        segmenter.adopt_segmenter(folder, settings)
+
+
+def test_a_preset_cuts_lesions_out(preset, folder):
+    copy = segmenter.adopt_segmenter(folder, SegmenterSettings(preset=str(preset)))
+    assert sorted(str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()) == sorted(
+        [*RUN_FILES, "record.json"]
+    )
+    assert folder.segmenter_record == {"run": "tiny", "weights_sha256": RunFolder(preset).weights_sha256}
+    fitted = segmenter.fitted_images(RunFolder(copy))
+    assert set(fitted["split"]) == {"train", "validation"}
+    assert len(fitted) == 54
+    assert {"image_id", "group_id", "label", "dataset"} <= set(fitted)
+
+
+def test_a_preset_that_is_none(folder, tmp_path):
+    with pytest.raises(UserError, match=r"is no preset: it has no preset.json"):
+        segmenter.adopt_segmenter(folder, SegmenterSettings(preset=str(tmp_path)))
+    assert not (folder / "segmenter").exists()
+
+
+def test_one_source_of_masks():
+    for values in ({}, {"run": "runs/unet", "preset": "jrl_isic"}, {"preset": "jrl_isic", "masks": "dataset"}):
+        with pytest.raises(ValueError, match='set one of "run"'):
+            SegmenterSettings(**values)
+    assert SegmenterSettings(preset="jrl_isic").has_model
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 <folder>/images/<key>/                  a store of images, see `store.py`
 <folder>/images/<key>.partial-<token>/  a store that is being written, or whose writer was killed
 <folder>/lesions/<key>/                 masks that a segmenter predicted, one PNG per image
+<folder>/presets/downloads, files, exports/    presets that were downloaded, unpacked and exported
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SPARE_BYTES = GIB
 IN_USE_SECONDS = 3600.0
 """A run touches its store in every epoch. A store that was touched this recently is not removed to make room."""
 
-STORES, LESIONS = "images", "lesions"
+STORES, LESIONS, PRESETS = "images", "lesions", "presets"
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
 _REMOVED = ".removed-"
@@ -43,7 +44,7 @@ class Entry:
     Attributes:
         path: the folder.
         title: what it holds, in words.
-        images: number of images.
+        images: number of images; None for presets.
         bytes: size of its files.
         last_used: seconds since the epoch.
         is_complete: False for a store that is being written or whose writer was killed.
@@ -51,7 +52,7 @@ class Entry:
 
     path: Path
     title: str
-    images: int
+    images: int | None
     bytes: int
     last_used: float
     is_complete: bool = True
@@ -82,7 +83,10 @@ def entries(folder: Path) -> list[Entry]:
     """Everything in the cache, the most recently used first."""
     stores = [_store_entry(path) for path in _folders(folder / STORES)]
     lesions = [_lesions_entry(path) for path in _folders(folder / LESIONS)]
-    return sorted([*stores, *lesions], key=lambda entry: -entry.last_used)
+    presets = [
+        Entry(path, f"presets: {path.name}", None, size_of(path), _last_change(path)) for path in _folders(folder / PRESETS)
+    ]
+    return sorted([*stores, *lesions, *presets], key=lambda entry: -entry.last_used)
 
 
 def remove(entry: Entry) -> bool:
@@ -142,9 +146,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of the files in a folder, as the disk holds them."""
+    """Bytes of the files in a folder and below, as the disk holds them."""
     total = 0
-    for item in path.iterdir():
+    for item in path.rglob("*"):
         try:
             status = item.stat()
         except OSError:  # another process removed it

@@ -11,8 +11,21 @@ Every file has three functions:
   folder does not have the layout, and `UserError` if a table is missing or invalid.
 """
 
+from enum import StrEnum
+
 from keras_skin.registry import Registry
 
 registry = Registry("data set", "keras_skin.data.datasets.readers")
+
+
+class Licence(StrEnum):
+    """What the terms of a data set allow; `terms` of its registration is the sentence for people."""
+
+    FREE = "free"
+    ATTRIBUTION = "attribution"
+    NON_COMMERCIAL = "non-commercial"
+    OWN = "own"
+
+
 Counts = dict[str, int] | None
 register, get, names = registry.register, registry.get, registry.names

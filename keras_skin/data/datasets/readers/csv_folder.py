@@ -9,7 +9,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Licence, get, register
 from keras_skin.data.datasets.records import ExclusionKind, Records, excluded_rows, make_records, wrong_folder
 from keras_skin.registry import UserError
 
@@ -67,6 +67,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     tree=TREE,
     obtain="these are images of your own: put them into one folder as shown above",
     terms="yours",
+    licence=Licence.OWN,
     render=render,
     recognises=recognises,
     metadata=METADATA,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import Files, add_files, find_file, find_folder, index_files
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.registry import UserError, shorten
 
@@ -88,6 +88,7 @@ def render(
     tree=TREE,
     obtain="https://doi.org/10.7910/DVN/DBW86T (images parts 1 and 2, metadata, segmentations)",
     terms="CC BY-NC 4.0 (no commercial use; some copies say CC BY-NC-SA 4.0)",
+    licence=Licence.NON_COMMERCIAL,
     render=render,
     recognises=recognises,
     metadata=METADATA,

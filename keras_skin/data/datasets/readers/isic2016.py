@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import ChallengeSplit, read_splits
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 
 CLASSES = ("benign", "malignant")
@@ -71,6 +71,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     tree=TREE,
     obtain="https://challenge.isic-archive.com/data/#2016 (parts 1 and 3, training and test)",
     terms="CC-0 (public domain)",
+    licence=Licence.FREE,
     render=render,
     recognises=recognises,
     published={

@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 
 CLASSES = ("benign", "malignant")
@@ -75,6 +75,7 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     tree=TREE,
     obtain="https://challenge.isic-archive.com/data/#2017 (parts 1 and 3)",
     terms="CC-0 (public domain)",
+    licence=Licence.FREE,
     render=render,
     recognises=recognises,
     metadata={"age_approximate": "numeric", "sex": "categorical"},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
-from keras_skin.data.datasets.readers import Counts, get, register
+from keras_skin.data.datasets.readers import Counts, Licence, get, register
 from keras_skin.data.datasets.readers.isic2018_task3 import GROUPINGS, with_lesions
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 
@@ -61,6 +61,7 @@ def render(
     tree=TREE,
     obtain="https://challenge.isic-archive.com/data/#2018 (task 1, all parts)",
     terms="CC BY-NC 4.0 (no commercial use)",
+    licence=Licence.NON_COMMERCIAL,
     render=render,
     recognises=recognises,
     metadata={},

@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import ChallengeSplit, find_file, find_folder, read_splits
-from keras_skin.data.datasets.readers import Counts, get, register
+from keras_skin.data.datasets.readers import Counts, Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
@@ -73,6 +73,7 @@ def render(
     tree=TREE,
     obtain="https://challenge.isic-archive.com/data/#2018 (task 3, all parts, and the lesion groupings)",
     terms="CC BY-NC 4.0 (no commercial use)",
+    licence=Licence.NON_COMMERCIAL,
     render=render,
     recognises=recognises,
     metadata={},

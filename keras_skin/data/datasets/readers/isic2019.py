@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
-from keras_skin.data.datasets.readers import Counts, get, register
+from keras_skin.data.datasets.readers import Counts, Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.registry import UserError
 
@@ -58,6 +58,7 @@ def render(
     tree=TREE,
     obtain="https://challenge.isic-archive.com/data/#2019 (training data, metadata, ground truth)",
     terms="CC BY-NC 4.0 (no commercial use)",
+    licence=Licence.NON_COMMERCIAL,
     render=render,
     recognises=recognises,
     metadata=METADATA,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_skin.data.datasets import tables
 from keras_skin.data.datasets.image_files import add_files, find_file, find_folder, index_files
-from keras_skin.data.datasets.readers import Counts, get, register
+from keras_skin.data.datasets.readers import Counts, Licence, get, register
 from keras_skin.data.datasets.records import Records, make_records, wrong_folder
 from keras_skin.registry import UserError
 
@@ -96,7 +96,8 @@ def render(
     classes=CLASSES,
     tree=TREE,
     obtain="https://doi.org/10.17632/zr7vgbcyr2.1 (Mendeley Data)",
-    terms="CC BY 4.0 (name the authors)",
+    terms="CC BY 4.0 (name the authors: Pacheco et al., Data in Brief 32, 2020)",
+    licence=Licence.ATTRIBUTION,
     render=render,
     recognises=recognises,
     metadata=METADATA,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_skin.data.datasets.image_files import Files, add_files, find_file, find_folder, index_files
-from keras_skin.data.datasets.readers import get, register
+from keras_skin.data.datasets.readers import Licence, get, register
 from keras_skin.data.datasets.records import Records, excluded_rows, make_records, wrong_folder
 from keras_skin.data.datasets.tables import is_image_id
 from keras_skin.registry import UserError, shorten
@@ -120,6 +120,7 @@ def _write_tables(root: Path, rows: list[list[Any]]) -> None:
     tree=TREE,
     obtain="https://www.fc.up.pt/addi/ph2%20database.html (registration form)",
     terms="research and education only, no redistribution",
+    licence=Licence.NON_COMMERCIAL,
     render=render,
     recognises=recognises,
     metadata={
