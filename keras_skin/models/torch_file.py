@@ -61,8 +61,8 @@ class _Tensor:
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise _Refused("the shape, strides or offset of a tensor are invalid")
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if 0 not in self.shape and max(last + 1, math.prod(self.shape)) > len(values):
+        last_value = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        if 0 not in self.shape and max(last_value + 1, math.prod(self.shape)) > len(values):
             raise _Refused(f"a tensor of shape {self.shape} does not fit into the {len(values)} values of its storage")
         steps = tuple(stride * values.itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps, writeable=False).copy()
