@@ -221,9 +221,9 @@ class TorchNetwork:
         file = _cached(self.file)
         if file.exists():
             return file
-        packaged = self._packaged()
-        if packaged is not None:
-            return packaged
+        packaged_file = self._packaged_file()
+        if packaged_file is not None:
+            return packaged_file
         if self.url is None:
             raise UserError(self._advice(name, file, "there is no address to download it from"))
         try:
@@ -233,7 +233,7 @@ class TorchNetwork:
                 raise
             raise UserError(self._advice(name, file, f"it could not be downloaded ({error})")) from error
 
-    def _packaged(self) -> Path | None:
+    def _packaged_file(self) -> Path | None:
         """Returns the file in the installed package, whose code is never imported: it may need PyTorch."""
         try:
             files = metadata.files(self.package) or []

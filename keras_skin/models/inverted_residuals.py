@@ -23,7 +23,7 @@ class Stage:
     """Blocks of the same width.
 
     Attributes:
-        expansion: width inside of a block, as a multiple of its input's.
+        expansion: width inside a block, as a multiple of the width of its input.
         channels: width of the blocks' outputs.
         blocks: number of blocks.
         stride: stride of the first block; the others have 1.
@@ -43,11 +43,12 @@ class InvertedResiduals:
 
     Attributes:
         stages: the stages, finest first.
-        symmetric_padding: whether a convolution with a stride pads both sides alike, as PyTorch does, or as TensorFlow's "same".
-        epsilon: of the batch normalisations.
-        momentum: of the batch normalisations' moving statistics, in Keras' sense.
-        ends: names in a state dict of the convolution and batch normalisation of `stem` and `head`, and of the classifier.
-        block: the same of a block's `expand`, `depthwise` and `project`, from the block's number and whether it expands.
+        symmetric_padding: whether a convolution with a stride pads both sides alike, as in PyTorch; otherwise it pads as
+            TensorFlow's "same".
+        epsilon: epsilon of the batch normalisations.
+        momentum: momentum of their moving statistics, as Keras defines it.
+        ends: names of the convolution and the batch normalisation of `stem` and `head` in a state dict.
+        block: returns the same for `expand`, `depthwise` and `project` of a block, from its number and whether it expands.
         classifier: name of the classifier in a state dict.
     """
 
@@ -75,12 +76,12 @@ class InvertedResiduals:
         return keras.Model(image, self._convolution(x, "head", 1280))
 
     def set_weights(self, model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-        """Sets the weights of `build`'s model to the tensors of a state dict; those of the classifier are left out.
+        """Sets the weights of a model of `build` from a state dict. The classifier's tensors are ignored.
 
         Raises:
             UserError: if a tensor is missing, is of another shape, or belongs to no layer.
         """
-        unused = {
+        unused_names = {
             name for name in state if not name.startswith(f"{self.classifier}.") and not name.endswith("num_batches_tracked")
         }
         for layer, key in self._keys().items():
@@ -95,10 +96,10 @@ class InvertedResiduals:
                 if value.shape != variable.shape:
                     raise UserError(f"The tensor '{name}' has shape {state[name].shape}, which does not fit {variable.shape}.")
                 values.append(value)
-                unused.remove(name)
+                unused_names.remove(name)
             target.set_weights(values)
-        if unused:
-            raise UserError(f"The tensor '{min(unused)}' belongs to no layer.")
+        if unused_names:
+            raise UserError(f"The tensor '{min(unused_names)}' belongs to no layer.")
 
     def _blocks(self) -> list[tuple[Stage, int]]:
         return [(stage, 1 if number else stage.stride) for stage in self.stages for number in range(stage.blocks)]

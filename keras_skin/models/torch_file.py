@@ -1,7 +1,7 @@
 """PyTorch's state dict files (`.pth`), read with numpy alone.
 
-A `.pth` file is a pickle, which can name any function to be called. The reader looks up no name: tensors and ordered dicts are
-built by this module, and every other name is refused. Format: `torch.serialization` of PyTorch 2.
+A `.pth` file is a pickle, which can name any function to be called. The reader imports and calls nothing that a file names: it
+builds tensors and dicts itself, and refuses every other name. Format: `torch.serialization` of PyTorch 2.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import pickle
+import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,17 @@ import numpy as np
 from keras_skin.registry import UserError
 
 _STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "<?",
+    "torch.DoubleStorage": "<f8",
+    "torch.FloatStorage": "<f4",
+    "torch.HalfStorage": "<f2",
+    "torch.LongStorage": "<i8",
+    "torch.IntStorage": "<i4",
+    "torch.ShortStorage": "<i2",
+    "torch.CharStorage": "<i1",
+    "torch.ByteStorage": "<u1",
+    "torch.BoolStorage": "<?",
 }
+_NAMES = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -59,43 +58,114 @@ class _Tensor:
 
     def array(self, values: np.ndarray) -> np.ndarray:
         """Returns a copy of the tensor's values in its storage; offset and strides count values."""
-        if len(self.shape) != len(self.strides) or min((self.offset, *self.shape, *self.strides)) < 0:
-            raise _Refused(f"a tensor has shape {self.shape}, strides {self.strides} and offset {self.offset}")
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if 0 not in self.shape and max(last + 1, math.prod(self.shape)) > len(values):
+        numbers = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise _Refused("the shape, strides or offset of a tensor are invalid")
+        last_value = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        if 0 not in self.shape and max(last_value + 1, math.prod(self.shape)) > len(values):
             raise _Refused(f"a tensor of shape {self.shape} does not fit into the {len(values)} values of its storage")
         steps = tuple(stride * values.itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps, writeable=False).copy()
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles storages, tensors and ordered dicts, and nothing else."""
+def _storage(identifier: Any) -> _Storage:
+    kind, dtype, key, _device, count, *view = identifier
+    types = (type(dtype), type(key), type(count))
+    if kind != "storage" or types != (str, str, int) or dtype not in _STORAGES or any(view):
+        raise _Refused("it refers to data that are not the storage of a tensor")
+    return _Storage(key, _STORAGES[dtype], count)
 
-    def find_class(self, module: str, name: str) -> Any:
-        allowed: dict[str, Callable[..., Any]] = {
-            "collections.OrderedDict": OrderedDict,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-        }
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if f"{module}.{name}" not in allowed:
-            raise _Refused(f"it names {module}.{name}, which is not part of a tensor")
-        return allowed[f"{module}.{name}"]
 
-    def persistent_load(self, identifier: Any) -> _Storage:
-        kind, dtype, key, _device, count, *view = identifier
-        if kind != "storage" or dtype not in _STORAGES.values() or view not in ([], [None]):
-            raise _Refused(f"it refers to {kind!r} data, expected the storage of a tensor")
-        return _Storage(str(key), dtype, int(count))
+def _call(name: Any, arguments: tuple[Any, ...]) -> Any:
+    """Returns what a name of `_NAMES` stands for, called with these arguments."""
+    match name, arguments:
+        case "collections.OrderedDict", ():
+            return {}
+        case "torch._utils._rebuild_parameter", (_Tensor() as tensor, *_):
+            return tensor
+        case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, offset, tuple() as shape, tuple() as strides, *_):
+            return _Tensor(storage, offset, shape, strides)
+    raise _Refused("it builds a tensor from something else than a storage, a shape and strides")
 
-    def _tensor(self, storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
-        if not isinstance(storage, _Storage):
-            raise _Refused("a tensor has no storage")
-        return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
-    def _parameter(self, tensor: Any, *_: Any) -> Any:
-        return tensor
+def _unpickle(file: io.BytesIO) -> Any:
+    """Returns the next object of a file, built from plain values and tensors.
+
+    It interprets the instructions that PyTorch writes for a state dict. `pickle.Unpickler` with its own `find_class` would be as
+    strict about names, but a damaged file can make it allocate memory without bounds.
+    """
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+
+    def pop(count: int) -> list[Any]:
+        if count > len(stack):
+            raise _Refused("its pickle is incomplete")
+        values = stack[len(stack) - count :]
+        del stack[len(stack) - count :]
+        return values
+
+    argument: Any
+    for instruction, argument, _ in pickletools.genops(file):
+        match instruction.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                marks.append(len(stack))
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(instruction.name == "NEWTRUE")
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(pop(int(instruction.name[-1]))))
+            case "TUPLE":
+                stack.append(tuple(pop(len(stack) - marks.pop())))
+            case "APPEND" | "APPENDS":
+                values = pop(1 if instruction.name == "APPEND" else len(stack) - marks.pop())
+                stack[-1].extend(values)
+            case "SETITEM" | "SETITEMS":
+                values = pop(2 if instruction.name == "SETITEM" else len(stack) - marks.pop())
+                if not all(isinstance(key, str) for key in values[::2]):
+                    raise _Refused("it holds a dict whose keys are not names")
+                stack[-1].update(zip(values[::2], values[1::2], strict=True))
+            case "GLOBAL":
+                stack.append(_allowed(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack.append(_allowed(*pop(2)))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                stack.append(_call(*pop(2)))
+            case "BUILD":
+                stack.pop()  # attributes of a dict: PyTorch stores versions of layers there
+            case other:
+                raise _Refused(f"its pickle has the instruction {other}, which no state dict needs")
+    raise _Refused("its pickle is incomplete")
+
+
+def _allowed(module: Any, name: Any) -> str:
+    if type(module) is not str or type(name) is not str:
+        raise _Refused("a name in its pickle is not text")
+    name = f"{module}.{name}"
+    if name not in _NAMES and name not in _STORAGES:
+        raise _Refused(f"it names {name}, which is not part of a tensor")
+    return name
 
 
 def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:
@@ -149,7 +219,7 @@ def _read_zip(content: bytes) -> dict[str, np.ndarray]:
 
         if f"{folder}byteorder" in archive.namelist():
             _check_byte_order(read("byteorder") == b"little")
-        tensors = _tensors(_Unpickler(io.BytesIO(read("data.pkl")), encoding="utf-8").load())
+        tensors = _tensors(_unpickle(io.BytesIO(read("data.pkl"))))
         storages = {tensor.storage for tensor in tensors.values()}
         values = {storage: np.frombuffer(read(f"data/{storage.key}"), storage.dtype) for storage in storages}
     return {name: tensor.array(values[tensor.storage]) for name, tensor in tensors.items()}
@@ -157,18 +227,14 @@ def _read_zip(content: bytes) -> dict[str, np.ndarray]:
 
 def _read_legacy(content: bytes) -> dict[str, np.ndarray]:
     file = io.BytesIO(content)
-
-    def load() -> Any:
-        return _Unpickler(file, encoding="utf-8").load()
-
-    if load() != _LEGACY_MAGIC or load() != _LEGACY_PROTOCOL:
+    if _unpickle(file) != _LEGACY_MAGIC or _unpickle(file) != _LEGACY_PROTOCOL:
         raise _Refused("it does not start with PyTorch's magic number and protocol 1001")
-    _check_byte_order(load()["little_endian"])
-    tensors = _tensors(load())
+    _check_byte_order(_unpickle(file)["little_endian"])
+    tensors = _tensors(_unpickle(file))
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     values = {}
-    for key in load():
-        storage = storages[str(key)]
+    for key in _unpickle(file):
+        storage = storages[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != storage.count:
             raise _Refused(f"a storage has {count} values, expected {storage.count}")
@@ -187,6 +253,6 @@ def _tensors(content: Any) -> dict[str, _Tensor]:
     if not isinstance(content, dict):
         raise _Refused(f"it holds an object of type {type(content).__name__}, expected a dict of tensors by name")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, _Tensor):
+        if not isinstance(value, _Tensor):
             raise _Refused(f"its entry {name!r} is of type {type(value).__name__}, expected a tensor")
     return dict(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import resource
 import struct
 import zipfile
 from collections import OrderedDict
@@ -192,6 +193,46 @@ def test_a_tampered_legacy_file_is_refused(tmp_path: Path) -> None:
         read_state_dict(path)
 
 
+@pytest.mark.slow
+@FORMATS
+def test_every_changed_byte_is_harmless(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write(tmp_path / "model.pth", *state())
+    content = path.read_bytes()
+    refused = 0
+    for position in range(len(content)):
+        changed = content[position] ^ 1 << position % 8
+        path.write_bytes(content[:position] + bytes([changed]) + content[position + 1 :])
+        try:
+            assert all(values.nbytes <= 24 for values in read_state_dict(path).values())
+        except UserError:
+            refused += 1
+    assert refused > len(content) / 2
+
+
+NESTED = b"\x8c\x01k" + b"q\x00h\x00\x86" * 60  # a tuple of 2**60 leaves, all the same text
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        NESTED,
+        b"}" + NESTED + b"Ns",
+        NESTED + b"h\x00\x93",
+        b"(\x8c\x07storage" + NESTED + b"\x8c\x010\x8c\x03cpuK\x01tQ",
+        b"Nr\xff\xff\xff\xff",  # an entry of the memo far away, for which pickle.Unpickler allocates 32 GB
+    ],
+    ids=["content", "key", "name", "storage", "memo"],
+)
+def test_a_small_file_takes_little_time_and_memory(instructions: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02" + instructions + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"model.pth is refused"):
+        read_state_dict(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
 @FORMATS
 @pytest.mark.parametrize(
     ("shape", "strides", "offset"),
@@ -211,7 +252,7 @@ def test_a_tensor_outside_of_its_storage_is_refused(
     _, storages = state()
     path = write(tmp_path / "model.pth", {"kernel": tensor(storages[0], shape, strides, offset)}, storages)
     with pytest.raises(
-        UserError, match=r"is refused: a tensor (of shape .* does not fit into the 6 values|has shape .* and offset)"
+        UserError, match=r"is refused: (a tensor of shape .* does not fit into the 6 values|the shape, strides or)"
     ):
         read_state_dict(path)
 
@@ -224,7 +265,7 @@ def test_other_content_is_refused(write: Callable[..., Path], tmp_path: Path) ->
         ([1, 2], "it holds an object of type list, expected a dict of tensors"),
         ({"epoch": 3, **content}, "its entry 'epoch' is of type int, expected a tensor"),
         ({"model": content}, "its entry 'model' is of type dict, expected a tensor"),
-        ({"kernel": tensor("0", (1,), (1,))}, "a tensor has no storage"),  # type: ignore[arg-type]
+        ({"kernel": tensor("0", (1,), (1,))}, "it builds a tensor from something else than a storage"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UserError, match=rf"is refused: {reason}.*torch.save\(model.state_dict\(\), path\)"):
             read_state_dict(write(path, other, storages))
