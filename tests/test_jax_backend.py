@@ -1,4 +1,4 @@
-"""Runs the tests of layers, losses, metrics and models on JAX: none of them may need TensorFlow."""
+"""Runs the tests of layers, losses, metrics, models and parts of the training on JAX: none of them may need TensorFlow."""
 
 import os
 import subprocess
@@ -16,6 +16,8 @@ EVERY_RUN = [  # compiling a deep backbone takes JAX up to a minute
     *(f"{CHECKS}::test_contract[{name}]" for name in ("dualrefnet", "jrl-mtl3", "msfa_resnet18", "unet")),
     f"{CHECKS}::test_trains[jrl-mtl3]",
     f"{CHECKS}::test_trains[unet]",
+    "tests/training/test_averaging.py::test_accumulated_batches_count_as_one_update",
+    "tests/training/test_validation_shift.py",
 ]
 AT_NIGHT = ["tests/layers", "tests/models"]
 

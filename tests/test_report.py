@@ -35,6 +35,15 @@ def test_the_page_follows_the_files(run):
     assert "0.1235" in (run / "report.html").read_text()
 
 
+def test_warnings_of_the_run_stand_at_its_head(run):
+    content = json.loads((run / "report.json").read_text())
+    assert content["warnings"] == []
+    (run / "report.json").write_text(json.dumps({**content, "warnings": ["Far too many of them."]}))
+    assert main([str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert page.index("Far too many of them.") < page.index("<h2")
+
+
 def test_it_needs_no_tensorflow(run):
     code = f"import sys; from keras_skin.report import main; main([{str(run)!r}]); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -9,7 +9,9 @@ from scipy.stats import binomtest
 FACTOR = 2.0
 """A class is predicted too often, or too rarely, from this factor on."""
 P_VALUE = 0.001
-"""A difference less probable than this by chance counts, so that a few images give no warning."""
+"""A difference less probable than this by chance counts."""
+IMAGES = 30
+"""Fewer images give no warning: a demo or a dry run has too few to be trained well."""
 
 
 def share_warning(
@@ -18,7 +20,7 @@ def share_warning(
     """Returns a sentence where classes are predicted far more often, or more rarely, than they occur in the training split.
 
     A class counts if its predicted share is above twice, or below half, its share of the training split, and if a binomial test
-    gives such a number of predictions a probability below 0.001.
+    gives such a number of predictions a probability below 0.001; fewer than 30 images give no warning.
 
     Args:
         predicted: the predicted class of each validation image.
@@ -30,7 +32,9 @@ def share_warning(
         What was found and what helps; None if nothing was found.
     """
     total, images = sum(training.values()), len(predicted)
-    examples = []
+    examples: list[str] = []
+    if images < IMAGES:
+        return None
     for name, count in training.items():
         share, predictions = count / total, predicted.count(name)
         if share / FACTOR <= predictions / images <= FACTOR * share or binomtest(predictions, images, share).pvalue >= P_VALUE:

@@ -130,7 +130,9 @@ def check_shares(run: ActiveRun, training: Trained, evaluations: Mapping[str, Ev
         return []
     counts = run.data.rows("train")["label"].value_counts()
     shares = {name: int(counts.get(name, 0)) for name in run.data.classes}
-    warning = share_warning(validation.predictions["predicted"].tolist(), shares, training.shown if prior is None else None)
+    # The shares of a curriculum's first epoch are not those of its training.
+    shown = training.shown if prior is None and training.curriculum is None else None
+    warning = share_warning(validation.predictions["predicted"].tolist(), shares, shown)
     if warning:
         log.warning("%s", warning)
     return [warning] if warning else []
