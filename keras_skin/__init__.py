@@ -58,7 +58,8 @@ def load_run(folder: str | Path) -> Run:
         folder: the run folder, for example `"runs/jrl_ph2-20260131-101500"`.
 
     Returns:
-        The run: its model with the best weights, its experiment, classes and metrics.
+        The run: its `model` with the best weights (`predictor` also has the test-time flips, if any), its experiment, classes and
+        metrics.
 
     Raises:
         UserError: if the folder does not hold a finished run.
