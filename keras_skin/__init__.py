@@ -91,7 +91,8 @@ def load_run(folder: str | Path) -> Run:
         folder: the run folder, for example `"runs/jrl_ph2-20260131-101500"`, or a preset, see `from_preset`.
 
     Returns:
-        The run: its model with the best weights, its experiment, classes and metrics.
+        The run: its `model` with the best weights (`predictor` also has the test-time flips, if any), its experiment, classes and
+        metrics.
 
     Raises:
         UserError: if the folder holds neither a finished run nor a preset.
