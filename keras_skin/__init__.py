@@ -68,8 +68,7 @@ def from_preset(preset: str | Path) -> keras.Model:
     lesion = logits["mask"] > 0  # (B, H, W, 1)
     ```
 
-    Resize images with `keras_skin.data.images.load.load_image(file, size)`, as training did. `load_run` opens a preset with its
-    experiment, class names and measured numbers.
+    `load_run` opens a preset with its experiment, class names and measured numbers.
 
     Args:
         preset: one of `list_presets()`; the folder of a preset; a `.zip` file; or `"https://HOST/NAME.zip#sha256=CHECKSUM"`,

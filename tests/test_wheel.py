@@ -1,5 +1,6 @@
 """A wheel built from the tree, installed outside the checkout, runs a shipped experiment by its bare name."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from keras_skin import list_presets
+from keras_skin.run_folder import PRESET
 from tests.tiny_run import TINY, arguments
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def files_of_preset(name):
+    manifest = json.loads((ROOT / "keras_skin" / "presets" / name / PRESET).read_text())
+    return [f"{name}/{file}" for file in (PRESET, *manifest["files"])]
 
 
 @pytest.mark.slow
@@ -30,6 +38,10 @@ def test_wheel_runs_outside_the_checkout(tmp_path):
     ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
+    presets = {name for name in names if name.startswith("keras_skin/presets/") and name.count("/") > 2}
+    shipped = {f"keras_skin/presets/{name}" for preset in list_presets() for name in files_of_preset(preset)}
+    assert presets == shipped
+    assert sum(file.compress_size for file in zipfile.ZipFile(wheel).infolist() if file.filename in presets) < 40e6
 
     site = tmp_path / "site"
     subprocess.run(

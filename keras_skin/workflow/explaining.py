@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 
+import keras
 import numpy as np
 import pandas as pd
 
 from keras_skin.data.images.load import load_mask
 from keras_skin.explain.callback import ExplainCallback
-from keras_skin.explain.samples import ExplainSample, stratified_sample
+from keras_skin.explain.overlay import contact_sheet, overlay, write_png
+from keras_skin.explain.samples import ExplainSample, stack_inputs, stratified_sample, write_bytes
 from keras_skin.explain.shap_values import BACKGROUND
+from keras_skin.explain.views import in_batches, predict
 from keras_skin.workflow.opened_run import ActiveRun
 
 log = logging.getLogger("keras_skin")
@@ -48,6 +53,37 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
         synthetic=synthetic,
         seed=run.experiment.train.seed,
     )
+
+
+def first_picture(run: ActiveRun, explainer: ExplainCallback) -> keras.callbacks.Callback:
+    """A callback that writes `figures/first_epoch.png` after the first epoch: validation images with true and predicted outlines
+    and classes, to see early whether the training goes well."""
+
+    def write(epoch: int, logs: object = None) -> None:
+        samples = explainer.picture_samples
+        if epoch or not samples:
+            return
+        predictions = in_batches(partial(predict, run.model), stack_inputs(samples), explainer.batch_size)
+        tiles = [
+            overlay(
+                sample.picture,
+                true_mask=sample.mask,
+                predicted_mask=predictions["mask"][row] if "mask" in predictions else None,
+                caption=_caption(sample, predictions["label"][row], run.data.classes) if "label" in predictions else (),
+            )
+            for row, sample in enumerate(samples)
+        ]
+        title = ["Validation images after the first epoch; outlines: green true, magenta predicted"]
+        path = run / "figures" / "first_epoch.png"
+        write_bytes(path, write_png(contact_sheet(tiles, columns=3, title=title, synthetic=run.options.demo)))
+        log.info("First picture: %s", path)
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=write)
+
+
+def _caption(sample: ExplainSample, probabilities: np.ndarray, classes: Sequence[str]) -> list[str]:
+    truth = "" if sample.label is None else f" (true: {classes[sample.label]})"
+    return [f"{classes[int(probabilities.argmax())]}, p = {float(probabilities.max()):.2f}{truth}"]
 
 
 def _chosen(run: ActiveRun, split: str, count: int) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from keras_skin.training.plateau import Plateau
 from keras_skin.training.sample_losses import SampleLossFeedback
 from keras_skin.training.unfreeze import UnfreezePlan, train_gently
 from keras_skin.training.validation_shift import ValidationShift
+from keras_skin.workflow.explaining import first_picture
 from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.predictor import label_shift
 from keras_skin.workflow.prepare import PreparedData
@@ -88,6 +89,8 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     if settings.backbone:
         optimizer, unfreezing = train_gently(model, optimizer, UnfreezePlan(**settings.backbone.model_dump()), steps=data.steps)
         callbacks.append(unfreezing)
+    if explainer:
+        callbacks.append(first_picture(run, explainer))
     if explainer and explainer.every:
         explainer.set_model(run.model)
         # Without the wrapper the callback would also explain the last weights; the best are explained later.

@@ -48,6 +48,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, picture, capsys):
     assert "is not a run folder" in capsys.readouterr().err
 
 
+def test_a_page_from_a_preset(preset, tmp_path, picture, capsys):
+    page = tmp_path / "page.html"
+    assert main([str(preset), str(picture), "--html", str(page), "--methods", "grad_cam"]) == 0
+    assert "mole.png: " in capsys.readouterr().out
+    assert page.read_text().count("<img") == 2
+
+
 @pytest.mark.slow
 def test_a_page_from_a_run(tiny_run, tmp_path, picture, capsys):
     page = tmp_path / "page.html"

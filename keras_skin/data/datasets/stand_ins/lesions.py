@@ -1,7 +1,7 @@
 """Stand-in dermoscopic images: drawn from a seed, with exact masks, so that everything can be tried without a data set.
 
 They look like dermoscopy from afar and teach nothing about skin: each shows the word SYNTHETIC. On average, malignant lesions
-are less symmetric, more ragged and of more colours than benign ones; the classes overlap, so that they are not trivial.
+are less symmetric, more ragged and of more colours than benign ones; single features overlap.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def draw_lesion(
 
 
 def _traits(rng: np.random.Generator, malignant: float) -> _Traits:
-    """Draws the features around a common level; the two classes overlap in each of them."""
-    level = 0.22 + 0.5 * malignant + rng.normal(0, 0.1)
+    """Draws the features around a common level; the two classes overlap in each of them, but hardly in all of them together."""
+    level = 0.14 + 0.7 * malignant + rng.normal(0, 0.08)
     return _Traits(*(float(np.clip(level + rng.normal(0, 0.15), 0, 1)) for _ in range(4)))
 
 
@@ -93,7 +93,7 @@ def _noise(rng: np.random.Generator, height: int, width: int, cell: float, octav
 def _shape(rng: np.random.Generator, height: int, width: int, traits: _Traits) -> tuple[np.ndarray, np.ndarray]:
     """The lesion as a field that falls from about 1 at its centre to 0 at its border, and where it is positive."""
     shorter = min(height, width)
-    centre_x, centre_y = width * rng.uniform(0.44, 0.56), height * rng.uniform(0.44, 0.56)
+    centre_x, centre_y = width * rng.uniform(0.38, 0.62), height * rng.uniform(0.38, 0.62)
     radius = shorter * rng.uniform(0.18, 0.36)
     aspect, turn = rng.uniform(1.0, 1.25 + 0.3 * traits.asymmetry), rng.uniform(0, np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
