@@ -1,4 +1,4 @@
-"""How a run departs from the experiment that a paper describes: decides whether printed numbers can stand beside measured ones."""
+"""How a run departs from the experiment of a paper, and whether the printed numbers can stand beside the measured ones."""
 
 from __future__ import annotations
 
@@ -75,10 +75,21 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     length = training_length(settings, paper)
     if length:
         result.append(Departure(DepartureKind.LENGTH, length))
-    handled = ("model.backbone", "image.size", "train.epochs", "train.steps_per_epoch", "train.seed", "data.external", *model, *data)
+    handled = (
+        "model.backbone",
+        "image.size",
+        "train.epochs",
+        "train.steps_per_epoch",
+        "train.seed",
+        "data.external",
+        *model,
+        *data,
+    )
     rest = [key for key in keys if key not in handled and not key.startswith("split.")]
     if rest:
-        names = dict.fromkeys(".".join(key.split(".")[: 2 if key.startswith(("train.", "image.", "model.")) else 1]) for key in rest)
+        names = dict.fromkeys(
+            ".".join(key.split(".")[: 2 if key.startswith(("train.", "image.", "model.")) else 1]) for key in rest
+        )
         result.append(Departure(DepartureKind.RECIPE, f"other settings: {', '.join(names)}"))
     return result
 
@@ -99,7 +110,7 @@ def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without the folders of the data sets."""
 
     def plain(dataset: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return dataset and {key: value for key, value in dataset.items() if key not in _SAME_IMAGES}
+        return None if dataset is None else {key: value for key, value in dataset.items() if key not in _SAME_IMAGES}
 
     data = settings["data"]
     lists = {name: [plain(item) for item in data[name]] for name in ("extra_train", "external")}

@@ -184,7 +184,9 @@ def judge(claim: ClaimedOrder, measured: Mapping[tuple[str, Key], Pooled], rando
         return Verdict(claim, Outcome.NOT_MEASURED, reason=f"no result of {' and of '.join(absent)}")
     result = difference(sides[0], sides[1], random)
     if result.ci95 is None:
-        return Verdict(claim, Outcome.NOT_MEASURED, reason="there is no interval, because only one patient or lesion was measured")
+        return Verdict(
+            claim, Outcome.NOT_MEASURED, reason="there is no interval, because only one patient or lesion was measured"
+        )
     low, high = result.ci95
     if claim.key[2].partition("/")[0] in LOWER_IS_BETTER:
         low, high = -high, -low

@@ -58,9 +58,7 @@ def write_page(path: Path, table: Reproduction) -> None:
         .get_template("reproduction.html.j2")
         .render(
             table=table,
-            runs=[
-                (result.row.label, path) for result in table.results for path in (*result.row.runs, *result.row.protocol_runs)
-            ],
+            runs=[(result.row.label, path) for result in table.results for path in (*result.row.runs, *result.row.protocol_runs)],
             lines_of=lambda result, split: [line for line in result.lines if line.split == split],
             folder=path.parent,
             signed=format_difference,
@@ -85,10 +83,10 @@ def write_csv(path: Path, table: Reproduction) -> None:
             "missing": "; ".join(f"{name}: {reason}" for name, reason in result.row.missing.items()),
         }
         for result in table.results
-        for line in (result.lines or [None])
+        for line in (*result.lines, *([] if result.lines else [None]))
     ]
     with atomic_path(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).astype({"n": "Int64", "image_level_n": "Int64"}).to_csv(temporary, index=False)
 
 
 def format_table(table: Reproduction) -> str:

@@ -72,7 +72,9 @@ class DifferenceOfMeans:
     paired: bool
 
 
-def run_samples(run: MeasuredRun, metrics: Mapping[str, Sequence[str]], resamples: int = RESAMPLES) -> dict[tuple[str, str], Sample]:
+def run_samples(
+    run: MeasuredRun, metrics: Mapping[str, Sequence[str]], resamples: int = RESAMPLES
+) -> dict[tuple[str, str], Sample]:
     """Some metrics of one run: `{(task, metric): sample}`. Tasks and metrics that the run has not are left out.
 
     Args:
