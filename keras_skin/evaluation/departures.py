@@ -28,6 +28,9 @@ _SAME_IMAGES = ("folder", "optional")
 """Arguments of a data set that do not change its images."""
 _NOT_MEASURED = ("data.leak_guard", "data.on_bad_image", "data.external")
 """Keys of the data block that change neither the training images nor those of the test split."""
+_DEFAULT = "null"
+"""Stands for an argument that only the other experiment names."""
+_ENCODERS = ("model.backbone", "model.encoder")
 _OFFICIAL, _BY_IMAGE = "official", "image by image"
 
 
@@ -57,9 +60,11 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     run, row = dict(flattened(_without_places(settings))), dict(flattened(_without_places(paper)))
     keys = [key for key in dict.fromkeys([*run, *row]) if run.get(key) != row.get(key)]
     result = []
-    if "model.backbone" in keys:
-        result.append(Departure(DepartureKind.ENCODER, f"other encoder: {run.get('model.backbone', 'that of the model')}"))
-    model = [key for key in keys if key.startswith("model.") and key not in ("model.backbone", "model.weights")]
+    encoders = {key: run.get(key, _DEFAULT) for key in keys if key in _ENCODERS}
+    names = [name for key, name in encoders.items() if _network(name) != _network(row.get(key, _DEFAULT))]
+    if names:
+        result.append(Departure(DepartureKind.ENCODER, f"other encoder: {', '.join(names)}"))
+    model = [key for key in keys if key.startswith("model.") and key not in (*_ENCODERS, "model.weights")]
     if model:
         values = ", ".join(f"{key.removeprefix('model.')} {run.get(key, 'default')}" for key in model)
         result.append(Departure(DepartureKind.MODEL, f"other model: {values}"))
@@ -76,7 +81,7 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     if length:
         result.append(Departure(DepartureKind.LENGTH, length))
     handled = (
-        "model.backbone",
+        *encoders,
         "image.size",
         "train.epochs",
         "train.steps_per_epoch",
@@ -87,10 +92,7 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     )
     rest = [key for key in keys if key not in handled and not key.startswith("split.")]
     if rest:
-        names = dict.fromkeys(
-            ".".join(key.split(".")[: 2 if key.startswith(("train.", "image.", "model.")) else 1]) for key in rest
-        )
-        result.append(Departure(DepartureKind.RECIPE, f"other settings: {', '.join(names)}"))
+        result.append(Departure(DepartureKind.RECIPE, f"other settings: {', '.join(dict.fromkeys(map(_block, rest)))}"))
     return result
 
 
@@ -104,6 +106,16 @@ def training_length(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> st
         here, there = (f"{value} steps" if value else "all images" for value in (run["steps_per_epoch"], row["steps_per_epoch"]))
         texts.append(f"{here} per epoch instead of {there}")
     return ", ".join(texts)
+
+
+def _block(key: str) -> str:
+    """The block of a setting: `train.optimizer`, `losses`."""
+    return ".".join(key.split(".")[: 2 if key.startswith(("train.", "image.", "model.", "data.")) else 1])
+
+
+def _network(backbone: str) -> str:
+    """The network of a backbone: `mobilenet_v2_torch` is MobileNetV2 with the weights of another library."""
+    return backbone.removesuffix("_torch")
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

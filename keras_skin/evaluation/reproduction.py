@@ -13,7 +13,7 @@ import numpy as np
 from keras_skin.evaluation.comparison import LOWER_IS_BETTER
 from keras_skin.evaluation.departures import Departure
 from keras_skin.evaluation.measured_run import read_run
-from keras_skin.evaluation.report import metric_label
+from keras_skin.evaluation.report import metric_label, split_label
 from keras_skin.evaluation.seeds import RESAMPLES, DifferenceOfMeans, Pooled, Sample, difference, pool, run_samples
 from keras_skin.registry import UserError
 
@@ -101,34 +101,40 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class ClaimedOrder:
-    """A claim that one row has a better metric than another."""
+    """A claim that the row `better` has a better metric than the row `than`, on the first of `splits` that both measured."""
 
     text: str
-    key: Key
+    splits: Sequence[str]
+    task: str
+    metric: str
     better: str
     than: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what the numbers say about it; `reason` where it was not measured."""
+    """A claim and what the numbers of a split say about it; `reason` where it was not measured."""
 
     claim: ClaimedOrder
     outcome: Outcome
     difference: DifferenceOfMeans | None = None
+    split: str = ""
     reason: str = ""
 
     @property
     def sentence(self) -> str:
         """The claim, the outcome and the numbers."""
-        claim, (_, task, metric) = self.claim, self.claim.key
+        claim = self.claim
         if self.difference is None:
             return f"{claim.text} Not measured: {self.reason}."
-        value = f"{metric_label(task, metric)} of {claim.better} minus {claim.than}: {_signed(self.difference.value)}"
+        label = metric_label(claim.task, claim.metric)
+        value = f"{label} of {claim.better} minus {claim.than}: {_signed(self.difference.value)}"
         if self.difference.ci95:
             value += f" (95 % interval {_signed(self.difference.ci95[0])} to {_signed(self.difference.ci95[1])})"
         if not self.difference.paired:
             value += ", on different images"
+        if self.split != claim.splits[0]:
+            value += f", {split_label(self.split)}"
         endings = {
             Outcome.SHOWED_UP: "It showed up",
             Outcome.DID_NOT_SHOW_UP: "It did not show up: the opposite was measured",
@@ -178,20 +184,23 @@ def judge(claim: ClaimedOrder, measured: Mapping[tuple[str, Key], Pooled], rando
         measured: for each row's label and key its numbers.
         random: shuffles, where the rows measured different images.
     """
-    sides = [measured.get((label, claim.key)) for label in (claim.better, claim.than)]
-    absent = [label for label, side in zip((claim.better, claim.than), sides, strict=True) if side is None]
-    if sides[0] is None or sides[1] is None:
+    rows = (claim.better, claim.than)
+    sides = {split: [measured.get((label, (split, claim.task, claim.metric))) for label in rows] for split in claim.splits}
+    split = next((split for split, pair in sides.items() if None not in pair), claim.splits[0])
+    better, than = sides[split]
+    if better is None or than is None:
+        absent = [label for label, side in zip(rows, (better, than), strict=True) if side is None]
         return Verdict(claim, Outcome.NOT_MEASURED, reason=f"no result of {' and of '.join(absent)}")
-    result = difference(sides[0], sides[1], random)
+    result = difference(better, than, random)
     if result.ci95 is None:
         return Verdict(
             claim, Outcome.NOT_MEASURED, reason="there is no interval, because only one patient or lesion was measured"
         )
     low, high = result.ci95
-    if claim.key[2].partition("/")[0] in LOWER_IS_BETTER:
+    if claim.metric.partition("/")[0] in LOWER_IS_BETTER:
         low, high = -high, -low
     outcome = Outcome.SHOWED_UP if low > 0 else Outcome.DID_NOT_SHOW_UP if high < 0 else Outcome.UNDECIDED
-    return Verdict(claim, outcome, result)
+    return Verdict(claim, outcome, result, split)
 
 
 def measured_numbers(results: Iterable[RowResult]) -> dict[tuple[str, Key], Pooled]:

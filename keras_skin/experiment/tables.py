@@ -107,8 +107,8 @@ class TableRow(Settings):
 
 
 class Claim(Settings):
-    """What a paper states: the row `better` has a better `metric` of `task` than the row `than`. `split` null is the table's
-    first."""
+    """What a paper states: the row `better` has a better `metric` of `task` than the row `than`. `split` null is the
+    first of the table's splits that both rows measured."""
 
     text: str
     task: Task

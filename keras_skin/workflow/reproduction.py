@@ -124,16 +124,22 @@ def write_table(table: PaperTable, out: Path, seeds: int | None = None) -> str:
     rows = [_row_runs(table, row, out, seeds, failures) for row in table.rows]
     metrics = {str(task): names for task, names in table.metrics.items()}
     results = [measure_row(row, table.splits, metrics, random) for row in rows]
-    claims = [
-        ClaimedOrder(claim.text, (claim.split or table.splits[0], claim.task, claim.metric), claim.better, claim.than)
-        for claim in table.claims
-    ]
     numbers = measured_numbers(results)
-    verdicts = [judge(claim, numbers, random) for claim in claims]
+    verdicts = [judge(claim, numbers, random) for claim in claimed_orders(table)]
     reproduction = Reproduction(table.title, table.paper, table.description, table.splits, results, verdicts)
     write_page(out / PAGE, reproduction)
     write_csv(out / NUMBERS, reproduction)
     return format_table(reproduction)
+
+
+def claimed_orders(table: PaperTable) -> list[ClaimedOrder]:
+    """The claims of a table as `judge` takes them."""
+    return [
+        ClaimedOrder(
+            claim.text, [claim.split] if claim.split else table.splits, claim.task, claim.metric, claim.better, claim.than
+        )
+        for claim in table.claims
+    ]
 
 
 def _complete(run: PlannedRun, out: Path, data_dir: str | None, heading: str) -> str:

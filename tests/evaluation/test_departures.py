@@ -48,6 +48,18 @@ def test_an_encoder_is_named():
     assert "other encoder: mobilenet_v2" in texts(run, paper, comparable=False)
 
 
+def test_weights_of_another_library_do_not_make_another_encoder():
+    paper = settings("dualrefnet_isic2019_paper_protocol", "model.backbone=mobilenet_v2")
+    run = {**paper, "model": {**paper["model"], "backbone": "mobilenet_v2_torch"}}
+    assert texts(run, paper) == []
+
+
+def test_an_argument_that_is_null_is_the_default():
+    paper = settings("dual_task_ham10000_paper_protocol")
+    run = {**paper, "model": {**paper["model"], "encoder": None}}
+    assert texts(run, paper) == []
+
+
 def test_a_paper_without_an_official_split_splits_image_by_image():
     paper = settings("msfa_ham10000")
     assert texts(paper, paper) == ["split by patient or lesion, the paper's image by image"]

@@ -19,9 +19,9 @@ def pooled(values, images="a"):
     return Pooled((float(np.mean(values)),), 10, np.asarray(values, float), images)
 
 
-def verdict(first, second, metric="auc", task="classification"):
-    claim = ClaimedOrder("A is better than B.", ("test", task, metric), "A", "B")
-    numbers = {(name, claim.key): side for name, side in (("A", first), ("B", second)) if side is not None}
+def verdict(first, second, metric="auc", task="classification", split="test"):
+    claim = ClaimedOrder("A is better than B.", ["test", "validation"], task, metric, "A", "B")
+    numbers = {(name, (split, task, metric)): side for name, side in (("A", first), ("B", second)) if side is not None}
     return judge(claim, numbers, random())
 
 
@@ -87,6 +87,13 @@ def test_rows_on_different_images_are_compared_without_pairs():
     result = verdict(pooled(drawn + 1), pooled(drawn, "b"))
     assert result.outcome == Outcome.UNDECIDED
     assert result.sentence.endswith(", on different images.")
+
+
+def test_a_split_that_was_not_measured_gives_way_to_the_next():
+    drawn = np.random.default_rng(1).normal(size=1000)
+    result = verdict(pooled(drawn + 1), pooled(drawn), split="validation")
+    assert (result.outcome, result.split) == (Outcome.SHOWED_UP, "validation")
+    assert result.sentence.endswith(", Validation split.")
 
 
 def test_a_claim_without_numbers_gives_the_reason():

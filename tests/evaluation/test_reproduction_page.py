@@ -29,7 +29,7 @@ def table(tmp_path):
         RowRuns("C", "exp_c", length="50 epochs", missing={"c-seed0": "not started yet"}),
     ]
     results = [measure_row(row, ["test"], METRICS, random) for row in rows]
-    claim = ClaimedOrder(f"A beats B. {HOSTILE}", ("test", "segmentation", "dsc"), "A", "B")
+    claim = ClaimedOrder(f"A beats B. {HOSTILE}", ["test"], "segmentation", "dsc", "A", "B")
     return Reproduction("Ladder", "Somebody", "", ["test"], results, [judge(claim, measured_numbers(results), random)])
 
 
