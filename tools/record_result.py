@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import exit_code
+from keras_skin.evaluation.recorded import RecordedRun, record
 from keras_skin.experiment import load_experiment, shipped_experiments, shipped_tables
 from keras_skin.experiment.loading import read_json, shipped_folder
 from keras_skin.experiment.tables import slug
@@ -72,13 +73,10 @@ def record_result(path: Path, name: str | None = None, results: Path = RESULTS) 
     Raises:
         UserError: if the run cannot be recorded, or if another run has that name.
     """
-    with quiet_import():
-        from keras_skin.evaluation.recorded import RecordedRun, record
-        from keras_skin.workflow.completeness import missing_images
     folder = RunFolder.open_finished(path)
     experiment = experiment_of(folder)
     settings = json.loads(load_experiment(experiment).to_json())
-    result = record(folder, experiment, settings, compared_metrics(experiment), missing_images(folder))
+    result = record(folder, experiment, settings, compared_metrics(experiment))
     values = [slug(f"{key.rpartition('.')[2]} {value}")[:40].strip("-") for key, value in result.overrides.items()]
     target = results / f"{name or '-'.join([experiment, *values])[:120].strip('-') + f'-seed{result.seed}'}.json"
     if target.is_file() and RecordedRun.read(target) != result:

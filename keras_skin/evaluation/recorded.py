@@ -103,13 +103,7 @@ class RecordedRun:
             raise UserError(f"{path} is not the file of a recorded run: {error}. Record the run again.") from error
 
 
-def record(
-    folder: RunFolder,
-    experiment: str,
-    settings: Mapping[str, Any],
-    metrics: Mapping[str, Sequence[str]],
-    missing_images: Mapping[str, int],
-) -> RecordedRun:
+def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metrics: Mapping[str, Sequence[str]]) -> RecordedRun:
     """Reads what is worth keeping of a finished run.
 
     Args:
@@ -117,7 +111,6 @@ def record(
         experiment: name of its shipped experiment.
         settings: that experiment, resolved.
         metrics: those of each task that get resamples.
-        missing_images: images that were not on the disk, by data set.
 
     Raises:
         UserError: if the run is not finished, or says nothing about real images.
@@ -138,7 +131,7 @@ def record(
         finished_on=str(facts.get("finished_on", "")),
         epochs=max(len(history) for history in histories),
         trained_on={str(name): int(count) for name, count in counts.items()},
-        missing_images=dict(missing_images),
+        missing_images=folder.missing_images,
         split_sha256=_hash(splits),
         splits={split: _split(folder, split, metrics) for split in folder.metrics if split != "explanations"},
         training_minutes=round(sum(float(history["seconds"].sum()) for history in histories) / 60, 1),

@@ -24,7 +24,6 @@ from keras_skin.experiment import Experiment, PaperTable, TableRow
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder
 from keras_skin.training.fit import NonFiniteLoss
-from keras_skin.workflow.completeness import missing_images
 from keras_skin.workflow.run_log import run_log
 
 log = logging.getLogger("keras_skin")
@@ -189,7 +188,7 @@ def _row_runs(table: PaperTable, row: TableRow, out: Path, seeds: int | None, fa
         else:
             missing[run.name] = failures.get(run.name) or ("interrupted" if folder else NOT_STARTED)
     length = training_length(settings, printed) or f"{experiment.train.epochs} epochs, as in the paper's experiment"
-    absent = missing_images(RunFolder(leak_free[0])) if leak_free else {}
+    absent = RunFolder(leak_free[0]).missing_images if leak_free else {}
     split = row.paper_protocol.split if row.paper_protocol else None
     return RowRuns(
         row.label,
