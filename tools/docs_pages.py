@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from keras_skin.console import quiet_import
-from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
+from keras_skin.experiment import Experiment, PaperTable, load_experiment, shipped_experiments, table_titles
 from keras_skin.experiment.components import REGISTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "keras_skin.run",
     "check": "keras_skin.check",
     "compare": "keras_skin.compare",
+    "reproduce": "keras_skin.reproduce",
     "predict": "keras_skin.predict",
     "explain": "keras_skin.explain.__main__",
     "serve": "keras_skin.serve",
@@ -108,7 +109,10 @@ def experiments_page() -> str:
     for name in shipped_experiments():
         experiment = load_experiment(name)
         lines.append(_row(f"`{name}`", experiment.title, f"`{experiment.model.name}`", f"`{experiment.data.train.name}`"))
+    lines += ["", "## Tables", "", "`python -m keras_skin.reproduce NAME` trains the rows of a table.", ""]
+    lines += ["| name | title |", "|---|---|", *(_row(f"`{name}`", title) for name, title in table_titles().items())]
     lines += ["", "## Options", "", *_blocks(Experiment.model_json_schema(by_alias=True))]
+    lines += ["## Options of a table", "", *_blocks(PaperTable.model_json_schema(by_alias=True))]
     lines += ["## Components", "", "A component is an object with a `name` and arguments of its own.", ""]
     for kind, (registry, reserved) in REGISTRIES.items():
         lines += [f"### {kind.capitalize()}", "", "| name | description | arguments |", "|---|---|---|"]

@@ -23,7 +23,7 @@ from keras_skin.console import exit_code
 from keras_skin.evaluation.comparison_report import format_difference
 from keras_skin.evaluation.departures import Departure, DepartureKind, departures
 from keras_skin.evaluation.recorded import RecordedRun, overrides
-from keras_skin.evaluation.report import HEADLINE, metric_label, split_label
+from keras_skin.evaluation.report import HEADLINE, format_value, metric_label, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
 from keras_skin.evaluation.seeds import Pooled, difference, pool
 from keras_skin.experiment import PaperTable, TableRow, load_experiment, load_table, shipped_experiments, shipped_tables
@@ -157,13 +157,17 @@ def _section(name: str, table: PaperTable, rows: Sequence[Row], random: np.rando
             splits = [claim.split] if claim.split else table.splits
             order = ClaimedOrder(claim.text, splits, claim.task, claim.metric, claim.better, claim.than)
             verdict = judge(order, numbers, random)
-            yield f"- **{verdict.outcome}**: {verdict.sentence}"
+            yield f"- **{verdict.outcome.capitalize()}**: {claim.text} {verdict.numbers}"
         yield ""
     yield from _prices(table, rows, numbers, random)
 
 
+def _metrics(table: PaperTable) -> list[tuple[str, str]]:
+    return [(task, metric) for task, metrics in table.metrics.items() for metric in metrics]
+
+
 def _keys(table: PaperTable) -> list[Key]:
-    return [(split, task, metric) for split in table.splits for task, metrics in table.metrics.items() for metric in metrics]
+    return [(split, *key) for split in table.splits for key in _metrics(table)]
 
 
 def _numbers(table: PaperTable, rows: Sequence[Row], random: np.random.Generator) -> dict[tuple[str, Key], Pooled]:
@@ -221,18 +225,18 @@ def _missing(rows: Sequence[Row]) -> Iterator[str]:
 def _printed(table: PaperTable, rows: Sequence[Row]) -> Iterator[str]:
     """What the paper prints, for its own images, split and length of training."""
     split = table.splits[0]
-    texts = []
-    for row in rows:
-        values = [
-            f"{metric_label(task, metric)} {row.published.get(split, {}).get(task, {})[metric]:.4f}"
-            for task, metrics in table.metrics.items()
-            for metric in metrics
-            if metric in row.published.get(split, {}).get(task, {})
-        ]
-        if values:
-            texts.append(f"{row.row.label}: {', '.join(values)}")
-    if texts:
-        yield f"The paper prints, for its own model, images and split: {'; '.join(texts)}.\n"
+    values = {
+        row.row.label: {key: row.published.get(split, {}).get(key[0], {}).get(key[1]) for key in _metrics(table)} for row in rows
+    }
+    printed = [key for key in _metrics(table) if any(numbers[key] is not None for numbers in values.values())]
+    if printed:
+        yield "The paper prints, for its own model, images and split:\n"
+        yield _line("row", *(metric_label(*key) for key in printed))
+        yield "|---" * (1 + len(printed)) + "|"
+        for label, numbers in values.items():
+            if any(value is not None for value in numbers.values()):
+                yield _line(label, *(format_value(numbers[key]) for key in printed))
+        yield ""
 
 
 def _prices(

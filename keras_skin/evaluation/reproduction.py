@@ -122,25 +122,25 @@ class Verdict:
     reason: str = ""
 
     @property
-    def sentence(self) -> str:
-        """The claim, the outcome and the numbers."""
-        claim = self.claim
+    def numbers(self) -> str:
+        """The difference with its interval, or why there is none."""
         if self.difference is None:
-            return f"{claim.text} Not measured: {self.reason}."
+            return f"There is {self.reason}."
+        claim = self.claim
         label = metric_label(claim.task, claim.metric)
-        value = f"{label} of {claim.better} minus {claim.than}: {_signed(self.difference.value)}"
+        text = f"{label} of {claim.better} minus {claim.than}: {_signed(self.difference.value)}"
         if self.difference.ci95:
-            value += f" (95 % interval {_signed(self.difference.ci95[0])} to {_signed(self.difference.ci95[1])})"
+            text += f" (95 % interval {_signed(self.difference.ci95[0])} to {_signed(self.difference.ci95[1])})"
         if not self.difference.paired:
-            value += ", on different images"
+            text += ", on different images"
         if self.split != claim.splits[0]:
-            value += f", {split_label(self.split)}"
-        endings = {
-            Outcome.SHOWED_UP: "It showed up",
-            Outcome.DID_NOT_SHOW_UP: "It did not show up: the opposite was measured",
-            Outcome.UNDECIDED: "Undecided: the interval includes 0",
-        }
-        return f"{claim.text} {endings[self.outcome]}. {value}."
+            text += f", {split_label(self.split)}"
+        return f"{text}."
+
+    @property
+    def sentence(self) -> str:
+        """The outcome, the claim and the numbers."""
+        return f"{self.outcome.capitalize()}: {self.claim.text} {self.numbers}"
 
 
 def measure_row(
@@ -193,9 +193,7 @@ def judge(claim: ClaimedOrder, measured: Mapping[tuple[str, Key], Pooled], rando
         return Verdict(claim, Outcome.NOT_MEASURED, reason=f"no result of {' and of '.join(absent)}")
     result = difference(better, than, random)
     if result.ci95 is None:
-        return Verdict(
-            claim, Outcome.NOT_MEASURED, reason="there is no interval, because only one patient or lesion was measured"
-        )
+        return Verdict(claim, Outcome.NOT_MEASURED, reason="no interval, because only one patient or lesion was measured")
     low, high = result.ci95
     if claim.metric.partition("/")[0] in LOWER_IS_BETTER:
         low, high = -high, -low

@@ -64,18 +64,17 @@ def test_a_published_number_without_a_run_has_a_line():
 @pytest.mark.parametrize(
     ("shift", "outcome", "words"),
     [
-        (5, Outcome.SHOWED_UP, "It showed up."),
-        (-5, Outcome.DID_NOT_SHOW_UP, "It did not show up: the opposite was measured."),
-        (0.1, Outcome.UNDECIDED, "Undecided: the interval includes 0."),
+        (5, Outcome.SHOWED_UP, "Showed up"),
+        (-5, Outcome.DID_NOT_SHOW_UP, "Did not show up"),
+        (0.1, Outcome.UNDECIDED, "Undecided"),
     ],
 )
 def test_a_claim_is_judged_by_the_interval(shift, outcome, words):
     drawn, other = np.random.default_rng(1).normal(size=(2, 1000))
     result = verdict(pooled(drawn + shift), pooled(other))
     assert result.outcome == outcome
-    assert result.sentence.startswith(
-        f"A is better than B. {words} AUC of A minus B: {result.difference.value:+.4f} (95 % interval "
-    )
+    numbers = f"AUC of A minus B: {result.difference.value:+.4f} (95 % interval "
+    assert result.sentence.startswith(f"{words}: A is better than B. {numbers}")
     distance = verdict(pooled(drawn + shift), pooled(other), "hd95_relative", "segmentation").outcome
     opposite = {Outcome.SHOWED_UP: Outcome.DID_NOT_SHOW_UP, Outcome.DID_NOT_SHOW_UP: Outcome.SHOWED_UP}
     assert distance == opposite.get(outcome, outcome), "a distance is better if it is smaller"
@@ -98,7 +97,10 @@ def test_a_split_that_was_not_measured_gives_way_to_the_next():
 
 def test_a_claim_without_numbers_gives_the_reason():
     result = verdict(None, pooled([1, 2]))
-    assert (result.outcome, result.sentence) == (Outcome.NOT_MEASURED, "A is better than B. Not measured: no result of A.")
+    assert (result.outcome, result.sentence) == (
+        Outcome.NOT_MEASURED,
+        "Not measured: A is better than B. There is no result of A.",
+    )
     assert "no result of A and of B" in verdict(None, None).sentence
     alone = Pooled((0.5,), 10, np.empty(0), "a")
     assert "only one patient or lesion" in verdict(alone, alone).sentence

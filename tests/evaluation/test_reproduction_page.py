@@ -49,7 +49,7 @@ def test_the_page_shows_every_number_loads_nothing_and_escapes(table, tmp_path):
         "nothing measured yet",
         "c-seed0: not started yet",
         'href="run1/report.html"',
-        "Not measured: no result of B.",
+        "There is no result of B.",
     ):
         assert expected in page, expected
     assert page.count("8 epochs instead of 50") == 1
@@ -95,4 +95,4 @@ def test_the_terminal_shows_the_same(table):
     assert lines[3].split()[:3] == ["A", "DSC", "0.9000"]
     assert "3 (sd 0." in lines[3]
     assert any(line.split() == ["C", "not", "finished:", "c-seed0"] for line in lines)
-    assert lines[-1].startswith("A beats B.")
+    assert lines[-1].startswith("Not measured: A beats B.")
