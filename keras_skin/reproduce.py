@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from keras_skin.experiment import load_table, table_titles
+    from keras_skin.experiment.tables import load_table, table_titles
 
     if options.list or options.table is None:
         titles = table_titles()

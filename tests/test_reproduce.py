@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_skin.experiment import shipped_tables
+from keras_skin.experiment.tables import shipped_tables
 from keras_skin.reproduce import main
 from tests.tiny_run import TINY
 

@@ -19,8 +19,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from keras_skin.console import quiet_import
-from keras_skin.experiment import Experiment, PaperTable, load_experiment, shipped_experiments, table_titles
+from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
 from keras_skin.experiment.components import REGISTRIES
+from keras_skin.experiment.tables import PaperTable, table_titles
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = "experiments/colab"

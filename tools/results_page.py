@@ -26,8 +26,9 @@ from keras_skin.evaluation.recorded import RecordedRun, overrides
 from keras_skin.evaluation.report import HEADLINE, format_value, metric_label, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
 from keras_skin.evaluation.seeds import Pooled, difference, pool
-from keras_skin.experiment import PaperTable, TableRow, load_experiment, load_table, shipped_experiments, shipped_tables
+from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.experiment.loading import read_json, shipped_folder
+from keras_skin.experiment.tables import PaperTable, TableRow, load_table, shipped_tables
 from keras_skin.registry import UserError, atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,8 @@ every change of their fields or of a component's arguments."""
 import json
 from pathlib import Path
 
-from keras_skin.experiment import json_schema, table_schema
+from keras_skin.experiment import json_schema
+from keras_skin.experiment.tables import table_schema
 from keras_skin.registry import atomic_path
 
 folder = Path(__file__).resolve().parent.parent / "experiments"

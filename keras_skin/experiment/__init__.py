@@ -10,19 +10,5 @@ from keras_skin.experiment.components import DatasetSettings
 from keras_skin.experiment.fields import Experiment
 from keras_skin.experiment.loading import load_experiment, shipped_experiments, validate
 from keras_skin.experiment.schema import json_schema
-from keras_skin.experiment.tables import PaperTable, TableRow, load_table, shipped_tables, table_schema, table_titles
 
-__all__ = [
-    "DatasetSettings",
-    "Experiment",
-    "PaperTable",
-    "TableRow",
-    "json_schema",
-    "load_experiment",
-    "load_table",
-    "shipped_experiments",
-    "shipped_tables",
-    "table_schema",
-    "table_titles",
-    "validate",
-]
+__all__ = ["DatasetSettings", "Experiment", "json_schema", "load_experiment", "shipped_experiments", "validate"]

@@ -20,7 +20,8 @@ from keras_skin import workflow
 from keras_skin.evaluation.departures import Departure, DepartureKind, departures, training_length
 from keras_skin.evaluation.reproduction import ClaimedOrder, RowRuns, judge, measure_row, measured_numbers
 from keras_skin.evaluation.reproduction_page import Reproduction, format_table, write_csv, write_page
-from keras_skin.experiment import Experiment, PaperTable, TableRow
+from keras_skin.experiment import Experiment
+from keras_skin.experiment.tables import PaperTable, TableRow
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder
 from keras_skin.training.fit import NonFiniteLoss

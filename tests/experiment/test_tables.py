@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from keras_skin.evaluation.report import TASKS
-from keras_skin.experiment import load_experiment, load_table, shipped_experiments, shipped_tables, table_schema, table_titles
+from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.experiment.loading import shipped_folder
+from keras_skin.experiment.tables import load_table, shipped_tables, table_schema, table_titles
 from keras_skin.registry import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "tables"
@@ -42,7 +43,7 @@ def missing_experiments(name):
 @pytest.mark.parametrize("name", shipped_tables())
 def test_every_row_of_a_shipped_table_is_a_valid_experiment(name):
     missing = missing_experiments(name)
-    if missing and all(experiment.endswith("_lite") for experiment in missing):
+    if missing and name.endswith("_lite"):
         pytest.skip(f"not written yet: {', '.join(missing)}")
     for row in load_table(name, TASKS).rows:
         assert row.experiment_of(0).model.name

@@ -8,7 +8,7 @@ import pytest
 
 from keras_skin import workflow
 from keras_skin.evaluation.report import TASKS
-from keras_skin.experiment import load_table
+from keras_skin.experiment.tables import load_table
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder
 from keras_skin.training.fit import NonFiniteLoss
