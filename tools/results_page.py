@@ -55,12 +55,14 @@ What the five systems reach on real images, measured without leaks: images of on
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, the recorded runs that belong to it (by name of their file), and what is not as in the paper."""
+    """A row of a table, the recorded runs that belong to it (by name of their file), and what is not as in the paper, both for
+    the leak-free runs and for those under the image-level protocol."""
 
     row: TableRow
     runs: Mapping[str, RecordedRun]
     protocol_runs: Mapping[str, RecordedRun]
     departures: Sequence[Departure]
+    protocol_departures: Sequence[Departure] = ()
 
     @property
     def published(self) -> Mapping[str, Any]:
@@ -112,19 +114,23 @@ def _unready(name: str) -> str:
 
 def _row(row: TableRow, results: Mapping[str, RecordedRun]) -> Row:
     settings, paper = (json.loads(experiment.to_json()) for experiment in (row.experiment_of(0), row.paper_experiment))
-    runs = _runs_of(row.experiment, row.experiment_of(0).to_json(), results)
-    protocol_runs: dict[str, RecordedRun] = {}
-    if row.paper_protocol:
-        name = row.paper_protocol.experiment or row.experiment
-        protocol_runs = _runs_of(name, row.experiment_of(0, paper_protocol=True).to_json(), results)
+    runs = _runs_of(row.experiment, settings, results)
+    if row.paper_protocol is None:
+        return Row(row, runs, {}, _departures(settings, paper, runs))
+    repeated = json.loads(row.experiment_of(0, paper_protocol=True).to_json())
+    protocol_runs = _runs_of(row.paper_protocol.experiment or row.experiment, repeated, results)
+    return Row(row, runs, protocol_runs, _departures(settings, paper, runs), _departures(repeated, paper, protocol_runs))
+
+
+def _departures(settings: Mapping[str, Any], paper: Mapping[str, Any], runs: Mapping[str, RecordedRun]) -> list[Departure]:
     absent = next(iter(runs.values())).missing_images if runs else {}
     missing = [Departure(DepartureKind.IMAGES, f"{count:,} images of {name} are missing") for name, count in absent.items()]
-    return Row(row, runs, protocol_runs, [*departures(settings, paper), *missing])
+    return [*departures(settings, paper), *missing]
 
 
-def _runs_of(experiment: str, settings: str, results: Mapping[str, RecordedRun]) -> dict[str, RecordedRun]:
+def _runs_of(experiment: str, settings: Mapping[str, Any], results: Mapping[str, RecordedRun]) -> dict[str, RecordedRun]:
     """The runs of an experiment with these settings, one per seed."""
-    differing = overrides(json.loads(settings), json.loads(load_experiment(experiment).to_json()))
+    differing = overrides(settings, json.loads(load_experiment(experiment).to_json()))
     runs = {name: run for name, run in results.items() if run.experiment == experiment and run.overrides == differing}
     seeds = Counter(run.seed for run in runs.values())
     repeats = [name for name, run in runs.items() if seeds[run.seed] > 1]
@@ -147,9 +153,10 @@ def _section(name: str, table: PaperTable, rows: Sequence[Row], random: np.rando
             if value is not None:
                 heading = (row.row.label, _trained_on(row.runs)) if first else ("", "")
                 cells = (*heading, _tested_on(row.runs, split), str(value.n), metric_label(task, metric), _interval(value))
-                yield _line(*cells, _seeds(value), _paper(row, table, split, task, metric))
+                yield _line(*cells, _seeds(value), _paper(row, row.departures, table, (split, task, metric)))
                 first = False
-    yield ""
+    if numbers:
+        yield ""
     yield from _missing(rows)
     yield from _printed(table, rows)
     if numbers:
@@ -196,9 +203,10 @@ def _pooled(runs: Any, key: Key, random: np.random.Generator) -> Pooled | None:
     return pool(samples, random)
 
 
-def _paper(row: Row, table: PaperTable, split: str, task: str, metric: str) -> str:
+def _paper(row: Row, departing: Sequence[Departure], table: PaperTable, key: Key) -> str:
     """The paper's number, or why there is none to compare with."""
-    reasons = [departure.text for departure in row.departures if not departure.comparable]
+    split, task, metric = key
+    reasons = [departure.text for departure in departing if not departure.comparable]
     value = row.published.get(split, {}).get(task, {}).get(metric)
     if value is None and split == "validation":
         value = row.published.get(table.splits[0], {}).get(task, {}).get(metric)
@@ -207,7 +215,7 @@ def _paper(row: Row, table: PaperTable, split: str, task: str, metric: str) -> s
         return "not printed"
     if reasons:
         return f"not comparable: {'; '.join(reasons)}"
-    notes = [departure.text for departure in row.departures]
+    notes = [departure.text for departure in departing]
     return f"{value:.4f}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -253,11 +261,12 @@ def _prices(
                 price = difference(leaky, measured, random)
                 limits = f" ({format_difference(price.ci95[0])} to {format_difference(price.ci95[1])})" if price.ci95 else ""
                 cells = (row.row.label, metric_label(task, metric), _interval(leaky), _interval(measured))
-                lines.append(_line(*cells, f"{format_difference(price.value)}{limits}"))
+                paper = _paper(row, row.protocol_departures, table, (split, task, metric))
+                lines.append(_line(*cells, f"{format_difference(price.value)}{limits}", paper))
     if lines:
         yield "The price of the leak:\n"
-        yield "| row | metric | image-level protocol | leak-free | price (95 % interval) |"
-        yield "|---|---|---|---|---|"
+        yield "| row | metric | image-level protocol | leak-free | price (95 % interval) | the paper's number |"
+        yield "|---|---|---|---|---|---|"
         yield from lines
         yield ""
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_skin import workflow
+from keras_skin.evaluation.comparison import flattened
 from keras_skin.evaluation.departures import Departure, DepartureKind, departures, training_length
 from keras_skin.evaluation.reproduction import ClaimedOrder, RowRuns, judge, measure_row, measured_numbers
 from keras_skin.evaluation.reproduction_page import Reproduction, format_table, write_csv, write_page
@@ -168,10 +169,10 @@ def _complete(run: PlannedRun, out: Path, data_dir: str | None, heading: str) ->
 
 
 def _has_settings(folder: RunFolder, experiment: Experiment) -> bool:
-    """Whether a run has the settings of an experiment; titles and published numbers may have changed."""
-    texts = {"title", "description", "paper", "demo", "extends", "schema_file"}
+    """Whether a run has all settings of an experiment that can change a measured number."""
     try:
-        return folder.experiment.model_dump(exclude=texts) == experiment.model_dump(exclude=texts) and bool(folder.record)
+        run, row = (dict(flattened(json.loads(item.to_json()))) for item in (folder.experiment, experiment))
+        return run == row and bool(folder.record)
     except UserError:  # written by another version, or damaged
         return False
 
