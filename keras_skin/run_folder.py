@@ -32,6 +32,8 @@ PRESET = "preset.json"
 """The file that makes a small run a preset, see `keras_skin.presets`."""
 EXPORTS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
 """The folder of each edition of an export; below it lie versions."""
+MISSING_IMAGE = "missing image"
+"""The kind of excluded.csv that stands for an image which is not on the disk, see `ExclusionKind`."""
 TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
 """Columns of predictions.csv that are not numbers."""
 
@@ -188,6 +190,15 @@ class RunFolder:
     def excluded(self) -> pd.DataFrame:
         """Images that are not used, and why."""
         return self.read_table("excluded.csv")
+
+    @property
+    def missing_images(self) -> dict[str, int]:
+        """How many images each data set lists that were not on the disk; empty for a run of a version that did not record it."""
+        excluded = (self.folds or [self])[0].excluded
+        if "kind" not in excluded:
+            return {}
+        excluded = excluded[excluded["kind"] == MISSING_IMAGE]
+        return {str(name): int(count) for name, count in excluded.groupby("dataset")["image_id"].nunique().items()}
 
     @property
     def history(self) -> pd.DataFrame:

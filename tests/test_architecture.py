@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "keras_skin"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"run", "check", "predict", "explain.__main__", "export.__main__", "compare", "serve", "cache", "report"}
+COMMANDS = {"run", "check", "predict", "explain.__main__", "export.__main__", "compare", "serve", "cache", "report", "reproduce"}
 FREE = {"registry", "experiment", "console"}
 
 # layer -> parts of keras_skin that it may import (itself is always allowed)

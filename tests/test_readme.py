@@ -13,7 +13,7 @@ import pytest
 from keras_skin.experiment import load_experiment, shipped_experiments
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = ["README.md", "docs/getting_started.md", "docs/your_own_data.md", "docs/presets.md"]
+GUIDES = ["README.md", "docs/getting_started.md", "docs/your_own_data.md", "docs/presets.md", "docs/reproduce.md"]
 DOCUMENTS = [*GUIDES, "CONTRIBUTING.md", "docs/serving.md", "docs/architecture.md", "docs/performance.md", "docker/README.md"]
 PUBLIC = {f"keras_skin{name}" for name in ("", ".models", ".layers", ".losses", ".metrics", ".explain")}
 DOCUMENTED = {"keras_skin.data.datasets.records"}  # in the guides: modules of the reference
@@ -51,7 +51,7 @@ def test_every_command_parses(document):
 
 def test_the_readme_shows_every_command():
     shown = {name for name, _ in commands(read("README.md"))}
-    assert shown == {"run", "check", "compare", "predict", "serve", "export", "explain", "cache", "report"}
+    assert shown == {"run", "check", "compare", "reproduce", "predict", "serve", "export", "explain", "cache", "report"}
 
 
 def test_every_experiment_in_the_readme_exists():

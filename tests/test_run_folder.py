@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
+from keras_skin.data.datasets.records import ExclusionKind
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
-from keras_skin.run_folder import RunFolder, RunOptions
+from keras_skin.run_folder import MISSING_IMAGE, RunFolder, RunOptions
 
 
 @pytest.fixture
@@ -76,3 +77,16 @@ def test_folds_are_in_the_order_of_their_numbers(folder):
     for number in (10, 2, 1):
         (folder / f"fold_{number}").mkdir()
     assert [fold.path.name for fold in folder.folds] == ["fold_1", "fold_2", "fold_10"]
+
+
+def test_images_that_are_not_on_the_disk_are_counted(tmp_path):
+    assert ExclusionKind.MISSING_IMAGE == MISSING_IMAGE
+    rows = ["ph2,A,,no row,train,missing image", "ph2,A,,again,test,missing image", "ph2,B,,blurred,train,bad file"]
+    headings = "dataset,image_id,file,reason,split,kind"
+    (tmp_path / "excluded.csv").write_text("\n".join([headings, *rows, "isic2016,C,,no row,,missing image"]))
+    assert RunFolder(tmp_path).missing_images == {"isic2016": 1, "ph2": 1}
+
+
+def test_missing_images_of_an_earlier_version_are_unknown(tmp_path):
+    (tmp_path / "excluded.csv").write_text("dataset,image_id,file,reason,split\nph2,A,,no row,train\n")
+    assert RunFolder(tmp_path).missing_images == {}

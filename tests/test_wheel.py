@@ -30,6 +30,7 @@ def test_wheel_runs_outside_the_checkout(tmp_path):
     for needed in (
         "keras_skin/experiments/jrl_ph2.json",
         "keras_skin/experiments/schema.json",
+        "keras_skin/experiments/tables/jrl.json",
         "keras_skin/evaluation/report.html.j2",
         "keras_skin/experiments/colab/01_quickstart.ipynb",
         "keras_skin/export/model_card.md.j2",

@@ -21,6 +21,7 @@ from mkdocs.structure.pages import Page
 from keras_skin.console import quiet_import
 from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
 from keras_skin.experiment.components import REGISTRIES
+from keras_skin.experiment.tables import PaperTable, table_titles
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = "experiments/colab"
@@ -28,6 +29,7 @@ COMMANDS = {
     "run": "keras_skin.run",
     "check": "keras_skin.check",
     "compare": "keras_skin.compare",
+    "reproduce": "keras_skin.reproduce",
     "predict": "keras_skin.predict",
     "explain": "keras_skin.explain.__main__",
     "serve": "keras_skin.serve",
@@ -108,7 +110,10 @@ def experiments_page() -> str:
     for name in shipped_experiments():
         experiment = load_experiment(name)
         lines.append(_row(f"`{name}`", experiment.title, f"`{experiment.model.name}`", f"`{experiment.data.train.name}`"))
+    lines += ["", "## Tables", "", "`python -m keras_skin.reproduce NAME` trains the rows of a table.", ""]
+    lines += ["| name | title |", "|---|---|", *(_row(f"`{name}`", title) for name, title in table_titles().items())]
     lines += ["", "## Options", "", *_blocks(Experiment.model_json_schema(by_alias=True))]
+    lines += ["## Options of a table", "", *_blocks(PaperTable.model_json_schema(by_alias=True))]
     lines += ["## Components", "", "A component is an object with a `name` and arguments of its own.", ""]
     for kind, (registry, reserved) in REGISTRIES.items():
         lines += [f"### {kind.capitalize()}", "", "| name | description | arguments |", "|---|---|---|"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,17 +61,25 @@ def bootstrap(
         number, where it is not 0, stands under `"resamples_skipped"`.
     """
     defined = [name for name, value in values.items() if not np.isnan(value)]
-    resampled: dict[str, list[np.ndarray]] = {name: [] for name in defined}
-    if defined and resamples and len(np.unique(np.asarray(groups))) > 1:
+    drawn = resampled(statistics, defined, groups, resamples, seed)
+    return {name: {"value": float(values[name]), **interval(drawn[name]), "n": int(counts[name])} for name in defined}
+
+
+def resampled(
+    statistics: Statistics, names: Sequence[str], groups: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Some metrics on every resample, (R,) each; empty where there is nothing to resample. Arguments as for `bootstrap`."""
+    blocks: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in names}
+    if names and resamples and len(np.unique(np.asarray(groups))) > 1:
         for weights in weight_blocks(groups, resamples, seed):
             block = statistics(weights)
-            for name in defined:
-                resampled[name].append(np.asarray(block[name]))
-    return {name: {"value": float(values[name]), **_interval(resampled[name]), "n": int(counts[name])} for name in defined}
+            for name in names:
+                blocks[name].append(np.asarray(block[name]))
+    return {name: np.concatenate(values) for name, values in blocks.items()}
 
 
-def _interval(blocks: list[np.ndarray]) -> dict[str, Any]:
-    sample = np.concatenate(blocks) if blocks else np.empty(0)
+def interval(sample: np.ndarray) -> dict[str, Any]:
+    """The 95 % percentile interval of a metric's resamples, `{"ci95": [low, high]}`, as in `bootstrap`."""
     usable = sample[~np.isnan(sample)]
     skipped = {"resamples_skipped": len(sample) - len(usable)} if len(usable) < len(sample) else {}
     if len(usable) < 2:

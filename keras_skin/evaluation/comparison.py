@@ -17,6 +17,7 @@ from keras_skin.evaluation.bootstrap import Statistics, bootstrap
 from keras_skin.evaluation.measured_run import MeasuredRun
 from keras_skin.evaluation.measures import TaskMeasure, task_measures
 from keras_skin.evaluation.report import metric_label
+from keras_skin.evaluation.seeds import drawn_runs, mean_of_runs
 from keras_skin.registry import UserError
 
 LOWER_IS_BETTER = ("hd95_relative",)
@@ -140,7 +141,7 @@ def name_sides(groups: Sequence[Sequence[MeasuredRun]]) -> list[Side]:
 
 def differing_settings(sides: Sequence[Side]) -> dict[str, list[str]]:
     """`{dotted key: its value in each side}` for every setting of the experiments that is not the same in all."""
-    flat = [[dict(_flattened(run.settings)) for run in side.runs] for side in sides]
+    flat = [[dict(flattened(run.settings)) for run in side.runs] for side in sides]
     keys = dict.fromkeys(key for side in flat for run in side for key in run)
     table = {key: [", ".join(dict.fromkeys(run.get(key, "-") for run in side)) for side in flat] for key in keys}
     return {key: values for key, values in table.items() if len(set(values)) > 1}
@@ -163,7 +164,7 @@ def compare(sides: Sequence[Side], reference: int = 0, resamples: int = 1000, se
     """
     measures = [[task_measures(run.predictions, run.classes) for run in side.runs] for side in sides]
     table = sides[0].runs[0].predictions
-    groups = pd.factorize(table["dataset"] + "/" + table["group_id"])[0]
+    groups = sides[0].runs[0].groups
     rows: list[Row] = []
     for task in ("segmentation", "classification"):
         measured = [index for index in range(len(sides)) if all(task in run for run in measures[index])]
@@ -227,12 +228,10 @@ def _averaged(measures: Mapping[int, Sequence[TaskMeasure]], bases: Mapping[str,
         named: dict[str, np.ndarray] = {}
         for index, items in measures.items():
             each = [item.statistics(weights) for item in items]
-            count = len(each)
-            times = random.multinomial(count, np.full(count, 1 / count), size=len(weights)).T
+            times = drawn_runs(len(each), len(weights), random)
             for name in bases:
                 stack = np.stack([run.get(name, np.full(len(weights), np.nan)) for run in each])
-                # a run that was not drawn has weight 0, also where its metric is undefined
-                named[f"{index}:{name}"] = np.where(times > 0, times * stack, 0.0).sum(axis=0) / count
+                named[f"{index}:{name}"] = mean_of_runs(stack, times)
         for name, base in bases.items():
             for index in measures:
                 named[f"{index}-:{name}"] = named[f"{index}:{name}"] - named[f"{base}:{name}"]
@@ -288,15 +287,16 @@ def _tasks(side: Side) -> str:
 
 
 def _same_but_for_the_seed(run: MeasuredRun, other: MeasuredRun) -> bool:
-    a, b = dict(_flattened(run.settings)), dict(_flattened(other.settings))
+    a, b = dict(flattened(run.settings)), dict(flattened(other.settings))
     return a.pop("train.seed", None) != b.pop("train.seed", None) and a == b
 
 
-def _flattened(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def flattened(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields `(dotted key, value as text)` of every setting of an experiment that can change a measured number."""
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
             if path or key not in SILENT:
-                yield from _flattened(value, f"{path}.{key}" if path else key)
+                yield from flattened(value, f"{path}.{key}" if path else key)
     else:
         yield path, values if isinstance(values, str) else json.dumps(values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,17 @@ class MeasuredRun:
         """`{task: {metric: value}}` of the paper for this split."""
         return ((self.settings.get("paper") or {}).get("results") or {}).get(self.split) or {}
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(N,) number of the patient, lesion or image that each row of `predictions` belongs to."""
+        return np.asarray(pd.factorize(self.predictions["dataset"] + "/" + self.predictions["group_id"])[0])
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Hash of the measured images, their labels and their groups: equal for runs that can be compared image by image."""
+        rows = self.predictions[[*KEY, "label", "group_id"]].itertuples(index=False, name=None)
+        return hashlib.sha256("\n".join("\t".join(map(str, row)) for row in rows).encode()).hexdigest()
+
     def mask(self, row: int) -> np.ndarray | None:
         """(H, W) bool, the predicted mask of the image in this row of `predictions`; None where there is no file."""
         image = self.predictions.iloc[row]
@@ -107,7 +119,7 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
             continue
         resolved[path.resolve()] = path
         try:
-            runs.append(_read_run(path, split))
+            runs.append(read_run(path, split))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -124,7 +136,12 @@ def read_runs(paths: Sequence[Path], split: str) -> list[MeasuredRun]:
     return runs
 
 
-def _read_run(path: Path, split: str) -> MeasuredRun:
+def read_run(path: Path, split: str) -> MeasuredRun:
+    """Reads one split of a finished run, or of one fold of a cross-validation.
+
+    Raises:
+        UserError: if the folder is no finished run, or if it did not measure the split.
+    """
     folder = RunFolder.open_finished(path)
     predictions = folder.predictions
     measured = list(dict.fromkeys(predictions["split"]))

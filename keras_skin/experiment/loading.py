@@ -20,10 +20,14 @@ from keras_skin.registry import UserError, did_you_mean
 log = logging.getLogger("keras_skin")
 
 
+class UnknownExperiment(UserError):
+    """There is no experiment of this name; the first line suggests the nearest, the second lists all."""
+
+
 def shipped_experiments() -> list[str]:
     """Names of the experiments that come with the package."""
     return sorted(
-        item.name[:-5] for item in _shipped_folder().iterdir() if item.name.endswith(".json") and item.name != "schema.json"
+        item.name[:-5] for item in shipped_folder().iterdir() if item.name.endswith(".json") and item.name != "schema.json"
     )
 
 
@@ -60,12 +64,18 @@ def validate(values: Mapping[str, Any], source: str) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise UserError(f"{source}: {count} in the experiment:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise invalid(error, source, "experiment", Experiment) from None
 
 
-def _shipped_folder() -> Any:
+def invalid(error: ValidationError, source: str, kind: str, root: type[Settings]) -> UserError:
+    """The error that lists every problem of a file of this kind; `root` is the type of the whole file."""
+    lines = [_explain(problem, root) for problem in error.errors()]
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return UserError(f"{source}: {count} in the {kind}:\n" + "\n".join(f"  - {line}" for line in lines))
+
+
+def shipped_folder() -> Any:
+    """The folder of the shipped experiments."""
     installed = importlib.resources.files("keras_skin").joinpath("experiments")
     return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "experiments"
 
@@ -75,11 +85,11 @@ def _locate(source: str | os.PathLike[str]) -> Any:
     if path.is_file():
         return path
     if path.name == str(source):
-        candidate = _shipped_folder().joinpath(f"{path.name.removesuffix('.json')}.json")
+        candidate = shipped_folder().joinpath(f"{path.name.removesuffix('.json')}.json")
         if candidate.is_file():
             return candidate
     names = shipped_experiments()
-    raise UserError(
+    raise UnknownExperiment(
         f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), names)}\n"
         f"Shipped experiments (usable by name): {', '.join(names)}."
     )
@@ -88,7 +98,7 @@ def _locate(source: str | os.PathLike[str]) -> Any:
 def _inherit(path: Any, children: tuple[str, ...]) -> dict[str, Any]:
     if str(path) in children:
         raise UserError(f"'extends' forms a circle: {' -> '.join((*children, str(path)))}. Remove one of them.")
-    values = _read_json(path)
+    values = read_json(path)
     parent = values.get("extends")
     if parent is None:
         return values
@@ -99,7 +109,8 @@ def _inherit(path: Any, children: tuple[str, ...]) -> dict[str, Any]:
     return _merge(_inherit(source, (*children, str(path))), values)
 
 
-def _read_json(path: Any) -> dict[str, Any]:
+def read_json(path: Any) -> dict[str, Any]:
+    """Reads a JSON object; a UserError names the line of a mistake."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
@@ -165,25 +176,25 @@ def _list_index(items: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, root: type[Settings]) -> str:
     location = [part for part in problem["loc"] if part != "[key]"]
     where = ".".join(map(str, location)) or "(whole file)"
     value = json.dumps(problem["input"], default=str)
     value = value if len(value) <= 80 else value[:77] + "..."
     if problem["type"] == "extra_forbidden":
-        valid = _keys_at(location[:-1])
+        valid = _keys_at(location[:-1], root)
         return f"{where} = {value}: unknown key.{did_you_mean(str(location[-1]), valid)} Valid here: {', '.join(valid)}."
     if problem["type"] == "missing":
         return f"{where}: missing, and it has no default."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     if problem["type"] == "value_error":
-        return f"{where}: {message}."
+        return f"{where}: {message}{'' if message.endswith('?') else '.'}"
     hint = did_you_mean(str(problem["input"]), re.findall("'([^']+)'", message)) if problem["type"] == "literal_error" else ""
     return f"{where} = {value}: {message[:1].lower() + message[1:]}.{hint}"
 
 
-def _keys_at(location: list[Any]) -> list[str]:
-    block: Any = Experiment
+def _keys_at(location: list[Any], root: type[Settings]) -> list[str]:
+    block: Any = root
     for part in location:
         if isinstance(part, int):
             continue

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from keras_skin.registry import UserError
 from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.workflow.cross_validation import execute_folds
+from keras_skin.workflow.environment import peak_memory_mib, reset_peak_memory
 from keras_skin.workflow.opened_run import Run, load_run
 from keras_skin.workflow.prepare import render_demo
 from keras_skin.workflow.run_log import run_log
@@ -106,10 +108,11 @@ def _refuse_lost_state(folder: RunFolder) -> None:
 
 def _run(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
     started = time.monotonic()
+    reset_peak_memory()
     with folder.locked(), run_log(folder / "run.log"):
         try:
             metrics = _execute(folder, Path(data_dir) if data_dir else None, resume)
-            folder.update_record(finished=True)
+            folder.update_record(finished=True, finished_on=date.today().isoformat(), peak_memory_mib=peak_memory_mib())
             _conclude(folder, metrics, time.monotonic() - started)
         except UserError:
             if not resume:

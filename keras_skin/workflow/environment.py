@@ -1,10 +1,13 @@
-"""The machine and the packages that a run used."""
+"""The machine and the packages that a run used, and its peak memory."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,37 @@ def environment() -> dict[str, Any]:
         ],
         "backend": "tensorflow",
         "packages": versions,
+        **_commit(),
     }
+
+
+def reset_peak_memory() -> None:
+    """Starts a new measurement of the peak memory, where the system can (Linux): a process may execute several runs."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mib() -> int | None:
+    """Largest memory that this process has held since `reset_peak_memory`, in MiB; None where the system does not count it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _commit() -> dict[str, str]:
+    """The commit of the checkout that the package is imported from, marked where files have changed; empty if it is installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return {}
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": result.stdout.strip()}
 
 
 def _processor() -> str:

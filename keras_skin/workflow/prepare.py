@@ -25,7 +25,7 @@ from keras_skin.workflow.clinical import complete_cases, fit_encoder
 log = logging.getLogger("keras_skin")
 
 FITTED = ("train", "validation")
-EXCLUDED_COLUMNS = ["dataset", "image_id", "file", "reason", "split"]
+EXCLUDED_COLUMNS = ["dataset", "image_id", "file", "reason", "split", "kind"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PreparedData:
         table: one row per image; `split` is `train`, `validation`, `test` or `external/<name>`; `dataset` says where it
         comes from; `lesion`, where a segmenter is used, is the file of the mask that cuts the lesion out.
         classes: labels in the order of the model's outputs.
-        excluded: images that are not used: `dataset, image_id, file, reason, split`.
+        excluded: images that are not used: `dataset, image_id, file, reason, split, kind`.
         notes: sentences for the log and the report.
         metadata: the encoder of clinical metadata, fitted on the training split; None if the experiment uses none.
         store: the image store of the table; None before the model is built, or where images are decoded in every epoch.

@@ -1,0 +1,135 @@
+"""Tables of papers: every row resolves, and every mistake of a file is listed at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from keras_skin.evaluation.report import TASKS
+from keras_skin.experiment import load_experiment, shipped_experiments
+from keras_skin.experiment.loading import shipped_folder
+from keras_skin.experiment.tables import load_table, shipped_tables, table_schema, table_titles
+from keras_skin.registry import UserError
+
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "tables"
+
+
+def table(**changes):
+    values = {
+        "title": "A ladder",
+        "paper": "Somebody, 2026",
+        "metrics": {"segmentation": ["dsc"], "classification": ["f1_weighted", "tpr/malignant"]},
+        "rows": [
+            {"label": "MTL0", "experiment": "jrl_isic2016_mtl0", "seeds": 2, "budget": {"epochs": 3}},
+            {"label": "MTL3", "experiment": "jrl_isic2016_mtl0", "set": {"model.variant": "mtl3"}},
+        ],
+        "claims": [{"text": "MTL3 wins.", "task": "classification", "metric": "f1_weighted", "better": "MTL3", "than": "MTL0"}],
+    }
+    return {**values, **changes}
+
+
+def write(path, **changes):
+    path.write_text(json.dumps(table(**changes)))
+    return path
+
+
+def missing_experiments(name):
+    """Experiments of a shipped table that do not exist (yet)."""
+    rows = json.loads((FOLDER / f"{name}.json").read_text())["rows"]
+    names = {row[key] for row in rows for key in ("experiment", "published") if key in row}
+    return sorted(names - set(shipped_experiments()))
+
+
+@pytest.mark.parametrize("name", shipped_tables())
+def test_every_row_of_a_shipped_table_is_a_valid_experiment(name):
+    missing = missing_experiments(name)
+    if missing and name.endswith("_lite"):
+        pytest.skip(f"not written yet: {', '.join(missing)}")
+    for row in load_table(name, TASKS).rows:
+        assert row.experiment_of(0).model.name
+        if row.paper_protocol:
+            assert row.experiment_of(0, paper_protocol=True).split.protocol == "paper"
+
+
+def test_every_table_of_printed_rows_holds_printed_numbers():
+    for name in shipped_tables():
+        if not missing_experiments(name):
+            papers = [row.paper_experiment.paper for row in load_table(name).rows]
+            assert any(paper.results for paper in papers), name
+
+
+def test_schema_file_is_current_and_every_table_names_it():
+    assert json.loads((FOLDER / "schema.json").read_text()) == table_schema(), "run: python tools/write_schema.py"
+    for name in shipped_tables():
+        assert json.loads((FOLDER / f"{name}.json").read_text())["$schema"] == "schema.json"
+
+
+def test_titles_are_listed_without_reading_the_experiments():
+    titles = table_titles()
+    assert list(titles) == shipped_tables()
+    assert all(titles.values())
+    assert shipped_folder().joinpath("tables").is_dir()
+
+
+def test_a_row_has_its_overrides_its_budget_and_its_seed(tmp_path):
+    first, second = load_table(write(tmp_path / "table.json"), TASKS).rows
+    assert [first.experiment_of(seed).train.seed for seed in range(first.seeds)] == [0, 1]
+    assert first.experiment_of(0).train.epochs == 3
+    assert second.experiment_of(0).train.epochs == load_experiment("jrl_isic2016").train.epochs == 50
+    assert second.experiment_of(0).model.arguments == {"variant": "mtl3"}
+    assert second.paper_experiment.paper.row == "table 3, MTL0"
+
+
+def test_the_protocol_is_laid_over_the_row(tmp_path):
+    rows = [
+        {
+            "label": "Joint",
+            "experiment": "dual_task_ham10000",
+            "set": {"model.classifier": "shared"},
+            "paper_protocol": {"set": {"split.protocol": "paper"}},
+        }
+    ]
+    (row,) = load_table(write(tmp_path / "table.json", rows=rows, claims=[])).rows
+    repeated = row.experiment_of(4, paper_protocol=True)
+    assert (repeated.split.protocol, repeated.train.seed, row.experiment_of(4).split.protocol) == ("paper", 4, "grouped")
+    assert repeated.model == row.experiment_of(0).model
+
+
+def test_every_mistake_at_once_with_the_nearest_name(tmp_path):
+    rows = [
+        {"label": "A", "experiment": "jrl_isic2061"},
+        {"label": "B", "experiment": "jrl_isic2016", "set": {"train.epochz": 3}},
+        {"label": "C", "experiment": "jrl_isic2016", "sedes": 2},
+        {"label": "D", "experiment": "jrl_isic2016", "budget": {}},
+        {"label": "E", "experiment": "jrl_isic2016", "paper_protocol": {}},
+    ]
+    claims = [{"text": "x", "task": "segmentation", "metric": "dsk", "better": "AA", "than": "B", "split": "tset"}]
+    path = write(tmp_path / "table.json", metrics={"segmentation": ["dcs"]}, rows=rows, claims=claims, rowz=[])
+    with pytest.raises(UserError) as error:
+        load_table(path, TASKS)
+    message = str(error.value)
+    for expected in (
+        "8 problems in the table",
+        "metrics: there is no metric 'dcs' of segmentation. Did you mean 'dsc'?",
+        "rows.0: There is no experiment file 'jrl_isic2061'. Did you mean 'jrl_isic2016'?",
+        "rows.1: train.epochz = 3: unknown key. Did you mean 'epochs'?",
+        "rows.2.sedes = 2: unknown key. Did you mean 'seeds'?",
+        'rows.3.budget: set "epochs"',
+        "rows.4: paper_protocol: split.protocol of its experiment is 'grouped', expected 'paper'",
+        "there is no row 'AA'. Did you mean 'A'?",
+        "there is no metric 'dsk' of segmentation",
+        "the split 'tset' is not among the table's: test",
+        "rowz = []: unknown key. Did you mean 'rows'?",
+    ):
+        assert expected in message, message
+
+
+def test_labels_must_differ_in_the_names_of_their_folders(tmp_path):
+    rows = [{"label": label, "experiment": "jrl_isic2016"} for label in ("U-Net", "u net", "U-Net++")]
+    with pytest.raises(UserError, match="labels must differ in more than punctuation: U-Net, u net"):
+        load_table(write(tmp_path / "table.json", rows=rows, claims=[]))
+
+
+def test_an_unknown_table_suggests_the_nearest():
+    with pytest.raises(UserError, match=r"no table 'jlr'\. Did you mean 'jrl'\?\nShipped tables: deep_unet, "):
+        load_table("jlr")
