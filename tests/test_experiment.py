@@ -193,6 +193,7 @@ def test_a_schedule_takes_its_own_keys():
         ),
         ('train.schedule={"name": "cosine", "warmup_epochs": -1}', "train.schedule.warmup_epochs = -1"),
         ("train.ema=1", "train.ema = 1"),
+        ('predict.prior={"benign": 0}', "predict.prior"),
         ("predict.tta=rotations", 'predict.tta = "rotations"'),
         ('train.schedule={"name": "step", "gamma": 1}', "train.schedule.gamma = 1"),
         ("train.optimizer.name=adm", "Did you mean 'adam'?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -80,5 +81,6 @@ def describe_prediction(folder: RunFolder) -> dict[str, str]:
         lines["Test-time flips"] = "mean logits of the image and its three mirror images"
     if settings.prior:
         shifts = ", ".join(f"{name} {value:+.2f}" for name, value in folder.record["label_prior"]["shift"].items())
-        lines["Class prior"] = f"{settings.prior} (shift of the logits: {shifts})"
+        wanted = settings.prior if isinstance(settings.prior, str) else json.dumps(settings.prior)
+        lines["Class prior"] = f"{wanted} (shift of the logits: {shifts})"
     return lines

@@ -126,7 +126,7 @@ def measure(run: ActiveRun) -> dict[str, Evaluation]:
 def check_shares(run: ActiveRun, training: Trained, evaluations: Mapping[str, Evaluation]) -> list[str]:
     """Logs and returns a warning where the classes predicted on the validation split are far from those of the training split."""
     prior, validation = run.experiment.predict.prior, evaluations.get("validation")
-    if prior == "uniform" or validation is None or "predicted" not in validation.predictions:
+    if prior not in (None, "training") or validation is None or "predicted" not in validation.predictions:
         return []
     counts = run.data.rows("train")["label"].value_counts()
     shares = {name: int(counts.get(name, 0)) for name in run.data.classes}

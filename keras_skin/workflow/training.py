@@ -124,10 +124,19 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
 
 
 def _record_prior(run: ActiveRun, shown: dict[str, float]) -> list[float]:
-    """Writes the shift of `predict.prior` into run.json and returns it, one number per class."""
-    counts = run.data.rows("train")["label"].value_counts()
-    uniform = run.experiment.predict.prior == "uniform"
-    wanted = {name: 1.0 if uniform else float(counts.get(name, 0)) for name in shown}
+    """Writes the shift of `predict.prior` into run.json and returns it, one number per class.
+
+    Raises:
+        UserError: if the wanted shares are not those of the classes.
+    """
+    prior = run.experiment.predict.prior
+    if isinstance(prior, dict):
+        if set(prior) != set(shown):
+            raise UserError(f"predict.prior has shares of {', '.join(prior)}; expected those of all classes: {', '.join(shown)}.")
+        wanted = {name: prior[name] for name in shown}
+    else:
+        counts = run.data.rows("train")["label"].value_counts()
+        wanted = {name: 1.0 if prior == "uniform" else float(counts.get(name, 0)) for name in shown}
     shift = label_shift(shown, wanted)
     run.update_record(label_prior={"shown": shown, "wanted": wanted, "shift": shift})
     log.info("Class prior: logits are shifted by %s", ", ".join(f"{name} {value:+.2f}" for name, value in shift.items()))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,10 +15,11 @@ from keras_skin.data.datasets import readers
 from keras_skin.data.images.load import load_image
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
+from keras_skin.run_folder import RunFolder
 from keras_skin.workflow import load_run, start
 from keras_skin.workflow.opened_run import build_model
 from keras_skin.workflow.prediction import open_exported
-from keras_skin.workflow.training import class_weights
+from keras_skin.workflow.training import _record_prior, class_weights
 from tests.tiny_run import stratified
 
 CLASSES = readers.get("ham10000").info["classes"]
@@ -179,3 +181,17 @@ def test_named_weights_are_loaded_once_and_not_where_others_follow(tmp_path):
     assert source.count_params() > 0  # without the file, which is not there
     with pytest.raises(UserError, match=r"own\.weights\.h5"):
         build_model(experiment, 2, pretrained=True)
+
+
+def test_a_prior_of_given_shares_names_every_class(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_json("run.json", {})
+    run = SimpleNamespace(
+        experiment=load_experiment("jrl_ph2", ['predict.prior={"malignant": 1, "benign": 2}']), update_record=folder.update_record
+    )
+    shift = _record_prior(run, {"benign": 80.0, "malignant": 20.0})
+    assert shift == pytest.approx([math.log(2 / 3 / 0.8), math.log(1 / 3 / 0.2)])
+    with pytest.raises(
+        UserError, match=r"predict\.prior has shares of malignant, benign; expected those of all classes: MEL, NV"
+    ):
+        _record_prior(run, {"MEL": 1.0, "NV": 1.0})
