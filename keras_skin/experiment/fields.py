@@ -205,8 +205,8 @@ class PredictSettings(Settings):
     and its three mirror images, which takes four times as long; explanations are those of the image alone.
 
     `prior` corrects the probabilities for a training that shows the classes in other shares than they have (resampling, copies,
-    class weights), or for a place where the classes have other shares: the logit of a class is shifted by log(wanted share / share
-    shown), also in validation during training. The wanted shares are those of the training split (`training`), equal ones
+    class weights), or for a place where the classes have other shares: the logit of a class is shifted by log(wanted share /
+    share shown), also in validation during training. The wanted shares are those of the training split (`training`), equal ones
     (`uniform`, for balanced accuracy), or numbers in proportion to them, `{"benign": 4, "malignant": 1}`."""
 
     tta: Literal["flips"] | None = None

@@ -191,7 +191,5 @@ def test_a_prior_of_given_shares_names_every_class(tmp_path):
     )
     shift = _record_prior(run, {"benign": 80.0, "malignant": 20.0})
     assert shift == pytest.approx([math.log(2 / 3 / 0.8), math.log(1 / 3 / 0.2)])
-    with pytest.raises(
-        UserError, match=r"predict\.prior has shares of malignant, benign; expected those of all classes: MEL, NV"
-    ):
+    with pytest.raises(UserError, match="has shares of malignant, benign; expected those of all classes: MEL, NV"):
         _record_prior(run, {"MEL": 1.0, "NV": 1.0})
