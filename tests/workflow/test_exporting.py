@@ -77,7 +77,7 @@ def test_without_the_data_agreement_is_not_measured_and_that_is_said(run, capsys
 
 def test_where_no_validation_image_is_left_that_is_said(run, monkeypatch):
     monkeypatch.setattr(exporting, "read_rows", lambda experiment, data, wanted: wanted[:0])
-    monkeypatch.setattr(exporting, "export_run", lambda run, edition, validation: (edition, validation))
+    monkeypatch.setattr(exporting, "export_run", lambda run, edition, validation, out: (edition, validation))
     ((edition, written, why),) = exporting.export_finished(run, ["litert"])
     assert (edition, written) == ("litert", ("litert", None))
     assert why.startswith("no validation image of the run exists in ")
