@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -112,15 +113,15 @@ def _downloaded(address: str) -> tuple[Path, str]:
         log.warning("Downloading %s", parts._replace(fragment="").geturl())
         try:
             with atomic_path(target) as temporary:
-                found = _fetch(parts._replace(fragment="").geturl(), temporary)
-                if found != digest:
+                actual = _fetch(parts._replace(fragment="").geturl(), temporary)
+                if actual != digest:
                     raise UserError(
-                        f"{address}: the file has SHA-256 {found}. It is not the file of this checksum and was not opened. "
+                        f"{address}: the file has SHA-256 {actual}. It is not the file of this checksum and was not opened. "
                         "Compare the address and the checksum with those of the publisher."
                     )
-        except (OSError, ValueError) as error:  # a URLError is an OSError
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except (OSError, ValueError, HTTPException) as error:  # a URLError is an OSError
             raise UserError(f"{address} cannot be downloaded: {getattr(error, 'reason', None) or error}.") from None
     return target, digest
 
@@ -203,6 +204,6 @@ def _check_members(archive: Path, members: Iterable[zipfile.ZipInfo]) -> tuple[s
     if size > MOST_BYTES:
         raise UserError(f"{archive} unpacks to {describe_bytes(size)}, more than the {describe_bytes(MOST_BYTES)} of a preset.")
     if len(roots) != 1 or PRESET not in files.values():
-        found = ", ".join(f"{root}/" for root in sorted(roots)) or "nothing"
-        raise UserError(f"{archive} holds no preset: expected one folder NAME/ with {PRESET}, found {found}.")
+        listed = ", ".join(f"{root}/" for root in sorted(roots)) or "nothing"
+        raise UserError(f"{archive} holds no preset: expected one folder NAME/ with {PRESET}, found {listed}.")
     return roots.pop(), files

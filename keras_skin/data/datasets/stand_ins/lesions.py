@@ -71,9 +71,10 @@ def draw_lesion(
 
 
 def _traits(rng: np.random.Generator, malignant: float) -> _Traits:
-    """Draws the features around a common level; the two classes overlap in each of them, but hardly in all of them together."""
-    level = 0.14 + 0.7 * malignant + rng.normal(0, 0.08)
-    return _Traits(*(float(np.clip(level + rng.normal(0, 0.15), 0, 1)) for _ in range(4)))
+    """Draws the features around a common level. The classes overlap in each of them; the number of colours tells them best."""
+    level = 0.22 + 0.5 * malignant + rng.normal(0, 0.1)
+    asymmetry, border, colours, structure = (float(np.clip(level + rng.normal(0, 0.15), 0, 1)) for _ in range(4))
+    return _Traits(asymmetry, border, float(np.clip(colours + 0.3 * (malignant - 0.5), 0, 1)), structure)
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 1) -> np.ndarray:
@@ -97,6 +98,8 @@ def _shape(rng: np.random.Generator, height: int, width: int, traits: _Traits) -
     radius = shorter * rng.uniform(0.18, 0.36)
     aspect, turn = rng.uniform(1.0, 1.25 + 0.3 * traits.asymmetry), rng.uniform(0, np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    # a margin of skin all around, so that the lesion is whole and a corner stays free
+    edge = np.minimum(np.minimum(x, width - 1 - x) / width, np.minimum(y, height - 1 - y) / height)
     ragged = 0.02 + 0.11 * traits.border**1.5
     x += _noise(rng, height, width, shorter / 8, 3) * np.float32(ragged * radius)
     y += _noise(rng, height, width, shorter / 8, 3) * np.float32(ragged * radius)
@@ -112,8 +115,6 @@ def _shape(rng: np.random.Generator, height: int, width: int, traits: _Traits) -
     outline = np.clip(outline, 0.5, 1.45) * radius
     limit = outline.astype(np.float32)[np.minimum((angle * (1024 / (2 * np.pi))).astype(np.int32), 1023)]
     field = 1 - distance / limit
-    # a margin of skin all around, so that the lesion is whole and a corner stays free
-    edge = np.minimum(np.minimum(x, width - 1 - x) / width, np.minimum(y, height - 1 - y) / height)
     field = np.minimum(field, (edge - np.float32(0.06)) * 8)
     return field, _one_piece(field > 0)
 
