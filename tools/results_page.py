@@ -292,14 +292,18 @@ def _others(results: Mapping[str, RecordedRun]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, run in results.items():
+        heading = (f"`{name}`", _changes(run), _trained_on({name: run}))
         for split, measured in run.splits.items():
+            if split == "validation" and len(run.splits) > 1:
+                continue
             for task, metrics in HEADLINE.items():
                 for metric in metrics:
                     value = measured.metrics.get(task, {}).get(metric)
                     if value:
                         limits = f" ({value['ci95'][0]:.4f} to {value['ci95'][1]:.4f})" if value["ci95"] else ""
-                        cells = (_changes(run), _trained_on({name: run}), split_label(split), str(value["n"]))
-                        lines.append(_line(f"`{name}`", *cells, metric_label(task, metric), f"{value['value']:.4f}{limits}"))
+                        cells = (_tested_on({name: run}, split), str(value["n"]), metric_label(task, metric))
+                        lines.append(_line(*heading, *cells, f"{value['value']:.4f}{limits}"))
+                        heading = ("", "", "")
     return "\n".join([*lines, ""])
 
 
