@@ -49,9 +49,9 @@ def experiment_of(folder: RunFolder) -> str:
 def compared_metrics(experiment: str) -> dict[str, list[str]]:
     """The metrics that the tables with this experiment show or claim something about."""
     tables = [read_json(shipped_folder().joinpath("tables", f"{name}.json")) for name in shipped_tables()]
-    named = [table for table in tables if any(experiment in _experiments(row) for row in table["rows"])]
+    own_tables = [table for table in tables if any(experiment in _experiments(row) for row in table["rows"])]
     metrics: dict[str, list[str]] = {}
-    for table in named:
+    for table in own_tables:
         pairs = [(task, name) for task, names in table["metrics"].items() for name in names]
         for task, name in [*pairs, *((claim["task"], claim["metric"]) for claim in table.get("claims", []))]:
             metrics.setdefault(task, []).append(name)

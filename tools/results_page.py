@@ -21,7 +21,7 @@ import numpy as np
 
 from keras_skin.console import exit_code
 from keras_skin.evaluation.comparison_report import format_difference
-from keras_skin.evaluation.departures import Departure, DepartureKind, departures
+from keras_skin.evaluation.departures import Departure, departures
 from keras_skin.evaluation.recorded import RecordedRun, overrides
 from keras_skin.evaluation.report import HEADLINE, format_value, metric_label, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
@@ -85,7 +85,7 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
     """The text of docs/results.md."""
     random = np.random.default_rng(0)
     sections: list[str] = []
-    placed: set[str] = set()
+    row_runs: set[str] = set()
     for name in [*FIRST, *(name for name in shipped_tables() if name not in FIRST)]:
         try:
             table = load_table(name)
@@ -96,8 +96,8 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
         names = {name for row in rows for name in (*row.runs, *row.protocol_runs)}
         if names or name in FIRST:
             sections.append("\n".join(_section(name, table, rows, random)))
-            placed |= names
-    others = {name: run for name, run in results.items() if name not in placed}
+            row_runs |= names
+    others = {name: run for name, run in results.items() if name not in row_runs}
     if others:
         sections.append(_others(others))
     if results:
@@ -108,8 +108,10 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
 def _unready(name: str) -> str:
     """The section of a table that names experiments which do not exist."""
     values = read_json(shipped_folder().joinpath("tables", f"{name}.json"))
-    named = {row.get(key) for row in values["rows"] for key in ("experiment", "published")} - {None, *shipped_experiments()}
-    return f"## {values['title']}\n\nNot ready: there is no experiment {', '.join(f'`{item}`' for item in sorted(named))}.\n"
+    experiments = {row.get(key) for row in values["rows"] for key in ("experiment", "published")} - {None, *shipped_experiments()}
+    return (
+        f"## {values['title']}\n\nNot ready: there is no experiment {', '.join(f'`{item}`' for item in sorted(experiments))}.\n"
+    )
 
 
 def _row(row: TableRow, results: Mapping[str, RecordedRun]) -> Row:
@@ -123,15 +125,13 @@ def _row(row: TableRow, results: Mapping[str, RecordedRun]) -> Row:
 
 
 def _departures(settings: Mapping[str, Any], paper: Mapping[str, Any], runs: Mapping[str, RecordedRun]) -> list[Departure]:
-    absent = next(iter(runs.values())).missing_images if runs else {}
-    missing = [Departure(DepartureKind.IMAGES, f"{count:,} images of {name} are missing") for name, count in absent.items()]
-    return [*departures(settings, paper), *missing]
+    return departures(settings, paper, next(iter(runs.values())).missing_images if runs else {})
 
 
 def _runs_of(experiment: str, settings: Mapping[str, Any], results: Mapping[str, RecordedRun]) -> dict[str, RecordedRun]:
     """The runs of an experiment with these settings, one per seed."""
-    differing = overrides(settings, json.loads(load_experiment(experiment).to_json()))
-    runs = {name: run for name, run in results.items() if run.experiment == experiment and run.overrides == differing}
+    changes = overrides(settings, json.loads(load_experiment(experiment).to_json()))
+    runs = {name: run for name, run in results.items() if run.experiment == experiment and run.overrides == changes}
     seeds = Counter(run.seed for run in runs.values())
     repeats = [name for name, run in runs.items() if seeds[run.seed] > 1]
     if repeats:
@@ -237,14 +237,14 @@ def _printed(table: PaperTable, rows: Sequence[Row]) -> Iterator[str]:
     values = {
         row.row.label: {key: row.published.get(split, {}).get(key[0], {}).get(key[1]) for key in _metrics(table)} for row in rows
     }
-    printed = [key for key in _metrics(table) if any(numbers[key] is not None for numbers in values.values())]
-    if printed:
+    columns = [key for key in _metrics(table) if any(numbers[key] is not None for numbers in values.values())]
+    if columns:
         yield "The paper prints, for its own model, images and split:\n"
-        yield _line("row", *(metric_label(*key) for key in printed))
-        yield "|---" * (1 + len(printed)) + "|"
+        yield _line("row", *(metric_label(*key) for key in columns))
+        yield "|---" * (1 + len(columns)) + "|"
         for label, numbers in values.items():
             if any(value is not None for value in numbers.values()):
-                yield _line(label, *(format_value(numbers[key]) for key in printed))
+                yield _line(label, *(format_value(numbers[key]) for key in columns))
         yield ""
 
 
@@ -277,9 +277,9 @@ def _summary(results: Mapping[str, RecordedRun]) -> str:
     longest = max(results, key=lambda name: results[name].training_minutes)
     minutes = results[longest].training_minutes
     text = f"{len(results)} runs are recorded. The longest training, `{longest}`, took {minutes:.0f} minutes"
-    known = [name for name in results if results[name].peak_memory_mib]
-    if known:
-        largest = max(known, key=lambda name: results[name].peak_memory_mib or 0)
+    measured = [name for name in results if results[name].peak_memory_mib]
+    if measured:
+        largest = max(measured, key=lambda name: results[name].peak_memory_mib or 0)
         text += f"; the largest peak memory was {(results[largest].peak_memory_mib or 0) / 1024:.1f} GiB (`{largest}`)"
     return f"{text}.\n"
 
@@ -292,14 +292,18 @@ def _others(results: Mapping[str, RecordedRun]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, run in results.items():
+        heading = (f"`{name}`", _changes(run), _trained_on({name: run}))
         for split, measured in run.splits.items():
+            if split == "validation" and len(run.splits) > 1:
+                continue
             for task, metrics in HEADLINE.items():
                 for metric in metrics:
                     value = measured.metrics.get(task, {}).get(metric)
                     if value:
                         limits = f" ({value['ci95'][0]:.4f} to {value['ci95'][1]:.4f})" if value["ci95"] else ""
-                        cells = (_changes(run), _trained_on({name: run}), split_label(split), str(value["n"]))
-                        lines.append(_line(f"`{name}`", *cells, metric_label(task, metric), f"{value['value']:.4f}{limits}"))
+                        cells = (_tested_on({name: run}, split), str(value["n"]), metric_label(task, metric))
+                        lines.append(_line(*heading, *cells, f"{value['value']:.4f}{limits}"))
+                        heading = ("", "", "")
     return "\n".join([*lines, ""])
 
 

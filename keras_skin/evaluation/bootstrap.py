@@ -61,8 +61,8 @@ def bootstrap(
         number, where it is not 0, stands under `"resamples_skipped"`.
     """
     defined = [name for name, value in values.items() if not np.isnan(value)]
-    drawn = resampled(statistics, defined, groups, resamples, seed)
-    return {name: {"value": float(values[name]), **interval(drawn[name]), "n": int(counts[name])} for name in defined}
+    samples = resampled(statistics, defined, groups, resamples, seed)
+    return {name: {"value": float(values[name]), **interval(samples[name]), "n": int(counts[name])} for name in defined}
 
 
 def resampled(

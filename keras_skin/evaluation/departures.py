@@ -47,7 +47,9 @@ class Departure:
         return self.kind not in NOT_COMPARABLE
 
 
-def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Departure]:
+def departures(
+    settings: Mapping[str, Any], paper: Mapping[str, Any], missing_images: Mapping[str, int] | None = None
+) -> list[Departure]:
     """Compares the settings of a run with those of the experiment file that holds the printed numbers.
 
     The experiment files of papers that split image by image keep patients and lesions together, unless `split.protocol` is
@@ -56,6 +58,7 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     Args:
         settings: resolved experiment of the run.
         paper: resolved experiment of the paper's row.
+        missing_images: images that were not on the disk, by data set, see `RunFolder.missing_images`.
     """
     run, row = dict(flattened(_without_places(settings))), dict(flattened(_without_places(paper)))
     keys = [key for key in dict.fromkeys([*run, *row]) if run.get(key) != row.get(key)]
@@ -71,9 +74,11 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> list[De
     data = [key for key in keys if key.startswith("data.") and key not in _NOT_MEASURED]
     if data:
         result.append(Departure(DepartureKind.IMAGES, f"other images: {', '.join(data)}"))
-    here, there = _split(settings["split"]), _OFFICIAL if paper["split"]["scheme"] == "official" else _BY_IMAGE
-    if here != there:
-        result.append(Departure(DepartureKind.SPLIT, f"split {here}, the paper's {there}"))
+    for name, count in (missing_images or {}).items():
+        result.append(Departure(DepartureKind.IMAGES, f"{count:,} images of {name} are missing"))
+    split, paper_split = _split(settings["split"]), _OFFICIAL if paper["split"]["scheme"] == "official" else _BY_IMAGE
+    if split != paper_split:
+        result.append(Departure(DepartureKind.SPLIT, f"split {split}, the paper's {paper_split}"))
     if "image.size" in keys:
         sizes = ["x".join(map(str, values["image"]["size"])) for values in (settings, paper)]
         result.append(Departure(DepartureKind.SIZE, f"input of {sizes[0]} pixels instead of {sizes[1]}"))
@@ -103,8 +108,10 @@ def training_length(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> st
     if run["epochs"] != row["epochs"]:
         texts.append(f"{run['epochs']} epochs instead of {row['epochs']}")
     if run["steps_per_epoch"] != row["steps_per_epoch"]:
-        here, there = (f"{value} steps" if value else "all images" for value in (run["steps_per_epoch"], row["steps_per_epoch"]))
-        texts.append(f"{here} per epoch instead of {there}")
+        steps, paper_steps = (
+            f"{value} steps" if value else "all images" for value in (run["steps_per_epoch"], row["steps_per_epoch"])
+        )
+        texts.append(f"{steps} per epoch instead of {paper_steps}")
     return ", ".join(texts)
 
 

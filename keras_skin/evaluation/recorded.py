@@ -42,8 +42,8 @@ class RecordedSplit:
         value = self.metrics.get(task, {}).get(metric)
         if value is None:
             return None
-        stored = self.resamples.get(f"{task}/{metric}")
-        return Sample(value["value"], value["n"], _decoded(stored) if stored else np.empty(0), self.images_sha256)
+        code = self.resamples.get(f"{task}/{metric}")
+        return Sample(value["value"], value["n"], _decoded(code) if code else np.empty(0), self.images_sha256)
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,15 @@ def overrides(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
 
 def _split(folder: RunFolder, split: str, metrics: Mapping[str, Sequence[str]]) -> RecordedSplit:
     run = read_run(folder.path, split)
-    known = {"segmentation": segmentation.METRICS, "classification": classification.METRICS}
+    tasks = {"segmentation": segmentation.METRICS, "classification": classification.METRICS}
     measured = {
-        task: {name: _rounded(values[name]) for name in known[task] if name in values}
+        task: {name: _rounded(values[name]) for name in tasks[task] if name in values}
         for task, values in folder.metrics[split].items()
-        if task in known
+        if task in tasks
     }
     samples = run_samples(run, metrics, RESAMPLES)
-    stored = {f"{task}/{name}": _encoded(sample.resamples) for (task, name), sample in samples.items() if len(sample.resamples)}
-    return RecordedSplit(len(run.predictions), run.images_sha256, measured, stored)
+    codes = {f"{task}/{name}": _encoded(sample.resamples) for (task, name), sample in samples.items() if len(sample.resamples)}
+    return RecordedSplit(len(run.predictions), run.images_sha256, measured, codes)
 
 
 def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:

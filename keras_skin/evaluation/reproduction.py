@@ -157,12 +157,12 @@ def measure_row(
     lines, problems = [], []
     synthetic = False
     for split in splits:
-        samples, unread, drawn = _samples(row.runs, split, metrics)
-        protocol_samples, unread_protocol, drawn_protocol = _samples(
+        samples, run_problems, is_synthetic = _samples(row.runs, split, metrics)
+        protocol_samples, protocol_problems, is_protocol_synthetic = _samples(
             row.protocol_runs, row.protocol_split.get(split, split), metrics
         )
-        problems += [*unread, *unread_protocol]
-        synthetic = synthetic or drawn or drawn_protocol
+        problems += [*run_problems, *protocol_problems]
+        synthetic = synthetic or is_synthetic or is_protocol_synthetic
         for task, names in metrics.items():
             for metric in names:
                 published = row.published.get(split, {}).get(task, {}).get(metric)
@@ -189,8 +189,8 @@ def judge(claim: ClaimedOrder, measured: Mapping[tuple[str, Key], Pooled], rando
     split = next((split for split, pair in sides.items() if None not in pair), claim.splits[0])
     better, than = sides[split]
     if better is None or than is None:
-        absent = [label for label, side in zip(rows, (better, than), strict=True) if side is None]
-        return Verdict(claim, Outcome.NOT_MEASURED, reason=f"no result of {' and of '.join(absent)}")
+        labels = [label for label, side in zip(rows, (better, than), strict=True) if side is None]
+        return Verdict(claim, Outcome.NOT_MEASURED, reason=f"no result of {' and of '.join(labels)}")
     result = difference(better, than, random)
     if result.ci95 is None:
         return Verdict(claim, Outcome.NOT_MEASURED, reason="no interval, because only one patient or lesion was measured")

@@ -85,10 +85,10 @@ def run_samples(
     samples = {}
     for task, measure in task_measures(run.predictions, run.classes).items():
         names = [name for name in metrics.get(task, ()) if not np.isnan(measure.values.get(name, np.nan))]
-        drawn = resampled(measure.statistics, names, run.groups[measure.rows], resamples)
+        values = resampled(measure.statistics, names, run.groups[measure.rows], resamples)
         for name in names:
             value, count = float(measure.values[name]), int(measure.counts[name])
-            samples[task, name] = Sample(value, count, drawn[name], run.images_sha256)
+            samples[task, name] = Sample(value, count, values[name], run.images_sha256)
     return samples
 
 

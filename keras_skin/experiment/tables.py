@@ -233,7 +233,7 @@ def _problem(read: Callable[[], Experiment]) -> str:
 
 def _unknown_metric(task: str, metric: str, info: ValidationInfo) -> str:
     """A sentence if the metric is none of the task's; `tpr/MEL` is the recall of a class."""
-    known = (info.context or {}).get("metrics")
-    if known is None or metric.partition("/")[0] in known[task]:
+    metrics = (info.context or {}).get("metrics")
+    if metrics is None or metric.partition("/")[0] in metrics[task]:
         return ""
-    return f"there is no metric '{metric}' of {task}.{did_you_mean(metric, known[task])} Known: {', '.join(known[task])}"
+    return f"there is no metric '{metric}' of {task}.{did_you_mean(metric, metrics[task])} Known: {', '.join(metrics[task])}"

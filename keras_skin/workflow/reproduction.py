@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_skin import workflow
 from keras_skin.evaluation.comparison import flattened
-from keras_skin.evaluation.departures import Departure, DepartureKind, departures, training_length
+from keras_skin.evaluation.departures import departures, training_length
 from keras_skin.evaluation.reproduction import ClaimedOrder, RowRuns, judge, measure_row, measured_numbers
 from keras_skin.evaluation.reproduction_page import Reproduction, format_table, write_csv, write_page
 from keras_skin.experiment import Experiment
@@ -179,32 +179,29 @@ def _has_settings(folder: RunFolder, experiment: Experiment) -> bool:
 
 def _row_runs(table: PaperTable, row: TableRow, out: Path, seeds: int | None, failures: dict[str, str]) -> RowRuns:
     experiment, paper = row.experiment_of(0), row.paper_experiment
-    settings, printed = (json.loads(item.to_json()) for item in (experiment, paper))
+    settings, paper_settings = (json.loads(item.to_json()) for item in (experiment, paper))
     leak_free: list[Path] = []
     image_level: list[Path] = []
-    missing: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for run in planned_runs(table.model_copy(update={"rows": [row]}), seeds):
         folder = find_run(run, out)
         if folder is not None and folder.finished:
             (image_level if run.image_level else leak_free).append(folder.path)
         else:
-            missing[run.name] = failures.get(run.name) or ("interrupted" if folder else NOT_STARTED)
-    length = training_length(settings, printed) or f"{experiment.train.epochs} epochs, as in the paper's experiment"
-    absent = RunFolder(leak_free[0]).missing_images if leak_free else {}
+            reasons[run.name] = failures.get(run.name) or ("interrupted" if folder else NOT_STARTED)
+    length = training_length(settings, paper_settings) or f"{experiment.train.epochs} epochs, as in the paper's experiment"
+    missing_images = RunFolder(leak_free[0]).missing_images if leak_free else {}
     split = row.paper_protocol.split if row.paper_protocol else None
     return RowRuns(
         row.label,
         row.experiment,
         [f"{key}={json.dumps(value)}" for key, value in row.overrides.items()],
-        [
-            *departures(settings, printed),
-            *(Departure(DepartureKind.IMAGES, f"{count:,} images of {name} are missing") for name, count in absent.items()),
-        ],
+        departures(settings, paper_settings, missing_images),
         length,
         paper.paper.model_dump()["results"] if paper.paper else {},
         leak_free,
         image_level,
         {table.splits[0]: split} if split else {},
-        missing,
+        reasons,
         row.paper_protocol is not None,
     )
