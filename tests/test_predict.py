@@ -204,3 +204,13 @@ def test_everything_wrong_with_a_table_is_told_at_once(clinical, tmp_path):
     (tmp_path / "n.csv").write_text("picture,age\na,3\n")
     with pytest.raises(prediction.UserError, match=r"no column image or image_id or file\. It has: picture, age"):
         prediction.read_answers(tmp_path / "n.csv", clinical, pictures("a"))
+
+
+def test_the_mask_beside_an_image_is_no_image(tmp_path):
+    for name in ("a.jpg", "a_segmentation.png", "lonely_mask.png", "notes.txt"):
+        (tmp_path / name).touch()
+    pictures, notes = prediction.find_pictures([tmp_path])
+    assert [picture.name for picture in pictures] == ["a", "lonely_mask"]
+    assert notes == ["1 other files were skipped.", "1 masks of these images were skipped."]
+    named, _ = prediction.find_pictures([tmp_path / "a_segmentation.png"])
+    assert [picture.name for picture in named] == ["a_segmentation"]

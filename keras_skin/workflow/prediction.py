@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ KEYS = ("image", "image_id", "file")
 BATCH = 16
 NO_LESION = "no lesion found"
 _LONGEST = 640  # side of an overlay
+_MASK = re.compile(r"(?P<image>.+)_(segmentation|mask|lesion)\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def open_exported(path: Path) -> ExportedModel:
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
-    """All image files below folders, and named files.
+    """All image files below folders, and named files. In a folder, the mask beside an image (`mole_segmentation.png`) is no image.
 
     Returns:
         Pictures in the order of `paths`, then by name, with unique names; sentences about skipped files.
@@ -119,12 +121,16 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
     if absent:
         raise UserError("\n".join(["These cannot be read:", *absent]))
     pictures: dict[Path, str] = {}
-    others = 0
+    others = masks = 0
     for path in paths:
         below = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+        stems = {item.with_suffix("") for item in below}
         for file in below:
             if path.is_dir() and file.suffix.lower() not in SUFFIXES:
                 others += 1
+                continue
+            if path.is_dir() and (mask := _MASK.fullmatch(file.name)) and file.with_name(mask["image"]) in stems:
+                masks += 1
                 continue
             root = path if path.is_dir() else path.parent
             pictures.setdefault(file, file.relative_to(root).with_suffix("").as_posix())
@@ -138,7 +144,8 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
             candidate, number = f"{name}_{number}", number + 1
         names.add(candidate)
         unique.append(Picture(file, candidate))
-    return unique, [f"{others} other files were skipped."] if others else []
+    notes = [f"{others} other files were skipped."] if others else []
+    return unique, [*notes, *([f"{masks} masks of these images were skipped."] if masks else [])]
 
 
 def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) -> tuple[pd.DataFrame, list[str]]:
