@@ -87,11 +87,11 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
     sections: list[str] = []
     row_runs: set[str] = set()
     for name in [*FIRST, *(name for name in shipped_tables() if name not in FIRST)]:
-        try:
-            table = load_table(name)
-        except UserError:
-            sections.append(_unready(name))
+        pending = _pending(name)
+        if pending:
+            sections.append(pending)
             continue
+        table = load_table(name)
         rows = [_row(row, results) for row in table.rows]
         names = {name for row in rows for name in (*row.runs, *row.protocol_runs)}
         if names or name in FIRST:
@@ -105,13 +105,12 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
     return "\n".join([INTRODUCTION, _summary(results), *sections])
 
 
-def _unready(name: str) -> str:
-    """The section of a table that names experiments which do not exist."""
+def _pending(name: str) -> str:
+    """The section of a table that names experiments which do not exist; "" if all of them do."""
     values = read_json(shipped_folder().joinpath("tables", f"{name}.json"))
     experiments = {row.get(key) for row in values["rows"] for key in ("experiment", "published")} - {None, *shipped_experiments()}
-    return (
-        f"## {values['title']}\n\nNot ready: there is no experiment {', '.join(f'`{item}`' for item in sorted(experiments))}.\n"
-    )
+    names = ", ".join(f"`{name}`" for name in sorted(experiments))
+    return f"## {values['title']}\n\nNot ready: there is no experiment {names}.\n" if names else ""
 
 
 def _row(row: TableRow, results: Mapping[str, RecordedRun]) -> Row:
