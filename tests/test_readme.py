@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keras_skin import list_presets
 from keras_skin.experiment import load_experiment, shipped_experiments
+from keras_skin.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = ["README.md", "docs/getting_started.md", "docs/your_own_data.md", "docs/presets.md", "docs/reproduce.md"]
@@ -61,6 +63,20 @@ def test_every_experiment_in_the_readme_exists():
     assert len(names) > 15
     for name in names:
         assert fnmatch.filter(shipped_experiments(), name), name
+
+
+def test_the_numbers_of_a_preset_in_the_readme_are_those_of_its_run():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*?([\d,]+) images.*?(\d+) validation images.*\| (.+?) \| (.+?) \| (.+?) \|$", read("README.md"), re.M
+    )
+    assert [row[0] for row in rows] == list_presets()
+    for name, trained, validated, *numbers in rows:
+        folder = RunFolder(ROOT / "keras_skin" / "presets" / name)
+        splits = folder.splits["split"].value_counts()
+        assert (int(trained.replace(",", "")), int(validated)) == (splits["train"], splits["validation"])
+        measured = folder.metrics["validation"]
+        metrics = [measured["segmentation"]["dsc"], measured["classification"]["auc"], measured["classification"]["f1_weighted"]]
+        assert numbers == [f"{metric['value']:.3f}" for metric in metrics]
 
 
 @pytest.mark.parametrize("document", GUIDES)

@@ -109,7 +109,7 @@ def open_exported(path: Path) -> ExportedModel:
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
-    """All image files below folders, and named files. In a folder, the mask beside an image (`mole_segmentation.png`) is no image.
+    """All image files below folders, without masks beside their images (`mole_segmentation.png`), and named files.
 
     Returns:
         Pictures in the order of `paths`, then by name, with unique names; sentences about skipped files.
