@@ -147,10 +147,11 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
 
 
 def overrides(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that can change a number and differ from an experiment file's, without the seed and without folders of the
-    machine; `-` where only the other has one."""
+    """The settings that can change a number and differ from an experiment file's, without the seed, the folders of the machine,
+    and the training's precision, which the machine decides unless it is set; `-` where only the other has one."""
     run, file = dict(flattened(settings)), dict(flattened(base))
-    keys = [key for key in dict.fromkeys([*run, *file]) if run.get(key) != file.get(key) and key != "train.seed"]
+    ignored = ("train.seed", "train.precision")
+    keys = [key for key in dict.fromkeys([*run, *file]) if run.get(key) != file.get(key) and key not in ignored]
     return {key: _PLACE.sub("", run.get(key, "-")) for key in keys}
 
 
