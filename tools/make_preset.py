@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_skin.console import exit_code, quiet_import
+from keras_skin.evaluation.comparison import flattened
 from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
 from keras_skin.presets.files import CARD, RUN_FILES, WEIGHTS, check_preset, halve_weights, write_manifest
 from keras_skin.presets.sources import NAME
@@ -32,7 +33,6 @@ IMAGES = 16
 """Images on which the rounding of the weights is measured."""
 MOST_ROUNDING = 0.02
 """Largest change of a probability by rounding the weights that a preset may have."""
-_UNCOMPARED = ("title", "description", "paper", "demo", "extends", "explain", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-data", action="store_true", help="the images of csv_folder are yours, and the model may be passed on"
     )
-    parser.add_argument("--for-tests", action="store_true", help="also of a demo or a dry run, whose predictions mean nothing")
+    parser.add_argument("--for-tests", action="store_true", help="accept a demo or a dry run; its predictions mean nothing")
     return parser
 
 
@@ -215,9 +215,9 @@ def describe_changes(experiment: Experiment) -> list[str]:
     for name in shipped_experiments():
         shipped = load_experiment(name)
         if shipped.title == experiment.title:
-            before, now = (dict(_flat(item.model_dump(mode="json"))) for item in (shipped, experiment))
+            before, now = (dict(flattened(json.loads(item.to_json()))) for item in (shipped, experiment))
             keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-            changes = [f"`{key}`: {_text(now.get(key))} (shipped: {_text(before.get(key))})" for key in keys]
+            changes = [f"`{key}`: {now.get(key, 'null')} (shipped: {before.get(key, 'null')})" for key in keys]
             return [f"The experiment is `{name}`{', as shipped' if not changes else ', with other settings'}.", *changes]
     return ["The experiment is not one that the package ships."]
 
@@ -286,20 +286,6 @@ def _images(run: Any) -> tuple[Any, str]:
     generator = np.random.default_rng(0)
     pictures = [drawing.draw_lesion(generator, size, float(number % 2))[0] for number in range(IMAGES)]
     return np.stack(pictures).astype(np.float32), "drawn"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if not prefix and key in _UNCOMPARED:
-            continue
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value)
 
 
 if __name__ == "__main__":

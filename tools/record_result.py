@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from keras_skin.experiment import load_experiment, shipped_experiments
 from keras_skin.experiment.loading import read_json, shipped_folder
 from keras_skin.experiment.tables import shipped_tables, slug
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import RunFolder
+from keras_skin.run_folder import RunFolder, without_date
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 DEFAULT_METRICS = {"segmentation": ["dsc"], "classification": ["balanced_accuracy", "f1_weighted", "auc"]}
@@ -36,7 +35,7 @@ def experiment_of(folder: RunFolder) -> str:
     """
     title = folder.settings.get("title")
     names = [name for name in shipped_experiments() if load_experiment(name).title == title]
-    plain = re.sub(r"-\d{8}-\d{6}(-\d+)?$", "", folder.path.resolve().name)
+    plain = without_date(folder.path.resolve().name)
     names += [plain] if plain in shipped_experiments() else []
     if not names:
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import ascii_uppercase
@@ -19,12 +18,11 @@ from keras_skin.evaluation.measures import TaskMeasure, task_measures
 from keras_skin.evaluation.report import metric_label
 from keras_skin.evaluation.seeds import drawn_runs, mean_of_runs
 from keras_skin.registry import UserError
+from keras_skin.run_folder import without_date
 
 LOWER_IS_BETTER = ("hd95_relative",)
 SILENT = ("$schema", "extends", "title", "description", "paper", "demo", "explain", "export")
 """Parts of an experiment that change no measured number."""
-
-_TIMESTAMP = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -307,4 +305,4 @@ def _folder_name(run: MeasuredRun) -> str:
 
 
 def _plain_name(run: MeasuredRun) -> str:
-    return _TIMESTAMP.sub("", _folder_name(run))
+    return without_date(_folder_name(run))

@@ -81,6 +81,7 @@ def DualTask(
       contradict "the segmentation branch is constructed on a U-Net architecture with a ResNet34 encoder". Here the mask comes
       from ResNet34 alone, and both losses train that encoder.
     - The paper does not print the number and width of the dense layers and the dropout rate.
+    - `encoder` other than resnet34, and `classifier` efficientnet_lite0, have ImageNet weights that need no download.
     - The ResNet34 is KerasHub's variant "vd", which has ImageNet weights: 0.04 M more parameters.
     - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is
       `atrous_spatial_pyramid` with 256 features, whose dilations 1, 2 and 3 fit a 7x7 map.

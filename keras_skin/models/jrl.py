@@ -73,7 +73,8 @@ def JRL(
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, and
         with `initial_mask` also `mask_aux_1`, like `mask`. Feature layers: `encoder_1` (finest) to `encoder_6`, `decoder_5` to
         `decoder_1` (in mtl2 and mtl3 the second pass; the first is `initial_decoder_2` and `initial_decoder_1`), `cam_features`
-        (the classifier's input from level 6, in mtl3 after CBAM).
+        (the classifier's input from the deepest level, in mtl3 after CBAM). Those of a backbone are `encoder_1` (stride 2) and so
+        on, see `build_backbone`.
 
     Raises:
         UserError: listing all arguments that are out of range.
@@ -86,6 +87,7 @@ def JRL(
     **Deviations from the paper**:
 
     - Those of `unet`.
+    - With `backbone`, the encoder is not the paper's, decoder level 1 has no skip connection, and `encoder_1` has stride 2.
     - Classes have softmax logits; for two classes, cross-entropy of the softmax is binary cross-entropy of their difference.
     - Each pass has its own batch normalisation, because shared moving statistics would mix two distributions. The first
       convolution of decoder level 2 has the same input in both passes and is computed once.

@@ -61,6 +61,7 @@ def MSFAResNet18(
     **Deviations from the paper**:
 
     - Those of `multi_scale_aggregation`.
+    - `backbone` other than resnet18, which has other channels and numbers of parameters.
     - The paper describes the classification head only in figure 2; here it is the head of ResNet18.
     - The paper does not name the layer for Grad-CAM. Here it is the last of ResNet18, before the aggregation: on a 7x7 map the
       windows of 8 and 16 average nearly all positions, so the aggregated map has lost them.

@@ -30,7 +30,7 @@ KEYS = ("image", "image_id", "file")
 BATCH = 16
 NO_LESION = "no lesion found"
 _LONGEST = 640  # side of an overlay
-_MASK = re.compile(r"(?P<image>.+)_(segmentation|mask|lesion)\.png", re.IGNORECASE)
+_MASK = re.compile(r"(?P<image>.+)_(segmentation|mask)\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
     others = masks = 0
     for path in paths:
         below = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-        stems = {item.with_suffix("") for item in below}
+        stems = {item.with_suffix("") for item in below if item.suffix.lower() in SUFFIXES}
         for file in below:
             if path.is_dir() and file.suffix.lower() not in SUFFIXES:
                 others += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from keras_skin.evaluation.reproduction_page import Reproduction, format_table, 
 from keras_skin.experiment import Experiment
 from keras_skin.experiment.tables import PaperTable, TableRow
 from keras_skin.registry import UserError
-from keras_skin.run_folder import RunFolder
+from keras_skin.run_folder import RunFolder, without_date
 from keras_skin.training.fit import NonFiniteLoss
 from keras_skin.workflow.run_log import run_log
 
@@ -101,8 +100,7 @@ def planned_runs(table: PaperTable, seeds: int | None = None) -> Iterator[Planne
 
 def find_run(run: PlannedRun, out: Path) -> RunFolder | None:
     """The newest folder of a planned run that has its settings: a finished one, else one that can be resumed."""
-    pattern = re.compile(re.escape(run.name) + r"-\d{8}-\d{6}(-\d+)?")
-    folders = [RunFolder(path) for path in sorted(out.glob(f"{run.name}-*"), reverse=True) if pattern.fullmatch(path.name)]
+    folders = [RunFolder(path) for path in sorted(out.glob(f"{run.name}-*"), reverse=True) if without_date(path.name) == run.name]
     same = [folder for folder in folders if _has_settings(folder, run.experiment)]
     return next((folder for folder in same if folder.finished), same[0] if same else None)
 

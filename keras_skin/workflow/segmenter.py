@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from keras_skin.experiment import SegmenterSettings
 from keras_skin.presets.files import RUN_FILES
 from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import SEGMENTER, RunFolder
+from keras_skin.run_folder import SEGMENTER, RunFolder, without_date
 from keras_skin.workflow.opened_run import Run, load_run
 
 log = logging.getLogger("keras_skin")
@@ -84,9 +83,12 @@ def find_run(name: str) -> Path:
         UserError: listing the runs that exist.
     """
     path = Path(name).expanduser()
-    dated = re.compile(re.escape(path.name) + r"-\d{8}-\d{6}(-\d+)?")
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    runs = [path] if (path / "experiment.json").is_file() else [item for item in beside if dated.fullmatch(item.name)]
+    runs = (
+        [path]
+        if (path / "experiment.json").is_file()
+        else [item for item in beside if without_date(item.name) == path.name != item.name]
+    )
     finished = [item for item in runs if all((item / file).is_file() for file in RUN_FILES)]
     if finished:
         return max(finished, key=lambda item: item.name)

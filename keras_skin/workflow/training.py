@@ -82,7 +82,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     weights = losses.get("label", {}).get("class_weights") or [1.0] * len(run.data.classes)
     shown = {name: samples.get(name, 0) * weight for name, weight in zip(run.data.classes, weights, strict=True)}
     if experiment.predict.prior:
-        model = ValidationShift(model, _record_prior(run, shown))
+        model = ValidationShift(model, record_prior(run, shown))
     schedule = settings.schedule.model_dump(exclude_none=True)
     optimizer = make_optimizer(settings.optimizer.model_dump(), schedule, epochs=settings.epochs, steps=data.steps)
     callbacks: list[keras.callbacks.Callback] = [feedback] if feedback else []
@@ -123,7 +123,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     return Trained(result, coverage, samples, shown, tables)
 
 
-def _record_prior(run: ActiveRun, shown: dict[str, float]) -> list[float]:
+def record_prior(run: ActiveRun, shown: dict[str, float]) -> list[float]:
     """Writes the shift of `predict.prior` into run.json and returns it, one number per class.
 
     Raises:

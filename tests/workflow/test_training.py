@@ -19,7 +19,7 @@ from keras_skin.run_folder import RunFolder
 from keras_skin.workflow import load_run, start
 from keras_skin.workflow.opened_run import build_model
 from keras_skin.workflow.prediction import open_exported
-from keras_skin.workflow.training import _record_prior, class_weights
+from keras_skin.workflow.training import class_weights, record_prior
 from tests.tiny_run import stratified
 
 CLASSES = readers.get("ham10000").info["classes"]
@@ -189,7 +189,7 @@ def test_a_prior_of_given_shares_names_every_class(tmp_path):
     run = SimpleNamespace(
         experiment=load_experiment("jrl_ph2", ['predict.prior={"malignant": 1, "benign": 2}']), update_record=folder.update_record
     )
-    shift = _record_prior(run, {"benign": 80.0, "malignant": 20.0})
+    shift = record_prior(run, {"benign": 80.0, "malignant": 20.0})
     assert shift == pytest.approx([math.log(2 / 3 / 0.8), math.log(1 / 3 / 0.2)])
     with pytest.raises(UserError, match="has shares of malignant, benign; expected those of all classes: MEL, NV"):
-        _record_prior(run, {"MEL": 1.0, "NV": 1.0})
+        record_prior(run, {"MEL": 1.0, "NV": 1.0})
