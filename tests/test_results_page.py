@@ -53,7 +53,7 @@ def test_the_page_in_the_documentation_is_current(tool):
 def test_without_results_the_page_says_what_is_missing(tool):
     text = tool.results_page({})
     assert "No run is recorded yet" in text
-    assert text.count("Not measured yet: ") + text.count("Not ready: ") == len(tool.FIRST)
+    assert text.count("Not measured yet: ") == len(tool.FIRST)
 
 
 def test_a_paper_s_own_row_stands_beside_its_number(page, tmp_path):
@@ -122,6 +122,12 @@ def test_the_same_seed_twice_is_refused(page, tmp_path):
     runs = [jrl(tmp_path, "mtl0"), jrl(tmp_path, "mtl0", skill=2)]
     with pytest.raises(UserError, match="the same experiment, overrides and seed: a, b"):
         page(*runs, names=["a", "b"])
+
+
+def test_seeds_that_measured_other_images_are_not_averaged(page, tmp_path):
+    runs = [jrl(tmp_path, "mtl0"), jrl(tmp_path, "mtl0", seed=1, table=images(count=30))]
+    with pytest.raises(UserError, match="The seeds of one experiment measured different images"):
+        page(*runs)
 
 
 def test_recorded_files_are_valid():

@@ -26,8 +26,7 @@ from keras_skin.evaluation.recorded import RecordedRun, overrides
 from keras_skin.evaluation.report import HEADLINE, format_value, metric_label, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
 from keras_skin.evaluation.seeds import Pooled, difference, pool
-from keras_skin.experiment import load_experiment, shipped_experiments
-from keras_skin.experiment.loading import read_json, shipped_folder
+from keras_skin.experiment import load_experiment
 from keras_skin.experiment.tables import PaperTable, TableRow, load_table, shipped_tables
 from keras_skin.registry import UserError, atomic_path
 
@@ -87,10 +86,6 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
     sections: list[str] = []
     row_runs: set[str] = set()
     for name in [*FIRST, *(name for name in shipped_tables() if name not in FIRST)]:
-        pending = _pending(name)
-        if pending:
-            sections.append(pending)
-            continue
         table = load_table(name)
         rows = [_row(row, results) for row in table.rows]
         names = {name for row in rows for name in (*row.runs, *row.protocol_runs)}
@@ -103,14 +98,6 @@ def results_page(results: Mapping[str, RecordedRun]) -> str:
     if results:
         sections.append(_runs(results))
     return "\n".join([INTRODUCTION, _summary(results), *sections])
-
-
-def _pending(name: str) -> str:
-    """The section of a table that names experiments which do not exist; "" if all of them do."""
-    values = read_json(shipped_folder().joinpath("tables", f"{name}.json"))
-    experiments = {row.get(key) for row in values["rows"] for key in ("experiment", "published")} - {None, *shipped_experiments()}
-    names = ", ".join(f"`{name}`" for name in sorted(experiments))
-    return f"## {values['title']}\n\nNot ready: there is no experiment {names}.\n" if names else ""
 
 
 def _row(row: TableRow, results: Mapping[str, RecordedRun]) -> Row:
@@ -189,14 +176,12 @@ def _numbers(table: PaperTable, rows: Sequence[Row], random: np.random.Generator
 
 
 def _pooled(runs: Any, key: Key, random: np.random.Generator) -> Pooled | None:
-    """Pools the runs on the images that most of them measured."""
+    """Pools the runs, which must have measured the same images."""
     split, task, metric = key
     samples = [run.splits[split].sample(task, metric) for run in runs if split in run.splits]
     samples = [sample for sample in samples if sample is not None]
     if not samples:
         return None
-    (images, _), *_ = Counter(sample.images for sample in samples).most_common(1)
-    samples = [sample for sample in samples if sample.images == images]
     if len({len(sample.resamples) for sample in samples}) > 1:
         raise UserError(f"{metric_label(task, metric)}: not every recorded run has resamples of it. Record the runs again.")
     return pool(samples, random)
