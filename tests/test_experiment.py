@@ -29,6 +29,12 @@ def test_shipped_experiment_names_its_schema(name):
     assert json.loads((FOLDER / f"{name}.json").read_text())["$schema"] == "schema.json"
 
 
+def test_a_lite_experiment_shows_no_numbers_of_another_network():
+    names = [name for name in shipped_experiments() if name.endswith("_lite")]
+    assert len(names) >= 6
+    assert [name for name in ("jrl_isic", *names) if load_experiment(name).paper.results] == []
+
+
 def test_schema_file_is_current():
     assert json.loads((FOLDER / "schema.json").read_text()) == json_schema(), "run: python tools/write_schema.py"
 
