@@ -149,10 +149,17 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
 def overrides(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
     """The settings that can change a number and differ from an experiment file's, without the seed, the folders of the machine,
     and the training's precision, which the machine decides unless it is set; `-` where only the other has one."""
-    run, file = dict(flattened(settings)), dict(flattened(base))
+    run, file = (dict(flattened(_without_folders(values))) for values in (settings, base))
     ignored = ("train.seed", "train.precision")
     keys = [key for key in dict.fromkeys([*run, *file]) if run.get(key) != file.get(key) and key not in ignored]
     return {key: _PLACE.sub("", run.get(key, "-")) for key in keys}
+
+
+def _without_folders(values: Any) -> Any:
+    """Settings without the folders of the data sets: the hashes of the splits identify the images."""
+    if isinstance(values, Mapping):
+        return {key: _without_folders(value) for key, value in values.items() if key != "folder"}
+    return [_without_folders(value) for value in values] if isinstance(values, list) else values
 
 
 def _split(folder: RunFolder, split: str, metrics: Mapping[str, Sequence[str]]) -> RecordedSplit:

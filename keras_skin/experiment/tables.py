@@ -119,7 +119,8 @@ class Claim(Settings):
 
 
 class PaperTable(Settings):
-    """A table of a paper: its rows, the `splits` that are compared, the `metrics` that are shown, and the paper's claims."""
+    """A table of a paper: its rows, the `splits` that are compared, the `metrics` that are shown, and the paper's claims. `set` are
+    overrides of all rows; a row's own `set` comes after them."""
 
     schema_file: str = Field(SCHEMA, alias="$schema", description="For editors: path of the JSON Schema.")
     title: str
@@ -127,12 +128,27 @@ class PaperTable(Settings):
     description: str = ""
     splits: list[str] = Field(["test"], min_length=1)
     metrics: dict[Task, list[str]] = Field(min_length=1)
+    overrides: dict[str, Any] = Field({}, alias="set")
     rows: list[TableRow] = Field(min_length=1)
     claims: list[Claim] = Field([])
 
     def row(self, label: str) -> TableRow:
         """The row of this label."""
         return next(row for row in self.rows if row.label == label)
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _add_overrides(cls, rows: Any, info: ValidationInfo) -> Any:
+        """Lays each row's `set` over the table's."""
+        common = info.data.get("overrides")
+        if not common or not isinstance(rows, list):
+            return rows
+        return [
+            {**row, "set": {**common, **row.get("set", {})}}
+            if isinstance(row, dict) and isinstance(row.get("set", {}), dict)
+            else row
+            for row in rows
+        ]
 
     @field_validator("rows")
     @classmethod

@@ -243,11 +243,10 @@ def _count_batches(dataset: Any) -> int:
 
 
 def _announce(model: keras.Model, train: TrainingData, checkpoints: Checkpoints, epochs: int, monitor: Monitor) -> None:
-    rate = float(model.optimizer.learning_rate)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     logger.info(
         f"training {model.name}: {model.count_params():,} parameters, {epochs} epochs of {train.steps} steps, "
-        f"{type(optimizer).__name__} at {rate:.2g}, {model.dtype_policy.name}; best epoch = {monitor}"
+        f"{type(optimizer).__name__}; best epoch = {monitor}"
     )
     if checkpoints.stopped or checkpoints.epoch >= epochs:
         logger.info("this training is complete: nothing left to train")

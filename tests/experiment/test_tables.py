@@ -84,6 +84,22 @@ def test_the_protocol_is_laid_over_the_row(tmp_path):
     assert repeated.model == row.experiment_of(0).model
 
 
+def test_the_overrides_of_a_table_hold_for_all_rows_and_a_row_has_the_last_word(tmp_path):
+    rows = [
+        {"label": "A", "experiment": "jrl_isic2016", "set": {"train.epochs": 2}},
+        {"label": "B", "experiment": "jrl_isic2016_mtl0"},
+    ]
+    overrides = {"image.size": [96, 128], "train.epochs": 7}
+    table = load_table(write(tmp_path / "table.json", set=overrides, rows=rows, claims=[]), TASKS)
+    first, second = (row.experiment_of(0) for row in table.rows)
+    assert [tuple(item.image.size) for item in (first, second)] == [(96, 128)] * 2
+    assert (first.train.epochs, second.train.epochs) == (2, 7)
+    assert table.rows[0].paper_experiment.train.epochs == 50
+    path = write(tmp_path / "table.json", set={"train.epochz": 7}, rows=rows, claims=[])
+    with pytest.raises(UserError, match=r"rows\.1: train\.epochz = 7: unknown key\. Did you mean 'epochs'"):
+        load_table(path, TASKS)
+
+
 def test_every_mistake_at_once_with_the_nearest_name(tmp_path):
     rows = [
         {"label": "A", "experiment": "jrl_isic2061"},

@@ -109,7 +109,7 @@ def test_history_and_files(small, seeded, tmp_path, caplog):
     assert {"loss", "mask_loss", "mask_accuracy", "label_auc", "val_loss", "val_label_auc"} <= set(table.columns)
     text = "\n".join(caplog.messages)
     for words in (
-        "training small: 143 parameters, 2 epochs of 5 steps, Adam at 0.01, float32; best epoch = lowest val_loss",
+        "training small: 143 parameters, 2 epochs of 5 steps, Adam; best epoch = lowest val_loss",
         "epoch 1/2  loss",
         " | val loss",
         "epoch 2/2",
