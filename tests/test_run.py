@@ -54,7 +54,7 @@ def test_missing_data_says_where_it_looked_what_it_expected_and_that_there_is_a_
 
 
 def test_a_builder_that_refuses_is_told_in_its_own_words(tmp_path, capsys):
-    overrides = [*TINY[1:], "image.size=[33, 64]"]
+    overrides = [*TINY, "image.size=[33, 64]"]
     assert main(arguments("jrl_ph2", "--out", str(tmp_path), overrides=overrides)) == 2
     assert "32" in error_output(capsys)
 

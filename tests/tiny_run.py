@@ -17,8 +17,11 @@ SHORT = [
     "explain.measured=2",
 ]
 
-TINY = ["image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
-"""Overrides for the joint model and the U-Net of paper 001."""
+OWN_ENCODER = ["model.init=null", "model.backbone=null"]
+"""The joint model's own encoder, in demos that start from a preset."""
+
+TINY = [*OWN_ENCODER, "image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
+"""Overrides for the joint model of paper 001."""
 
 
 def tiny(name: str) -> list[str]:
@@ -29,7 +32,8 @@ def tiny(name: str) -> list[str]:
         key: value for key, value in entry.info["tiny"].items() if key in registry.parameters(entry.name) and key not in reserved
     }
     size = list(entry.info["tiny"]["image_size"])
-    return [f"image.size={size}", *(f"model.{key}={json.dumps(value)}" for key, value in arguments.items()), *SHORT]
+    own_encoder = OWN_ENCODER if load_experiment(name, demo=True).model.init else []
+    return [*own_encoder, f"image.size={size}", *(f"model.{key}={json.dumps(value)}" for key, value in arguments.items()), *SHORT]
 
 
 def stratified(dataset: str) -> list[str]:

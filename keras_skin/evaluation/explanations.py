@@ -12,6 +12,8 @@ from keras_skin.evaluation.bootstrap import bootstrap, weighted_means
 
 SAME = 0.5
 """Mean rank correlation from which maps of shuffled weights count as the same."""
+FEW = 20
+"""Images below which an interval that includes 0 says only that there are few of them."""
 LARGE_GAP = 0.25
 """Share of what the logits moved from which SHAP values that lack it are not to be trusted."""
 
@@ -100,7 +102,7 @@ def explanation_rows(
 
 def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each measure in which maps are no better than a centred Gaussian, one if shuffled weights give the same
-    maps, one if SHAP values do not add up; none where they pass."""
+    maps, one if SHAP values do not add up; none where they pass, or where less than `FEW` images decide nothing."""
     lines = []
     for gain, (subject, measure, numbers, sign) in _CLAIMS.items():
         if gain not in metrics:
@@ -108,6 +110,8 @@ def red_lines(layer: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]
         value, interval, count = (metrics[gain][key] for key in ("value", "ci95", "n"))
         if value > 0 and interval and interval[0] > 0:
             continue
+        if count < FEW and interval and interval[0] <= 0 <= interval[1]:
+            continue  # says only that there are few images
         verdict = "no better" if value <= 0 else "not shown to be better"
         score = metrics[measure]["value"]
         compared = numbers.format(map=score, blob=score - sign * value)

@@ -126,7 +126,7 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
     counts = training[training["split"] == "train"]["dataset"].value_counts()
     return RecordedRun(
         experiment=experiment,
-        overrides=overrides(folder.settings, settings),
+        overrides=overrides(json.loads(folder.experiment.to_json()), settings),
         seed=int(folder.settings["train"]["seed"]),
         finished_on=str(facts.get("finished_on", "")),
         epochs=max(len(history) for history in histories),

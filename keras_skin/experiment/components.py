@@ -68,9 +68,11 @@ class Component(Settings):
 
 
 class ModelSettings(Component):
-    """The model and its builder's arguments."""
+    """The model and its builder's arguments. `init` names a preset or a finished run whose weights the training starts from."""
 
     kind: ClassVar[str] = "model"
+
+    init: str | None = None
 
 
 class LossSettings(Component):

@@ -284,9 +284,11 @@ class Experiment(Settings):
                 "preset in 'segmenter.preset', or set "
                 "'export.enabled' to false"
             )
-        if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not self.model.arguments.get("weights"):
+        has_weights = self.model.init or self.model.arguments.get("weights")
+        if backbone is not None and backbone.frozen_epochs and "weights" in arguments and not has_weights:
             problems.append(
-                "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights', or set it to 0"
+                "'train.backbone.frozen_epochs' freezes a backbone with random weights: set 'model.weights' or 'model.init', or "
+                "set it to 0"
             )
         if self.predict.prior and not self.losses.get("label"):
             problems.append(

@@ -119,8 +119,8 @@ class Claim(Settings):
 
 
 class PaperTable(Settings):
-    """A table of a paper: its rows, the `splits` that are compared, the `metrics` that are shown, and the paper's claims. `set` are
-    overrides of all rows; a row's own `set` comes after them."""
+    """A table of a paper: its rows, the `splits` that are compared, the `metrics` that are shown, and the paper's claims. `set`
+    are overrides of all rows; a row's own `set` comes after them."""
 
     schema_file: str = Field(SCHEMA, alias="$schema", description="For editors: path of the JSON Schema.")
     title: str

@@ -24,6 +24,7 @@ from keras_skin.figures.examples import examples_figure
 from keras_skin.figures.learning import learning_curves
 from keras_skin.figures.segmentation_sheet import segmentation_sheet
 from keras_skin.run_folder import RunFolder
+from keras_skin.workflow.initial import describe_start
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.predictor import describe_prediction
@@ -129,6 +130,7 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
         "Parameters": f"{run.model.count_params():,}",
         "Training precision": run.precision,
         "Training images seen": training.coverage,
+        **describe_start(run),
         **describe_segmenter(run),
         **describe_prediction(run),
         **describe_latency(run.read_json("latency.json")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def prepare_data(
     data_dir: Path | None,
     fold: int = 0,
     metadata: MetadataEncoder | None = None,
-    segmented_by: pd.DataFrame | None = None,
+    fitted: Mapping[str, pd.DataFrame] | None = None,
 ) -> PreparedData:
     """Reads every data set that the experiment names and splits the images.
 
@@ -92,7 +93,7 @@ def prepare_data(
         data_dir: folder of the data sets.
         fold: for cross-validation, which fold (from 0) is the test split.
         metadata: the encoder of a resumed run; None fits one.
-        segmented_by: the images that the segmenter was fitted on, see `without_fitted`.
+        fitted: the images that other models were fitted on, by the name of the model, see `without_fitted`.
 
     Raises:
         UserError: missing data, impossible splits, splits that share an image or are empty.
@@ -149,8 +150,8 @@ def prepare_data(
         excluded.append(dropped.assign(file="", split="train"))
 
     table = _stack([base_table, *others_tables])
-    if segmented_by is not None:
-        table, leaks, sentences = without_fitted(table, segmented_by, data.leak_guard)
+    for owner, images in (fitted or {}).items():
+        table, leaks, sentences = without_fitted(table, images, owner, data.leak_guard)
         excluded.append(leaks.assign(file=""))
         notes.extend(sentences)
     uses_masks = experiment.segmenter is not None and experiment.segmenter.masks == "dataset"

@@ -15,6 +15,7 @@ from keras_skin.presets.files import RUN_FILES
 from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
 from keras_skin.run_folder import SEGMENTER, RunFolder, without_date
+from keras_skin.workflow.initial import initial_run
 from keras_skin.workflow.opened_run import Run, load_run
 
 log = logging.getLogger("keras_skin")
@@ -122,9 +123,11 @@ def open_segmenter(path: Path) -> Run:
 
 
 def fitted_images(run: RunFolder) -> pd.DataFrame:
-    """The rows of splits.csv that a segmenter was trained or chosen on."""
+    """The rows of splits.csv that a model was trained or chosen on, with those of the model that its training started from."""
     table = run.splits
-    return table[table["split"].isin(FITTED)].reset_index(drop=True)
+    own = table[table["split"].isin(FITTED)]
+    initial = run.experiment.model.init
+    return pd.concat([own, fitted_images(initial_run(initial))] if initial else [own], ignore_index=True)
 
 
 def _link(source: Path, target: Path) -> None:

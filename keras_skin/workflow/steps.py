@@ -34,6 +34,7 @@ from keras_skin.workflow.drawing import draw
 from keras_skin.workflow.environment import environment
 from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.exporting import export_run
+from keras_skin.workflow.initial import initial_run, start_from
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
 from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
 from keras_skin.workflow.predictor import shift_labels
@@ -90,7 +91,10 @@ def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -
     build = functools.partial(build_model, experiment, len(data.classes), data.model_arguments)
     policy = _precision(folder, build)
     started = resume and folder.state.is_file()
-    model = build(policy, pretrained=not started)
+    initial = experiment.model.init
+    model = build(policy, pretrained=not (started or initial))
+    if initial and not started:
+        folder.update_record(init=start_from(model, initial))
     if segmenter is not None:
         data = with_lesions(folder, data, segmenter)
     masks = mask_column(list(model.input), list(model.output))
@@ -184,8 +188,10 @@ def _segmenter(folder: RunFolder) -> Run | None:
 def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: Run | None) -> PreparedData:
     saved = folder / METADATA
     metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
-    segmented_by = fitted_images(segmenter) if segmenter else None
-    data = prepare_data(folder.experiment, data_dir, fold, metadata, segmented_by)
+    fitted = {"The segmenter": fitted_images(segmenter)} if segmenter else {}
+    if folder.experiment.model.init and not folder.synthetic:  # drawn images have no real ones among them
+        fitted["The model of model.init"] = fitted_images(initial_run(folder.experiment.model.init))
+    data = prepare_data(folder.experiment, data_dir, fold, metadata, fitted)
     if folder.options.dry_run:
         data = shorten(data, DRY_RUN_BATCHES * folder.experiment.train.batch_size)
     if resume and (folder / "splits.csv").is_file():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from keras_skin.evaluation.explanations import METRICS, doubts, explanation_rows, red_lines, summarise
+from keras_skin.evaluation.explanations import FEW, METRICS, doubts, explanation_rows, red_lines, summarise
 
 
 @pytest.fixture
@@ -72,6 +72,8 @@ def test_red_lines_say_what_failed_and_by_how_much():
     (line,) = red_lines("cam_features", {**fine, "deletion_gain_gaussian": metric(0.1, -0.01, 0.2)})
     assert "not shown to be better" in line
     assert "0.200 against 0.300" in line
+    assert red_lines("cam_features", {**fine, "deletion_gain_gaussian": metric(-0.1, -0.3, 0.2, n=FEW - 1)}) == []
+    assert len(red_lines("cam_features", {**fine, "deletion_gain_gaussian": metric(-0.1, -0.3, -0.05, n=FEW - 1)})) == 1
     (line,) = red_lines("cam_features", {**fine, "deletion_gain_gaussian": {"value": 0.1, "ci95": None, "n": 1}})
     assert "too few images" in line
     (line,) = red_lines("cam_features", {**fine, "shuffled_correlation": metric(0.7, 0.6, 0.8)})

@@ -87,14 +87,17 @@ def add_training(
     return table.sort_values("image_id", kind="stable", ignore_index=True), notes, left_out
 
 
-def without_fitted(table: pd.DataFrame, fitted: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Removes the validation and test images that the segmenter of a chained model was fitted on: its masks of them are better
-    than those of new images.
+def without_fitted(
+    table: pd.DataFrame, fitted: pd.DataFrame, owner: str, mode: str
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Removes the validation and test images that another model was fitted on: the segmenter, whose masks of them are better than
+    those of new images, or the model whose weights the training starts from.
 
     Args:
         table: all splits, with `split` and `dataset`.
-        fitted: the segmenter's images, `image_id, group_id, label, dataset`; matched by id and group, since their files may be
+        fitted: the other model's images, `image_id, group_id, label, dataset`; matched by id and group, since their files may be
             elsewhere.
+        owner: names the other model at the start of a sentence.
         mode: `"error"` lists the images, `"exclude"` removes them.
 
     Returns:
@@ -110,14 +113,16 @@ def without_fitted(table: pd.DataFrame, fitted: pd.DataFrame, mode: str) -> tupl
         return table, measured[:0].reindex(columns=[*DROPPED_COLUMNS, "split"], fill_value=""), []
     counts = measured.loc[is_fitted, "split"].value_counts().sort_index()
     listed = ", ".join(f"{count} of {split}" for split, count in counts.items())
-    note = f"The segmenter was fitted on images, patients or lesions of the splits that are measured: {listed}"
+    note = f"{owner} was fitted on images, patients or lesions of the splits that are measured: {listed}"
     if mode == "error":
         names = ", ".join(measured.loc[is_fitted, "image_id"].head(5)) + (", ..." if is_fitted.sum() > 5 else "")
         raise UserError(
-            f"Leak: {note} ({names}).\nSet data.leak_guard to 'exclude' to leave these images out of what is measured, or name a "
-            "segmenter that was trained on other images."
+            f"Leak: {note} ({names}).\nSet data.leak_guard to 'exclude' to leave these images out of what is measured, or name "
+            "one that was trained on other images."
         )
-    dropped = measured[is_fitted].assign(reason="leak: the segmenter was fitted on this image, patient or lesion")
+    dropped = measured[is_fitted].assign(
+        reason=f"leak: {owner[0].lower()}{owner[1:]} was fitted on this image, patient or lesion"
+    )
     dropped = dropped[[*DROPPED_COLUMNS, "split"]].reset_index(drop=True)
     return table.drop(measured.index[is_fitted]).reset_index(drop=True), dropped, [f"{note}; they are left out."]
 

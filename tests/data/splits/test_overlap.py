@@ -190,7 +190,7 @@ def test_what_the_segmenter_was_fitted_on_is_not_measured(base):
     table = base.assign(dataset="base")
     table.loc[table["image_id"] == "valid1", "group_id"] = "lesion_7"
     table.loc[table["image_id"] == "train1", "group_id"] = "lesion_7"
-    remaining, dropped, notes = without_fitted(table, FITTED, "exclude")
+    remaining, dropped, notes = without_fitted(table, FITTED, "The segmenter", "exclude")
     assert remaining["image_id"].tolist() == ["test2", "train1", "train2"]
     assert sorted(dropped["image_id"]) == ["test1", "valid1"]
     assert dropped["reason"].str.startswith("leak: the segmenter").all()
@@ -202,13 +202,13 @@ def test_what_the_segmenter_was_fitted_on_is_not_measured(base):
 
 def test_a_segmenter_fitted_on_what_is_measured_is_an_error_by_default(base):
     with pytest.raises(UserError, match=r"1 of test \(test1\)") as error:
-        without_fitted(base.assign(dataset="base"), FITTED, "error")
+        without_fitted(base.assign(dataset="base"), FITTED, "The segmenter", "error")
     assert "data.leak_guard to 'exclude'" in str(error.value)
 
 
 def test_a_segmenter_of_other_images_changes_nothing(base):
     table = base.assign(dataset="base")
-    remaining, dropped, notes = without_fitted(table, FITTED[1:], "error")
+    remaining, dropped, notes = without_fitted(table, FITTED[1:], "The segmenter", "error")
     pd.testing.assert_frame_equal(remaining, table)
     assert dropped.empty
     assert notes == []
