@@ -48,6 +48,27 @@ def refused(tool, run, tmp_path, **options):
     return str(error.value)
 
 
+def test_a_fine_tuned_preset_needs_no_other_model_and_lists_all_images(tool, run, tmp_path):
+    start = shutil.copytree(run, tmp_path / "start")
+    edit_splits(start, lambda table: table.update(table["image_id"].str.replace("ISIC_8", "ISIC_7")))
+    settings = json.loads((run / "experiment.json").read_text())
+    settings["model"]["init"] = str(start)
+    RunFolder(run).write_json("experiment.json", settings)
+    RunFolder(run).update_record(init={"name": "start", "weights_sha256": "0" * 64, "copied": 1, "new": []})
+    folder = RunFolder(tool.make_preset(run, "small", tmp_path / "out"))
+    assert folder.experiment.model.init is None
+    own, initial = RunFolder(run).splits, RunFolder(start).splits
+    fitted = initial.loc[initial["split"].isin(["train", "validation"]), "image_id"]
+    assert set(folder.splits["image_id"]) == {*own["image_id"], *fitted}
+    assert "from the weights of start" in (folder / CARD).read_text()
+
+    def change(table):
+        table["dataset"] = "ham10000"
+
+    edit_splits(start, change)
+    assert "was trained on ham10000, whose terms forbid it" in refused(tool, run, tmp_path / "again")
+
+
 def test_demos_and_dry_runs_need_an_option(tool, tiny_run, tmp_path):
     text = refused(tool, tiny_run, tmp_path)
     assert "cannot become a preset" in text

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from keras_skin.console import exit_code, quiet_import
 from keras_skin.evaluation.comparison import flattened
 from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
@@ -138,6 +140,15 @@ def copy_run(run: RunFolder, target: Path) -> None:
     (target / WEIGHTS).parent.mkdir(parents=True)
     for name in COPIED:
         shutil.copyfile(run / name, target / name)
+    if run.experiment.model.init:  # a preset depends on no other model, and lists all images that it was fitted on
+        from keras_skin.workflow.segmenter import fitted_images
+
+        settings = json.loads(run.experiment.to_json())
+        settings["model"]["init"] = None
+        RunFolder(target).write_json("experiment.json", settings)
+        own = run.splits
+        others = fitted_images(run).assign(split="train")
+        RunFolder(target).write_table("splits.csv", pd.concat([own, others]).drop_duplicates(["dataset", "image_id"]))
     halve_weights(run.best_weights, target / WEIGHTS)
     RunFolder(target).write_json("run.json", {**run.record, "data_dir": None})
 
@@ -204,9 +215,11 @@ def describe_training(run: RunFolder) -> str:
     steps = f" of {train.steps_per_epoch} batches" if train.steps_per_epoch else ""
     monitors = " and ".join([train.monitor] if isinstance(train.monitor, str) else train.monitor)
     minutes = float(history["seconds"].sum()) / 60 if "seconds" in history else 0.0
+    initial = run.record.get("init")
+    start = f", from the weights of {initial['name']}" if initial else ""
     return (
-        f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes); the best epoch "
-        f"was chosen by {monitors} on {splits.get('validation', 0)} validation images"
+        f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes){start}; the best "
+        f"epoch was chosen by {monitors} on {splits.get('validation', 0)} validation images"
     )
 
 
@@ -244,10 +257,9 @@ def _forbidden(run: RunFolder, own_data: bool) -> Iterator[str]:
     """Why the terms of the images that a run was fitted on, or the test images of ISIC 2016, forbid a preset."""
     from keras_skin.data.datasets import readers
     from keras_skin.data.datasets.records import bare_id
-    from keras_skin.data.splits.leaks import FITTED
+    from keras_skin.workflow.segmenter import fitted_images
 
-    table = run.splits
-    fitted = table[table["split"].isin(FITTED)]
+    fitted = fitted_images(run)
     for dataset in sorted(fitted["dataset"].unique()):
         info = readers.get(dataset).info
         licence = info.get("licence", readers.Licence.OWN)

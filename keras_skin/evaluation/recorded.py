@@ -120,6 +120,7 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
         kind = "a demo on drawn images" if folder.synthetic else "a dry run"
         raise UserError(f"'{folder.path}' is {kind}: its numbers say nothing about real images and are not recorded.")
     machine, facts = folder.read_json("environment.json"), folder.record
+    elsewhere = facts.get("trained_elsewhere", {"machine": {}, "versions": {}})  # tools/train_on_jax.py
     histories = [run.history for run in folder.folds or [folder]]
     splits = folder.splits
     training = (folder.folds or [folder])[0].splits
@@ -136,11 +137,12 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
         splits={split: _split(folder, split, metrics) for split in folder.metrics if split != "explanations"},
         training_minutes=round(sum(float(history["seconds"].sum()) for history in histories) / 60, 1),
         peak_memory_mib=facts.get("peak_memory_mib"),
-        machine={key: machine[key] for key in ("processor", "cpus", "gpus")},
+        machine={key: machine[key] for key in ("processor", "cpus", "gpus")} | elsewhere["machine"],
         versions={
             "keras_skin": machine["keras_skin"],
             "python": machine["python"],
             **{name: machine["packages"][name] for name in _VERSIONS if name in machine["packages"]},
+            **elsewhere["versions"],
         },
         commit=str(machine.get("commit", "")),
     )

@@ -216,7 +216,8 @@ class PredictSettings(Settings):
 class ExplainSettings(Settings):
     """Explanations after training, and their evaluation. Maps are made by `cam` and further `methods` for `images` validation
     images, for the predicted class and `classes`, at the feature `layer` (one, several, or null for all of the model), also
-    after every `every` epochs (0: only at the end). The maps of `measured` images are evaluated."""
+    after every `every` epochs (0: only at the end). The maps of `measured` images are evaluated: those of the predicted class,
+    or, of two classes, those of the one in `classes`."""
 
     images: int = Field(12, ge=0)
     measured: int = Field(48, ge=0)

@@ -52,7 +52,8 @@ class ExplainCallback(keras.callbacks.Callback):
     - contact sheets of the same maps;
     - for models with clinical metadata the SHAP values of each field: `metadata_shap.csv`, summaries, and a waterfall in each
       image's folder;
-    - `faithfulness.csv` and its figure, measured on all samples: see `measure_faithfulness`.
+    - `faithfulness.csv` and its figure, measured on all samples for the predicted class, or, of two classes, for the one in
+      `explain_classes`: see `measure_faithfulness`.
 
     A model without label output is explained by the mean logit of its predicted lesion. An overlay without positive evidence
     carries a remark instead of a blank map.
@@ -165,7 +166,13 @@ class ExplainCallback(keras.callbacks.Callback):
         cams = self._cams(model)
         if self.measure:
             faithfulness = measure_faithfulness(
-                model, cams, self.samples, self.classes, batch_size=self.batch_size, seed=self.seed
+                model,
+                cams,
+                self.samples,
+                self.classes,
+                class_index=self._measured_class(model),
+                batch_size=self.batch_size,
+                seed=self.seed,
             )
             result.sheets.extend(self._write_faithfulness(faithfulness))
             result.metrics.update(faithfulness.metrics)
@@ -180,6 +187,11 @@ class ExplainCallback(keras.callbacks.Callback):
             result.metrics["metadata_shap"] = gap
             result.warnings.extend(red_lines("metadata_shap", gap))
         return result
+
+    def _measured_class(self, model: keras.Model) -> int | None:
+        """Of two classes the one that is asked for: evidence for the other is mostly the absence of evidence for this one."""
+        is_binary = len(self.classes) == 2 and len(self.explain_classes) == 1 and explained_output(model) == "label"
+        return self.classes.index(self.explain_classes[0]) if is_binary else None
 
     def _cams(self, model: keras.Model) -> dict[str, GradCAM | ScoreCAM]:
         output = explained_output(model)

@@ -53,11 +53,12 @@ def measure_faithfulness(
     samples: Sequence[ExplainSample],
     classes: Sequence[str],
     *,
+    class_index: int | None = None,
     batch_size: int = 8,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Faithfulness:
-    """Measures the maps of the predicted class of each image.
+    """Measures the maps of the predicted class of each image, or of one class of all images.
 
     - Relevance inside the true mask (energy and pointing game), compared with that of a centred Gaussian; IoU of the thresholded
       map with the true and with the predicted mask; entropy.
@@ -72,6 +73,7 @@ def measure_faithfulness(
         maps: layer -> maps, for example `{"cam_features": GradCAM(model)}`.
         samples: images, masks and labels; the latter two are optional.
         classes: names, in the order of the label output.
+        class_index: the class whose maps are measured; None is the predicted class of each image.
         batch_size: images per step of the maps.
         resamples: resamples of the bootstrap.
         seed: seed of random maps, shuffled weights and the bootstrap.
@@ -80,7 +82,8 @@ def measure_faithfulness(
     size = samples[0].inputs[image_names(model)[0]].shape[:2]
     inputs = stack_inputs(samples)
     predictions = in_batches(partial(predict, model), inputs, batch_size)
-    explained = predictions["label"].argmax(axis=1) if output == "label" else np.zeros(len(samples), int)
+    answers = predictions["label"].argmax(axis=1) if output == "label" else np.zeros(len(samples), int)
+    explained = answers if class_index is None else np.full(len(samples), class_index)
     raw = {layer: _finite_maps(function, inputs, explained, batch_size) for layer, function in maps.items()}
     with shuffled_weights(model, seed):
         shuffled = {layer: _finite_maps(function, inputs, explained, batch_size) for layer, function in maps.items()}
@@ -89,7 +92,9 @@ def measure_faithfulness(
     removal = _Removal(model, output)
     tables, curves = [], {}
     for layer in maps:
-        table = _describe(samples, classes, layer, explained if output == "label" else None)
+        table = (
+            _describe(samples, classes, layer, explained, answers) if output == "label" else _describe(samples, classes, layer)
+        )
         table = table.assign(**_place_measures(raw[layer], truth, predicted, size))
         table["shuffled_correlation"] = measures.rank_correlation(raw[layer], shuffled[layer])
         scores = np.stack(
@@ -157,10 +162,17 @@ def _finite_maps(function: HeatMaps, inputs: dict[str, np.ndarray], classes: np.
     return np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _describe(samples: Sequence[ExplainSample], classes: Sequence[str], layer: str, explained: np.ndarray | None) -> pd.DataFrame:
-    names = ["" if explained is None else classes[index] for index in (range(len(samples)) if explained is None else explained)]
+def _describe(
+    samples: Sequence[ExplainSample],
+    classes: Sequence[str],
+    layer: str,
+    explained: Sequence[int] | np.ndarray = (),
+    answers: Sequence[int] | np.ndarray = (),
+) -> pd.DataFrame:
     labels = ["" if sample.label is None else classes[int(sample.label)] for sample in samples]
-    correct = [float(name == label) if name and label else np.nan for name, label in zip(names, labels, strict=True)]
+    names = [classes[index] for index in explained] or [""] * len(samples)
+    predicted = [classes[index] for index in answers] or names
+    correct = [float(name == label) if name and label else np.nan for name, label in zip(predicted, labels, strict=True)]
     return pd.DataFrame(
         {
             "image_id": [str(sample.image_id) for sample in samples],

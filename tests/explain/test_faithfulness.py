@@ -89,6 +89,21 @@ def test_deletion_equals_painting_by_hand(samples):
     np.testing.assert_allclose(curve[after], np.full(after.sum(), without), rtol=1e-4, atol=1e-6)
 
 
+def test_one_class_is_measured_on_all_images(samples):
+    asked = []
+
+    def maps(inputs, index=None):
+        asked.extend(np.asarray(index).tolist())
+        return constant(REGION)(inputs)
+
+    dark = [ExplainSample("dark", {"image": samples[0].inputs["image"] * 0}, 0, REGION)]
+    result = measure_faithfulness(spot_model(), {"right": maps}, [*samples[:3], *dark], CLASSES, class_index=1, resamples=0)
+    assert set(asked) == {1}
+    assert result.table["explained"].tolist() == ["malignant"] * 4
+    # all bright images are predicted malignant, as two of them are; the dark one is benign and is called so
+    assert result.table["correct"].tolist() == [0.0, 1.0, 1.0, 1.0]
+
+
 def test_a_wrong_map_gets_red_lines(samples):
     wrong = np.zeros(SIZE)
     wrong[9:, 10:] = 1
