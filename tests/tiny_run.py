@@ -17,8 +17,8 @@ SHORT = [
     "explain.measured=2",
 ]
 
-OWN_ENCODER = ["model.init=null", "model.backbone=null"]
-"""The joint model's own encoder, in demos that start from a preset."""
+OWN_ENCODER = ["model.init=null", "model.backbone=null", "explain.layer=null", "explain.classes=[]"]
+"""The joint model's own encoder and maps, in demos that start from a preset."""
 
 TINY = [*OWN_ENCODER, "image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
 """Overrides for the joint model of paper 001."""

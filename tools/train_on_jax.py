@@ -74,7 +74,7 @@ def pack(path: Path, target: Path, quality: int) -> None:
     experiment = folder.experiment
     refuse(experiment)
     with folder.locked():
-        run = steps.prepare(folder, folder.options.data_dir and Path(folder.options.data_dir), 0, resume=True)
+        run = steps.prepare(folder, folder.data_dir, 0, resume=True)
     model = build_model(experiment, len(run.data.classes), run.data.model_arguments, pretrained=not experiment.model.init)
     if experiment.model.init:
         start_from(model, experiment.model.init)

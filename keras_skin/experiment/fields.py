@@ -207,10 +207,14 @@ class PredictSettings(Settings):
     `prior` corrects the probabilities for a training that shows the classes in other shares than they have (resampling, copies,
     class weights), or for a place where the classes have other shares: the logit of a class is shifted by log(wanted share /
     share shown), also in validation during training. The wanted shares are those of the training split (`training`), equal ones
-    (`uniform`, for balanced accuracy), or numbers in proportion to them, `{"benign": 4, "malignant": 1}`."""
+    (`uniform`, for balanced accuracy), or numbers in proportion to them, `{"benign": 4, "malignant": 1}`.
+
+    `mask_threshold` is the probability from which a pixel belongs to the lesion. The logits of the mask are shifted so that it
+    becomes 0.5; validation during training uses 0.5 of the unshifted mask."""
 
     tta: Literal["flips"] | None = None
     prior: Literal["training", "uniform"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    mask_threshold: float = Field(0.5, gt=0, lt=1)
 
 
 class ExplainSettings(Settings):

@@ -30,7 +30,7 @@ from keras_skin.registry import UserError, atomic_path
 from keras_skin.run_folder import EXPORTS, PRESET
 from keras_skin.version import __version__
 from keras_skin.workflow.opened_run import Run, build_model, load_run
-from keras_skin.workflow.predictor import describe_prediction, shift_labels
+from keras_skin.workflow.predictor import describe_prediction, shift_logits
 from keras_skin.workflow.prepare import read_rows
 from keras_skin.workflow.segmenter import describe_segmenter
 
@@ -167,7 +167,7 @@ def card_facts(run: Run) -> dict[str, Any]:
 
 def _in_bfloat16(run: Run) -> Run:
     model = build_model(run.experiment, len(run.classes), run.model_arguments, "mixed_bfloat16")
-    model = shift_labels(model, run.label_shift)
+    model = shift_logits(model, run.label_shift, run.experiment.predict.mask_threshold)
     model.set_weights(run.model.get_weights())
     return replace(run, model=model)
 

@@ -19,7 +19,7 @@ from keras_skin.data.pipeline.batches import evaluation_data
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
 from keras_skin.run_folder import METADATA, SEGMENTER, RunFolder
-from keras_skin.workflow.predictor import average_flips, shift_labels
+from keras_skin.workflow.predictor import average_flips, shift_logits
 from keras_skin.workflow.prepare import PreparedData
 
 Preprocessing = list[Callable[[tf.Tensor], tf.Tensor]]
@@ -30,7 +30,7 @@ class Run(RunFolder):
     """A run folder and its model.
 
     Attributes:
-        model: the model; of a finished run with its best weights, in float32, with `label_shift`.
+        model: the model; of a finished run with its best weights, in float32, with `shift_logits`.
         metadata: the fitted encoder of the clinical metadata; None if the model takes none.
         segmenter: the run that cuts the lesion out of the model's image; None if the model takes no such image, or the data set's
             masks cut it out.
@@ -98,7 +98,7 @@ def load_run(path: str | Path) -> Run:
         metadata = MetadataEncoder.from_json((folder / METADATA).read_text(encoding="utf-8"))
     model = build_model(experiment, len(folder.classes), folder.model_arguments)
     model.load_weights(folder.best_weights)
-    model = shift_labels(model, folder.label_shift)
+    model = shift_logits(model, folder.label_shift, experiment.predict.mask_threshold)
     segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.has_model else None
     return Run(folder.path, model, metadata, segmenter)
 

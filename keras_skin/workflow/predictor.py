@@ -36,12 +36,22 @@ def label_shift(shown: Mapping[str, float], wanted: Mapping[str, float]) -> dict
     }
 
 
-def shift_labels(model: keras.Model, shift: Sequence[float] | None) -> keras.Model:
-    """Returns the model with a constant added to the logits of its output `label`; the model itself for None."""
-    if shift is None:
-        return model
-    label = model.output["label"] + np.asarray(shift, np.float32)
-    return keras.Model(model.input, {**model.output, "label": label}, name=model.name)
+def shift_logits(model: keras.Model, label_shift: Sequence[float] | None, mask_threshold: float) -> keras.Model:
+    """Returns the model with what `predict` adds to its logits; the model itself if that is nothing.
+
+    Args:
+        model: functional model with outputs by name.
+        label_shift: added to the logits of the output `label`; None adds nothing.
+        mask_threshold: probability from which a pixel belongs to the lesion, above 0, below 1. The logits of the output `mask`
+            are shifted so that this probability becomes 0.5.
+    """
+    shifts = {}
+    if label_shift is not None:
+        shifts["label"] = np.asarray(label_shift, np.float32)
+    if mask_threshold != 0.5 and "mask" in model.output:
+        shifts["mask"] = np.float32(np.log1p(-mask_threshold) - np.log(mask_threshold))
+    outputs = {name: model.output[name] + shift for name, shift in shifts.items()}
+    return keras.Model(model.input, {**model.output, **outputs}, name=model.name) if outputs else model
 
 
 def average_flips(model: keras.Model) -> keras.Model:
@@ -79,6 +89,8 @@ def describe_prediction(folder: RunFolder) -> dict[str, str]:
     settings, lines = folder.experiment.predict, {}
     if settings.tta:
         lines["Test-time flips"] = "mean logits of the image and its three mirror images"
+    if settings.mask_threshold != 0.5:
+        lines["Mask threshold"] = f"{settings.mask_threshold:g} (the logits are shifted, so that it becomes 0.5)"
     if settings.prior:
         shifts = ", ".join(f"{name} {value:+.2f}" for name, value in folder.record["label_prior"]["shift"].items())
         wanted = settings.prior if isinstance(settings.prior, str) else json.dumps(settings.prior)

@@ -37,7 +37,7 @@ from keras_skin.workflow.exporting import export_run
 from keras_skin.workflow.initial import initial_run, start_from
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
 from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
-from keras_skin.workflow.predictor import shift_labels
+from keras_skin.workflow.predictor import shift_logits
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.segmenter import adopt_segmenter, fitted_images, open_segmenter
 from keras_skin.workflow.training import Trained, train
@@ -109,7 +109,7 @@ def trained_run(run: ActiveRun) -> ActiveRun:
     if run.precision != "float32":
         model = build_model(run.experiment, len(run.data.classes), run.data.model_arguments)
         model.set_weights(run.model.get_weights())
-    return replace(run, model=shift_labels(model, run.label_shift))
+    return replace(run, model=shift_logits(model, run.label_shift, run.experiment.predict.mask_threshold))
 
 
 def measure(run: ActiveRun) -> dict[str, Evaluation]:

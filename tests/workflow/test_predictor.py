@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_skin.workflow.predictor import average_flips, label_shift, shift_labels
+from keras_skin.workflow.predictor import average_flips, label_shift, shift_logits
 
 SIZE = (6, 8)
 
@@ -80,8 +80,18 @@ def test_classes_that_training_says_nothing_about_stay():
     assert label_shift({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 1.0, "b": 1.0, "c": 0.0}) == {"a": 0.0, "b": 0.0, "c": 0.0}
 
 
-def test_the_shift_reaches_the_label_alone(model, batch):
-    assert shift_labels(model, None) is model
-    plain, shifted = model.predict(batch, verbose=0), shift_labels(model, [1.0, 0.0, -2.0]).predict(batch, verbose=0)
+def test_the_shift_of_the_classes_reaches_the_label_alone(model, batch):
+    assert shift_logits(model, None, 0.5) is model
+    plain, shifted = model.predict(batch, verbose=0), shift_logits(model, [1.0, 0.0, -2.0], 0.5).predict(batch, verbose=0)
     np.testing.assert_allclose(shifted["label"], plain["label"] + [1.0, 0.0, -2.0], atol=1e-6)
     np.testing.assert_array_equal(shifted["mask"], plain["mask"])
+
+
+def test_the_threshold_of_the_mask_becomes_a_half(model, batch):
+    probability = 1 / (1 + np.exp(-model.predict(batch, verbose=0)["mask"]))
+    threshold = float(np.quantile(probability, 0.8))
+    shifted = shift_logits(model, None, threshold).predict(batch, verbose=0)
+    assert 0.1 < (shifted["mask"] > 0).mean() < 0.3
+    clear = np.abs(probability - threshold) > 1e-5
+    np.testing.assert_array_equal((shifted["mask"] > 0)[clear], (probability > threshold)[clear])
+    np.testing.assert_array_equal(shifted["label"], model.predict(batch, verbose=0)["label"])
