@@ -17,7 +17,18 @@ from keras_skin.training.run_state import load_run_state
 from tests.conftest import REPOSITORY
 from tools import train_on_jax
 
-WITHOUT_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from tools.train_on_jax import main; sys.exit(main())"
+WITHOUT_TENSORFLOW = """
+import sys
+
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError("this machine has no TensorFlow", name="tensorflow")
+
+sys.meta_path.insert(0, NoTensorFlow())
+from tools.train_on_jax import main
+sys.exit(main())
+"""
 
 
 def on_jax(*arguments):

@@ -63,6 +63,7 @@ def pack(path: Path, target: Path, quality: int) -> None:
     """
     from keras_skin.run_folder import RunFolder
     from keras_skin.training.best_weights import save_weights
+    from keras_skin.training.precision import set_determinism
     from keras_skin.training.run_state import load_run_state
     from keras_skin.workflow import steps
     from keras_skin.workflow.initial import start_from
@@ -75,6 +76,7 @@ def pack(path: Path, target: Path, quality: int) -> None:
     refuse(experiment)
     with folder.locked():
         run = steps.prepare(folder, folder.data_dir, 0, resume=True)
+    set_determinism(experiment.train.seed, experiment.train.deterministic)  # the random weights of the run itself
     model = build_model(experiment, len(run.data.classes), run.data.model_arguments, pretrained=not experiment.model.init)
     if experiment.model.init:
         start_from(model, experiment.model.init)
