@@ -156,7 +156,7 @@ def test_it_installs_the_branch_of_the_repository(not_installed):
     exec(source, {})
     ((command, options),) = not_installed
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-1] == "keras_skin[serve] @ git+https://example.org/skin.git@next"
+    assert command[-1] == "keras_skin[serve,pretrained] @ git+https://example.org/skin.git@next"
     assert options["check"]
 
 
