@@ -49,7 +49,7 @@ def shift_logits(model: keras.Model, label_shift: Sequence[float] | None, mask_t
     if label_shift is not None:
         shifts["label"] = np.asarray(label_shift, np.float32)
     if mask_threshold != 0.5 and "mask" in model.output:
-        shifts["mask"] = np.float32(np.log1p(-mask_threshold) - np.log(mask_threshold))
+        shifts["mask"] = np.asarray(np.log1p(-mask_threshold) - np.log(mask_threshold), np.float32)
     outputs = {name: model.output[name] + shift for name, shift in shifts.items()}
     return keras.Model(model.input, {**model.output, **outputs}, name=model.name) if outputs else model
 
