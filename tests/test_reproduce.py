@@ -12,14 +12,14 @@ import pytest
 
 from keras_skin.experiment.tables import shipped_tables
 from keras_skin.reproduce import main
-from tests.tiny_run import TINY
+from tests.tiny_run import TINY_UNET
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def row(label, **changes):
     """A tiny row of unet_isic2016 on ISIC 2016 alone."""
-    texts = dict(text.split("=", 1) for text in TINY)
+    texts = dict(text.split("=", 1) for text in TINY_UNET)
     values = {key: text if text == "float32" else json.loads(text) for key, text in texts.items()}
     values |= {"explain.images": 0, "explain.measured": 0, "export.enabled": False, "data.external": []}
     return {"label": label, "experiment": "unet_isic2016", "set": values | changes}

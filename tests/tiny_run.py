@@ -20,7 +20,10 @@ SHORT = [
 OWN_ENCODER = ["model.init=null", "model.backbone=null", "explain.layer=null", "explain.classes=[]"]
 """The joint model's own encoder and maps, in demos that start from a preset."""
 
-TINY = [*OWN_ENCODER, "image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
+TINY_UNET = ["image.size=[32, 64]", "model.filters=[2, 3, 4, 4, 4, 4]", *SHORT]
+"""Overrides for the U-Net of paper 001."""
+
+TINY = [*OWN_ENCODER, *TINY_UNET]
 """Overrides for the joint model of paper 001."""
 
 
