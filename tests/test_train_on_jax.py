@@ -75,6 +75,8 @@ def test_what_cannot_be_trained_elsewhere_is_refused(tiny_run, tmp_path, capsys)
     assert train_on_jax.main(["pack", str(run), str(tmp_path / "packed.npz")]) == 2
     assert "has not started to train" in capsys.readouterr().err
     assert not (tmp_path / "packed.npz").exists()
+    assert train_on_jax.main(["train", str(tmp_path / "packed.npz"), str(tmp_path / "trained")]) == 2
+    assert "is no file of `pack`" in capsys.readouterr().err
 
 
 def test_the_training_of_another_run_is_refused(tiny_run, tmp_path, monkeypatch):

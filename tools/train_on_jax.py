@@ -17,6 +17,8 @@ import argparse
 import json
 import os
 import sys
+import tempfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ import cv2
 import numpy as np
 
 from keras_skin.console import exit_code
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, atomic_path
 
 SPLITS = ("train", "validation")
 INITIAL = "initial.weights.h5"
@@ -80,10 +82,9 @@ def pack(path: Path, target: Path, quality: int) -> None:
     model = build_model(experiment, len(run.data.classes), run.data.model_arguments, pretrained=not experiment.model.init)
     if experiment.model.init:
         start_from(model, experiment.model.init)
-    weights = target.with_suffix(f".{INITIAL}")
-    save_weights(model, weights)
-    arrays: dict[str, np.ndarray] = {"weights": np.frombuffer(weights.read_bytes(), np.uint8)}
-    weights.unlink()
+    with tempfile.TemporaryDirectory() as temporary:
+        save_weights(model, Path(temporary) / INITIAL)
+        arrays: dict[str, np.ndarray] = {"weights": np.frombuffer((Path(temporary) / INITIAL).read_bytes(), np.uint8)}
     facts = {
         "experiment": json.loads(experiment.to_json()),
         "classes": list(run.data.classes),
@@ -96,7 +97,7 @@ def pack(path: Path, target: Path, quality: int) -> None:
     arrays["json"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     for split in SPLITS:
         arrays |= {f"{split}/{name}": values for name, values in _packed(run, split, quality).items()}
-    with target.open("wb") as file:
+    with atomic_path(target) as temporary_file, temporary_file.open("wb") as file:
         np.savez(file, **arrays)
     print(f"Packed: {target}, {target.stat().st_size / 2**20:.0f} MiB")
 
@@ -173,6 +174,9 @@ def train(packed: Path, out: Path) -> None:
     """Trains what was packed; `out` then holds the checkpoints, the history and a description of the machine.
 
     The same call continues an interrupted training.
+
+    Raises:
+        UserError: if there is no packed run in the file.
     """
     import keras
 
@@ -187,6 +191,8 @@ def train(packed: Path, out: Path) -> None:
     from keras_skin.training.plateau import Plateau
     from keras_skin.training.validation_shift import ValidationShift
 
+    if not zipfile.is_zipfile(packed):
+        raise UserError(f"'{packed}' is no file of `pack`, or it does not exist. Pack a run first.")
     out.mkdir(parents=True, exist_ok=True)
     with np.load(packed, allow_pickle=False) as archive:
         facts = json.loads(archive["json"].tobytes())
@@ -244,6 +250,7 @@ class PackedEpochs:
         self._split, self._order, self._policy = split, order, policy
         self._names = inputs, outputs
         self._position = (0, 0)
+        self._drawn = (0, order.samples(0))
         self.steps = order.steps
 
     def start(self, epoch: int, step: int = 0) -> None:
@@ -278,9 +285,10 @@ class PackedEpochs:
         return finish(self._split, self._samples(epoch).rows[places], np.stack(images), np.stack(masks), *self._names)
 
     def _samples(self, epoch: int) -> Any:
-        if getattr(self, "_drawn", (None,))[0] != epoch:
-            self._drawn = (epoch, self._order.samples(epoch))
-        return self._drawn[1]
+        drawn = self._drawn  # several threads ask
+        if drawn[0] != epoch:
+            drawn = self._drawn = (epoch, self._order.samples(epoch))
+        return drawn[1]
 
 
 def batches_of(split: PackedSplit, size: int, inputs: list[str], outputs: list[str]) -> Any:
@@ -373,7 +381,6 @@ def unpack(trained: Path, path: Path) -> None:
 
 def _write_state(path: Path, here: Any, there: Any) -> None:
     """Writes a state of JAX as one of TensorFlow, whose counters have other dtypes."""
-    from keras_skin.registry import atomic_path
     from keras_skin.training.run_state import FORMAT
 
     if [item[1] for item in here.layout] != [item[1] for item in there.layout]:

@@ -26,7 +26,10 @@ def initial_run(source: str) -> RunFolder:
     Raises:
         UserError: if there is none.
     """
-    return RunFolder.open(locate(source))
+    try:
+        return RunFolder.open(locate(source))
+    except UserError as error:
+        raise UserError(f"model.init: {error}") from None
 
 
 def start_from(model: keras.Model, source: str) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def start_from(model: keras.Model, source: str) -> dict[str, Any]:
     Raises:
         UserError: if less than half of the model's parameters have initial weights.
     """
-    run = load_run(locate(source))
+    run = load_run(initial_run(source).path)
     initial = {variable.path: variable for variable in run.model.weights}
     matching = {
         variable.path: variable

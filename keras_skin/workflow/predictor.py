@@ -89,7 +89,7 @@ def describe_prediction(folder: RunFolder) -> dict[str, str]:
     settings, lines = folder.experiment.predict, {}
     if settings.tta:
         lines["Test-time flips"] = "mean logits of the image and its three mirror images"
-    if settings.mask_threshold != 0.5:
+    if settings.mask_threshold != 0.5 and folder.experiment.losses.get("mask"):
         lines["Mask threshold"] = f"{settings.mask_threshold:g} (the logits are shifted, so that it becomes 0.5)"
     if settings.prior:
         shifts = ", ".join(f"{name} {value:+.2f}" for name, value in folder.record["label_prior"]["shift"].items())

@@ -123,10 +123,13 @@ def open_segmenter(path: Path) -> Run:
 
 
 def fitted_images(run: RunFolder) -> pd.DataFrame:
-    """The rows of splits.csv that a model was trained or chosen on, with those of the model that its training started from."""
+    """The rows of splits.csv that a model was trained or chosen on, with those of the model that its training started from.
+
+    The drawn images of a demo have ids of their own, so the model that a demo starts from adds none.
+    """
     table = run.splits
     own = table[table["split"].isin(FITTED)]
-    initial = run.experiment.model.init
+    initial = None if run.synthetic else run.experiment.model.init
     return pd.concat([own, fitted_images(initial_run(initial))] if initial else [own], ignore_index=True)
 
 

@@ -83,6 +83,8 @@ def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -
     settings = experiment.train
     if experiment.export.enabled:
         refuse_export(preprocessing(experiment))
+    if experiment.model.init:
+        initial_run(experiment.model.init)  # a mistyped name fails before the data are read
     set_determinism(settings.seed, settings.deterministic)
     folder.write_json("environment.json", environment())
     segmenter = _segmenter(folder)

@@ -52,7 +52,9 @@ def test_another_network_is_refused(tiny_run, preset):
     other.model_extra.update(filters=[3, 5, 7, 9, 11, 13])
     with pytest.raises(UserError, match=r"holds another network: its weights fit \d+% .*expected at least 50%"):
         start_from(build_model(experiment.model_copy(update={"model": other}), 2), str(preset))
-    with pytest.raises(UserError, match=r"neither a folder nor a preset 'jrl_isic_lit'\. Did you mean 'jrl_isic_lite'"):
+    with pytest.raises(
+        UserError, match=r"model\.init: There is neither a folder nor a preset 'jrl_isic_lit'\. Did you mean 'jrl_isic_lite'"
+    ):
         start_from(model, "jrl_isic_lit")
 
 
