@@ -73,7 +73,7 @@ def test_the_initial_model_s_images_are_not_measured_and_are_handed_on(preset, t
 
 
 @pytest.mark.slow
-def test_a_run_names_the_weights_that_it_started_from(preset, tmp_path):
+def test_a_run_names_the_weights_that_it_started_from(preset, tmp_path, monkeypatch):
     overrides = [*TINY, f"model.init={preset}", "train.epochs=1", "explain.images=0", "explain.measured=0"]
     assert main(arguments("jrl_ph2", "--dry-run", "--out", str(tmp_path), overrides=overrides)) == 0
     (path,) = tmp_path.iterdir()
@@ -81,4 +81,6 @@ def test_a_run_names_the_weights_that_it_started_from(preset, tmp_path):
     assert run.record["init"]["name"] == "tiny"
     assert "Initial weights" in (path / "report.html").read_text()
     own = run.splits["split"].isin(["train", "validation"]).sum()
+    assert len(fitted_images(run)) == own  # a demo
+    monkeypatch.setattr(RunFolder, "synthetic", False)
     assert len(fitted_images(run)) == own + len(fitted_images(RunFolder(preset)))
