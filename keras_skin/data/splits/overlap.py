@@ -90,13 +90,15 @@ def add_training(
 def without_fitted(
     table: pd.DataFrame, fitted: pd.DataFrame, owner: str, mode: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Removes the validation and test images that another model was fitted on: the segmenter, whose masks of them are better than
-    those of new images, or the model whose weights the training starts from.
+    """Removes the test images that another model was trained or chosen on, and the validation images that it was trained on: the
+    segmenter, whose masks of them are better than those of new images, or the model whose weights the training starts from.
+
+    Validation images that the other model was only chosen on stay, because this run chooses on them too.
 
     Args:
         table: all splits, with `split` and `dataset`.
-        fitted: the other model's images, `image_id, group_id, label, dataset`; matched by id and group, since their files may be
-            elsewhere.
+        fitted: the other model's images, `image_id, group_id, label, dataset` and `split`, train or validation; matched by id and
+            group, since their files may be elsewhere.
         owner: names the other model at the start of a sentence.
         mode: `"error"` lists the images, `"exclude"` removes them.
 
@@ -108,7 +110,9 @@ def without_fitted(
     """
     measured = table[table["split"] != "train"]
     unions = unite(pd.concat([_identity(fitted.assign(image="")), _identity(measured)], ignore_index=True))
-    is_fitted = np.isin(unions[len(fitted) :], unions[: len(fitted)])
+    theirs, ours = unions[: len(fitted)], unions[len(fitted) :]
+    is_trained = np.isin(ours, theirs[(fitted["split"] == "train").to_numpy()])
+    is_fitted = is_trained | (np.isin(ours, theirs) & (measured["split"] != "validation").to_numpy())
     if not is_fitted.any():
         return table, measured[:0].reindex(columns=[*DROPPED_COLUMNS, "split"], fill_value=""), []
     counts = measured.loc[is_fitted, "split"].value_counts().sort_index()

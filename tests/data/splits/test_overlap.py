@@ -181,7 +181,7 @@ def test_numbers_are_no_names_outside_their_data_set(base, picture):
 
 
 FITTED = pd.DataFrame(
-    [("test1", "g1", "", "train", "others"), ("elsewhere", "lesion_7", "", "validation", "others")],
+    [("test1", "g1", "", "train", "others"), ("elsewhere", "lesion_7", "", "train", "others")],
     columns=["image_id", "group_id", "label", "split", "dataset"],
 )
 
@@ -204,6 +204,15 @@ def test_a_segmenter_fitted_on_what_is_measured_is_an_error_by_default(base):
     with pytest.raises(UserError, match=r"1 of test \(test1\)") as error:
         without_fitted(base.assign(dataset="base"), FITTED, "The segmenter", "error")
     assert "data.leak_guard to 'exclude'" in str(error.value)
+
+
+def test_an_image_that_the_other_model_was_only_chosen_on_may_validate_but_not_test(base):
+    table = base.assign(dataset="base")
+    table.loc[table["image_id"].isin(["valid1", "test2"]), "group_id"] = ["lesion_7", "lesion_8"]
+    chosen = FITTED.assign(group_id=["lesion_8", "lesion_7"], image_id=["elsewhere1", "elsewhere2"], split="validation")
+    remaining, dropped, _ = without_fitted(table, chosen, "The model of model.init", "exclude")
+    assert dropped["image_id"].tolist() == ["test2"]
+    assert "valid1" in set(remaining["image_id"])
 
 
 def test_a_segmenter_of_other_images_changes_nothing(base):
