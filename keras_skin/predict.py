@@ -75,6 +75,8 @@ def _predict(options: argparse.Namespace) -> int:
         notes.append(f"No --metadata: {', '.join(model.fields)} are unknown for all images.")
     if model.about.get("synthetic"):
         notes.insert(0, "SYNTHETIC: this model was trained on synthetic images; its predictions mean nothing.")
+    elif model.about.get("banner"):
+        notes.insert(0, model.about["banner"])
     for note in notes:
         print(note)
     try:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_skin.experiment import Experiment, load_experiment
+from keras_skin.experiment.changes import changed_settings, headline
+from keras_skin.experiment.fields import PRINTED
 from keras_skin.registry import UserError, atomic_path
 
 if TYPE_CHECKING:
@@ -29,12 +31,15 @@ BEST_WEIGHTS = "best.weights.h5"
 RUN_STATE = "run_state.npz"
 METADATA = "metadata.json"
 SEGMENTER = "segmenter"
+LATENCY = "latency.json"
 PRESET = "preset.json"
 """The file that makes a small run a preset, see `keras_skin.presets`."""
 EXPORTS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
 """The folder of each edition of an export; below it lie versions."""
 MISSING_IMAGE = "missing image"
 """The kind of excluded.csv that stands for an image which is not on the disk, see `ExclusionKind`."""
+SYNTHETIC_BANNER = "SYNTHETIC DATA: the images were drawn by a program. These numbers say nothing about patients."
+DRY_RUN_BANNER = "DRY RUN: two batches of everything. These numbers say nothing about the model."
 TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
 """Columns of predictions.csv that are not numbers."""
 
@@ -141,6 +146,51 @@ class RunFolder:
         return self.options.demo or (self / "SYNTHETIC.txt").is_file()
 
     @property
+    def headline(self) -> str:
+        """The experiment's title, with a dry run, missing training data and changed settings in brackets."""
+        absent = {item["name"]: item.get("without") for item in self._absent_data}
+        without = [f"without {name}" + (f": {rest}" if rest else "") for name, rest in absent.items()]
+        return headline(self.settings, "dry run" if self.options.dry_run else "", *without)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """`{dotted key: "1 (file: 50)"}` of the settings that differ from the experiment's file."""
+        return changed_settings(self.settings)
+
+    @property
+    def banner(self) -> str:
+        """Why no number of the run means anything; "" if they do."""
+        if self.synthetic:
+            return SYNTHETIC_BANNER
+        return DRY_RUN_BANNER if self.options.dry_run else ""
+
+    @property
+    def paper(self) -> dict[str, Any]:
+        """The experiment's `paper` block, {} if it has none; for a run whose numbers cannot stand beside the printed ones it has
+        the source alone, and the reason in `dropped`."""
+        paper: dict[str, Any] = self.settings.get("paper") or {}
+        absent = ", ".join(item["name"] for item in self._absent_data)
+        reasons = (
+            "its images were drawn by a program" if self.synthetic else "",
+            "it is a dry run" if self.options.dry_run else "",
+            f"it was trained without {absent}" if absent else "",
+        )
+        reason = next(filter(None, reasons), "")
+        if not reason or not any(paper.get(name) for name in PRINTED):
+            return paper
+        return {**{key: paper.get(key) for key in ("citation", "doi")}, "dropped": reason}
+
+    @property
+    def _absent_data(self) -> list[dict[str, Any]]:
+        """The training data sets of the experiment that none of the training images is from."""
+        first = (self.folds or [self])[0]
+        if not (first / "splits.csv").is_file():
+            return []
+        data, splits = self.settings["data"], first.splits
+        trained = set(splits.loc[splits["split"] == "train", "dataset"])
+        return [item for item in data.get("extra_train", []) if item["name"] not in trained]
+
+    @property
     def warning(self) -> str:
         """Why the numbers of validation and test are too good; "" if they are not."""
         return str(self.record.get("warning") or "")
@@ -208,10 +258,28 @@ class RunFolder:
         excluded = excluded[excluded["kind"] == MISSING_IMAGE]
         return {str(name): int(count) for name, count in excluded.groupby("dataset")["image_id"].nunique().items()}
 
+    def missing_of(self, split: str) -> int:
+        """How many images of a measured split were not on the disk. Where the splits are drawn, missing images belong to none."""
+        first = (self.folds or [self])[0]
+        if not (first / "excluded.csv").is_file():  # a preset
+            return 0
+        excluded = first.excluded
+        if not {"kind", "split"} <= set(excluded):
+            return 0
+        of_split = excluded["split"] == split
+        if split.startswith("external/"):
+            of_split = excluded["dataset"] == split.removeprefix("external/")
+        return int(excluded[of_split & (excluded["kind"] == MISSING_IMAGE)]["image_id"].nunique())
+
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value."""
         return self.read_table("history.csv").replace("", "nan").astype(float)
+
+    @property
+    def training_minutes(self) -> float | None:
+        """Time of all epochs, with validation; None if it is not known."""
+        return float(self.history["seconds"].sum()) / 60 if (self / "history.csv").is_file() else None
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ ALLOWED = {
     "data.splits": {"registry", "data.datasets", "data.images"},
     "data.pipeline": {"registry", "data.images"},
     "training": {"registry", "run_folder", "losses", "metrics"},
-    "evaluation": {"registry", "run_folder"},
+    "evaluation": {"registry", "run_folder", "experiment"},
     "figures": {"registry", "run_folder", "evaluation"},
     "explain": {"registry", "run_folder", "evaluation.bootstrap", "evaluation.explanations", "figures.explanations"},
     "export": {"registry", "run_folder", "data.images", "explain.grad_cam"},

@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 
 from keras_skin.console import exit_code, quiet_import
-from keras_skin.evaluation.comparison import flattened
 from keras_skin.experiment import Experiment, load_experiment, shipped_experiments
+from keras_skin.experiment.changes import differences
 from keras_skin.presets.files import CARD, RUN_FILES, WEIGHTS, check_preset, halve_weights, write_manifest
 from keras_skin.presets.sources import NAME
 from keras_skin.registry import UserError, atomic_path, shorten
@@ -228,9 +228,8 @@ def describe_changes(experiment: Experiment) -> list[str]:
     for name in shipped_experiments():
         shipped = load_experiment(name)
         if shipped.title == experiment.title:
-            before, now = (dict(flattened(json.loads(item.to_json()))) for item in (shipped, experiment))
-            keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-            changes = [f"`{key}`: {now.get(key, 'null')} (shipped: {before.get(key, 'null')})" for key in keys]
+            differing = differences(*(json.loads(item.to_json()) for item in (experiment, shipped)))
+            changes = [f"`{key}`: {now} (shipped: {before})" for key, (now, before) in sorted(differing.items())]
             return [f"The experiment is `{name}`{', as shipped' if not changes else ', with other settings'}.", *changes]
     return ["The experiment is not one that the package ships."]
 

@@ -23,7 +23,7 @@ from keras_skin.console import exit_code
 from keras_skin.evaluation.comparison_report import format_difference
 from keras_skin.evaluation.departures import Departure, departures
 from keras_skin.evaluation.recorded import RecordedRun, overrides
-from keras_skin.evaluation.report import HEADLINE, format_value, metric_label, split_label
+from keras_skin.evaluation.report import HEADLINE, format_published, metric_label, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
 from keras_skin.evaluation.seeds import Pooled, difference, pool
 from keras_skin.experiment import load_experiment
@@ -200,7 +200,7 @@ def _paper(row: Row, departing: Sequence[Departure], table: PaperTable, key: Key
     if reasons:
         return f"not comparable: {'; '.join(reasons)}"
     notes = [departure.text for departure in departing]
-    return f"{value:.4f}" + (f" ({'; '.join(notes)})" if notes else "")
+    return format_published(value) + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _missing(rows: Sequence[Row]) -> Iterator[str]:
@@ -228,7 +228,7 @@ def _printed(table: PaperTable, rows: Sequence[Row]) -> Iterator[str]:
         yield "|---" * (1 + len(columns)) + "|"
         for label, numbers in values.items():
             if any(value is not None for value in numbers.values()):
-                yield _line(label, *(format_value(numbers[key]) for key in columns))
+                yield _line(label, *(format_published(numbers[key]) for key in columns))
         yield ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import ascii_uppercase
@@ -17,12 +16,12 @@ from keras_skin.evaluation.measured_run import MeasuredRun
 from keras_skin.evaluation.measures import TaskMeasure, task_measures
 from keras_skin.evaluation.report import metric_label
 from keras_skin.evaluation.seeds import drawn_runs, mean_of_runs
+from keras_skin.experiment.changes import flattened
+from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError
-from keras_skin.run_folder import without_date
+from keras_skin.run_folder import SYNTHETIC_BANNER, without_date
 
 LOWER_IS_BETTER = ("hd95_relative",)
-SILENT = ("$schema", "extends", "title", "description", "paper", "demo", "explain", "export")
-"""Parts of an experiment that change no measured number."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Row:
     values: tuple[dict[str, Any] | None, ...]
     reference: int
     differences: tuple[dict[str, Any] | None, ...]
-    published: tuple[float | None, ...]
+    published: tuple[Published | None, ...]
 
     def verdict(self, side: int) -> Verdict:
         """`better` or `worse` than the reference if the interval of the difference excludes 0, else ""."""
@@ -89,6 +88,14 @@ class Comparison:
     resamples: int
     synthetic: bool
     notes: tuple[str, ...]
+    missing: int = 0
+
+    @property
+    def banner(self) -> str:
+        """Why the numbers of a side mean nothing; "" if they do."""
+        if self.synthetic:
+            return SYNTHETIC_BANNER
+        return next((run.folder.banner for side in self.sides for run in side.runs if run.folder.banner), "")
 
     def to_json(self) -> dict[str, Any]:
         """For a file: the sides with their runs, and every row."""
@@ -177,7 +184,16 @@ def compare(sides: Sequence[Side], reference: int = 0, resamples: int = 1000, se
     count = int(groups.max()) + 1
     notes = tuple(_notes(sides, rows))
     return Comparison(
-        sides[0].runs[0].split, tuple(sides), reference, tuple(rows), len(table), count, resamples, synthetic, notes
+        sides[0].runs[0].split,
+        tuple(sides),
+        reference,
+        tuple(rows),
+        len(table),
+        count,
+        resamples,
+        synthetic,
+        notes,
+        max(run.folder.missing_of(run.split) for side in sides for run in side.runs),
     )
 
 
@@ -251,7 +267,7 @@ def _with_stamp(value: dict[str, Any] | None, side: Side, task: str, metric: str
     return {**value, "stamp": "; ".join(stamps)} if value and stamps else value
 
 
-def _published(side: Side, task: str, metric: str) -> float | None:
+def _published(side: Side, task: str, metric: str) -> Published | None:
     printed = {run.published.get(task, {}).get(metric) for run in side.runs}
     return printed.pop() if len(printed) == 1 else None
 
@@ -272,6 +288,13 @@ def _notes(sides: Sequence[Side], rows: Sequence[Row]) -> Iterator[str]:
         dry = [run.path.name for run in side.runs if run.folder.options.dry_run]
         if dry:
             yield f"{', '.join(dry)}: a dry run, two batches of everything; its numbers mean nothing."
+        changes = side.runs[0].folder.changes
+        if changes:
+            texts = ", ".join(f"{key} is {text}" for key, text in changes.items())
+            yield f"{side.name} is not the experiment of its file: {texts}."
+        dropped = side.runs[0].folder.paper.get("dropped")
+        if dropped:
+            yield f"{side.name}: the published numbers are not shown, because they belong to another experiment: {dropped}."
     uneven = [row.label for row in rows if len({value["n"] for value in row.values if value}) > 1]
     if uneven:
         yield f"Not every side has a value for the same images in {', '.join(uneven[:6])}: each mean is over those it has."
@@ -287,16 +310,6 @@ def _tasks(side: Side) -> str:
 def _same_but_for_the_seed(run: MeasuredRun, other: MeasuredRun) -> bool:
     a, b = dict(flattened(run.settings)), dict(flattened(other.settings))
     return a.pop("train.seed", None) != b.pop("train.seed", None) and a == b
-
-
-def flattened(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields `(dotted key, value as text)` of every setting of an experiment that can change a measured number."""
-    if isinstance(values, Mapping) and values:
-        for key, value in values.items():
-            if path or key not in SILENT:
-                yield from flattened(value, f"{path}.{key}" if path else key)
-    else:
-        yield path, values if isinstance(values, str) else json.dumps(values)
 
 
 def _folder_name(run: MeasuredRun) -> str:

@@ -8,7 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_skin.evaluation.comparison import Comparison, Row, differing_settings, letters
-from keras_skin.evaluation.report import HEADLINE, NOTHING, TASKS, Picture, format_value, page_templates, split_label
+from keras_skin.evaluation.report import (
+    EFFICIENCY,
+    HEADLINE,
+    NOTHING,
+    TASKS,
+    Picture,
+    cited_rows,
+    efficiency_rows,
+    format_published,
+    format_value,
+    page_templates,
+    split_label,
+)
+from keras_skin.evaluation.run_report import efficiency
 from keras_skin.registry import UserError, atomic_path
 
 COMPARED = {task: (*metrics, *(("f1_macro",) if task == "classification" else ())) for task, metrics in HEADLINE.items()}
@@ -40,7 +53,7 @@ def format_comparison(comparison: Comparison) -> str:
                     label,
                     name + stamp,
                     format_value(value["value"]),
-                    format_value(row.published[index]),
+                    format_published(row.published[index]),
                     format_difference(difference["value"]) if difference else NOTHING,
                     f"{format_difference(difference['ci95'][0])} .. {format_difference(difference['ci95'][1])}"
                     if difference and difference["ci95"]
@@ -56,8 +69,8 @@ def format_comparison(comparison: Comparison) -> str:
     lines.insert(1, tuple("-" * width for width in widths))
     text = ["  ".join(_padded(line, widths)).rstrip() for line in lines]
     head = [f"{split_label(comparison.split)}: {counted(comparison)}. Differences: each run minus {base}."]
-    if comparison.synthetic:
-        head.append("SYNTHETIC data: these numbers say nothing about patients, and cannot be compared with published ones.")
+    if comparison.banner:
+        head.append(comparison.banner)
     return "\n".join([*head, "", *text, "", *(f"- {note}" for note in comparison.notes)])
 
 
@@ -71,9 +84,9 @@ def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def counted(comparison: Comparison) -> str:
     """The number of compared images and of their groups."""
-    if comparison.groups == comparison.images:
-        return f"{comparison.images} images"
-    return f"{comparison.images} images of {comparison.groups} patients or lesions"
+    listed = f" of {comparison.images + comparison.missing}" if comparison.missing else ""
+    groups = "" if comparison.groups == comparison.images else f" of {comparison.groups} patients or lesions"
+    return f"{comparison.images}{listed} images{groups}"
 
 
 def format_difference(value: float) -> str:
@@ -103,6 +116,8 @@ def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) 
             published=any(value is not None for row in rows for value in row.published),
             papers=_papers(comparison),
             settings=differing_settings(comparison.sides),
+            efficiency=_efficiency(comparison),
+            cited=cited_rows(run.folder.paper for side in comparison.sides for run in side.runs),
             pictures=pictures,
             signed=format_difference,
             counted=counted,
@@ -148,11 +163,22 @@ def with_notes(comparison: Comparison, notes: Sequence[str], synthetic: bool) ->
     return replace(comparison, notes=(*comparison.notes, *notes), synthetic=comparison.synthetic or synthetic)
 
 
+def _efficiency(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
+    """For each measure of size and speed, published and measured by side: the mean over its runs."""
+    table: dict[str, list[tuple[str, str]]] = {}
+    for index, side in enumerate(comparison.sides):
+        runs = [efficiency(run.folder) for run in side.runs]
+        means = {name: sum(run[name] for run in runs) / len(runs) for name in EFFICIENCY if all(name in run for run in runs)}
+        for label, printed, value in efficiency_rows(side.runs[0].folder.paper, means):
+            table.setdefault(label, [(NOTHING, NOTHING)] * len(comparison.sides))[index] = (printed, value)
+    return table
+
+
 def _papers(comparison: Comparison) -> list[str]:
     """The sources of the published numbers."""
     papers = []
     for side in comparison.sides:
-        paper = side.runs[0].settings.get("paper") or {}
+        paper = side.runs[0].folder.paper
         if side.runs[0].published and paper:
             papers.append(f"{side.name}: {paper['citation']}" + (f"; {paper['row']}" if paper.get("row") else ""))
     return papers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from keras_skin.evaluation.comparison import flattened
+from keras_skin.experiment.changes import ABSENT, differences, without_places
 
 
 class DepartureKind(StrEnum):
@@ -24,12 +24,8 @@ class DepartureKind(StrEnum):
 
 NOT_COMPARABLE = {DepartureKind.ENCODER, DepartureKind.MODEL, DepartureKind.IMAGES, DepartureKind.SPLIT}
 """With one of these, the printed number belongs to another experiment."""
-_SAME_IMAGES = ("folder", "optional")
-"""Arguments of a data set that do not change its images."""
 _NOT_MEASURED = ("data.leak_guard", "data.on_bad_image", "data.external")
 """Keys of the data block that change neither the training images nor those of the test split."""
-_DEFAULT = "null"
-"""Stands for an argument that only the other experiment names."""
 _ENCODERS = ("model.backbone", "model.encoder")
 _OFFICIAL, _BY_IMAGE = "official", "image by image"
 
@@ -60,17 +56,16 @@ def departures(
         paper: resolved experiment of the paper's row.
         missing_images: images that were not on the disk, by data set, see `RunFolder.missing_images`.
     """
-    run, row = dict(flattened(_without_places(settings))), dict(flattened(_without_places(paper)))
-    keys = [key for key in dict.fromkeys([*run, *row]) if run.get(key) != row.get(key)]
+    keys = differences(without_places(settings), without_places(paper))
     result = []
-    encoders = {key: run.get(key, _DEFAULT) for key in keys if key in _ENCODERS}
-    names = [name for key, name in encoders.items() if _network(name) != _network(row.get(key, _DEFAULT))]
+    encoders = {key: values for key, values in keys.items() if key in _ENCODERS}
+    names = [_named(run) for run, row in encoders.values() if _network(run) != _network(row)]
     if names:
         result.append(Departure(DepartureKind.ENCODER, f"other encoder: {', '.join(names)}"))
     model = [key for key in keys if key.startswith("model.") and key not in (*_ENCODERS, "model.weights")]
     if model:
-        values = ", ".join(f"{key.removeprefix('model.')} {run.get(key, 'default')}" for key in model)
-        result.append(Departure(DepartureKind.MODEL, f"other model: {values}"))
+        texts = ", ".join(f"{key.removeprefix('model.')} {_named(keys[key][0], 'default')}" for key in model)
+        result.append(Departure(DepartureKind.MODEL, f"other model: {texts}"))
     data = [key for key in keys if key.startswith("data.") and key not in _NOT_MEASURED]
     if data:
         result.append(Departure(DepartureKind.IMAGES, f"other images: {', '.join(data)}"))
@@ -120,20 +115,14 @@ def _block(key: str) -> str:
     return ".".join(key.split(".")[: 2 if key.startswith(("train.", "image.", "model.", "data.")) else 1])
 
 
+def _named(value: str, default: str = "null") -> str:
+    """A setting's value, or the word for an argument that only the other experiment names."""
+    return default if value == ABSENT else value
+
+
 def _network(backbone: str) -> str:
     """The network of a backbone: `mobilenet_v2_torch` is MobileNetV2 with the weights of another library."""
-    return backbone.removesuffix("_torch")
-
-
-def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the folders of the data sets."""
-
-    def plain(dataset: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return None if dataset is None else {key: value for key, value in dataset.items() if key not in _SAME_IMAGES}
-
-    data = settings["data"]
-    lists = {name: [plain(item) for item in data[name]] for name in ("extra_train", "external")}
-    return {**settings, "data": {**data, "train": plain(data["train"]), "test": plain(data["test"]), **lists}}
+    return _named(backbone).removesuffix("_torch")
 
 
 def _split(split: Mapping[str, Any]) -> str:

@@ -87,16 +87,17 @@ def summarise(table: pd.DataFrame, groups: np.ndarray, resamples: int = 1000, se
 
 
 def explanation_rows(
-    metrics: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[str, list[tuple[str, str, Mapping[str, Any]]]]]:
-    """For each layer its name and (label, meaning, value) of what was measured, in the order of `METRICS`."""
+    metrics: Mapping[str, Mapping[str, Any]], published: Mapping[str, float | str]
+) -> Iterator[tuple[str, list[tuple[str, str, float | str | None, Mapping[str, Any]]]]]:
+    """For each layer its name and (label, meaning, published value, measured value), in the order of `METRICS`."""
     for layer, values in metrics.items():
         names = sorted(values, key=lambda name: _ORDER.index(name.partition("/")[0]))
         rows = []
         for name in names:
             plain, _, of_class = name.partition("/")
             label, meaning = METRICS[plain]
-            rows.append((f"{label}, {of_class}" if of_class else label, "" if of_class else meaning, values[name]))
+            text = f"{label}, {of_class}" if of_class else label
+            rows.append((text, "" if of_class else meaning, published.get(name), values[name]))
         yield layer, rows
 
 

@@ -41,7 +41,7 @@ class PatientPage:
         metadata: clinical field -> answer, "" where it is not known; None for a model without.
         notes: sentences on what could not be explained, and why.
         warnings: measured reasons to doubt the explanations.
-        synthetic: whether the run used images drawn by a program.
+        banner: why the predictions mean nothing.
     """
 
     title: str
@@ -50,7 +50,7 @@ class PatientPage:
     metadata: Mapping[str, str] | None = None
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    synthetic: bool = False
+    banner: str = ""
 
 
 def write_patient_page(path: Path, page: PatientPage) -> None:

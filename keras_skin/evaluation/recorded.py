@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from keras_skin.evaluation import classification, segmentation
-from keras_skin.evaluation.comparison import flattened
 from keras_skin.evaluation.measured_run import read_run
 from keras_skin.evaluation.seeds import Sample, run_samples
+from keras_skin.experiment.changes import differences, without_places
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder
 
@@ -151,17 +151,9 @@ def record(folder: RunFolder, experiment: str, settings: Mapping[str, Any], metr
 def overrides(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
     """The settings that can change a number and differ from an experiment file's, without the seed, the folders of the machine,
     and the training's precision, which the machine decides unless it is set; `-` where only the other has one."""
-    run, file = (dict(flattened(_without_folders(values))) for values in (settings, base))
     ignored = ("train.seed", "train.precision")
-    keys = [key for key in dict.fromkeys([*run, *file]) if run.get(key) != file.get(key) and key not in ignored]
-    return {key: _PLACE.sub("", run.get(key, "-")) for key in keys}
-
-
-def _without_folders(values: Any) -> Any:
-    """Settings without the folders of the data sets: the hashes of the splits identify the images."""
-    if isinstance(values, Mapping):
-        return {key: _without_folders(value) for key, value in values.items() if key != "folder"}
-    return [_without_folders(value) for value in values] if isinstance(values, list) else values
+    differing = differences(without_places(settings), without_places(base))  # the hashes of the splits identify the images
+    return {key: _PLACE.sub("", value) for key, (value, _) in differing.items() if key not in ignored}
 
 
 def _split(folder: RunFolder, split: str, metrics: Mapping[str, Sequence[str]]) -> RecordedSplit:

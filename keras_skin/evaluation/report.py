@@ -15,6 +15,7 @@ from jinja2 import Environment
 
 from keras_skin.evaluation import classification, segmentation
 from keras_skin.evaluation.explanations import explanation_rows
+from keras_skin.experiment.fields import Published
 from keras_skin.registry import atomic_path
 from keras_skin.templates import templates
 
@@ -25,6 +26,12 @@ HEADLINE = {
 }
 SPLITS = {"validation": "Validation split", "test": "Test split"}
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+EFFICIENCY = {
+    "parameters": "Parameters",
+    "latency_ms": "Milliseconds per image",
+    "training_minutes": "Minutes of training",
+    "weights_mb": "Megabytes of weights",
+}
 NOTHING = "-"
 
 
@@ -44,13 +51,15 @@ class ReportContext:
         metrics: `{split: {task: {metric: {"value", "ci95", "n"}}}}`; a metric's `stamp` is printed beside its value.
         warnings: sentences for the head of the page.
         description: a paragraph below the title.
-        synthetic: the images were drawn by a program; shown in a banner.
+        banner: why no number of the run means anything; stands in red at the top.
         summary: facts of the run, name -> value: model, parameters, input size, epochs, seed, duration ...
         data: table of the images: split, data set, number of images, of each class ...
         excluded: table of the excluded images, with reasons.
         notes: sentences about the data: layout, removed leaks, conflicting labels ...
         evaluation_notes: split -> sentences of its `Evaluation.notes`.
-        paper: `{"citation", "row", "doi", "results": {split: {task: {metric: fraction}}}, "notes"}`, all but `results` optional.
+        missing: split -> its images that were not on the disk.
+        paper: the experiment's `paper` block, see `PaperSettings`; every key is optional.
+        efficiency: what the run measured of `paper.efficiency`.
         figures: pictures of learning and measuring.
         explanations: contact sheets of heat maps and other pictures of explanations.
         explanation_metrics: `{layer or "metadata_shap": {metric: {"value", "ci95", "n"}}}`, metrics as in `explanations.METRICS`.
@@ -65,13 +74,15 @@ class ReportContext:
     metrics: Mapping[str, Any]
     warnings: Sequence[str] = ()
     description: str = ""
-    synthetic: bool = False
+    banner: str = ""
     summary: Mapping[str, Any] = field(default_factory=dict)
     data: pd.DataFrame | None = None
     excluded: pd.DataFrame | None = None
     notes: Sequence[str] = ()
     evaluation_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
     paper: Mapping[str, Any] | None = None
+    efficiency: Mapping[str, float] = field(default_factory=dict)
     figures: Sequence[Picture] = ()
     explanations: Sequence[Picture] = ()
     explanation_metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -84,22 +95,29 @@ class ReportContext:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric of one split: published and measured, None where there is none."""
+    """One metric of one split: published (a number or a bound) and measured, None where there is none; `missing` images of the
+    split were not on the disk."""
 
     split: str
     task: str
     metric: str
     label: str
-    published: float | None
+    published: Published | None
     measured: float | None
     ci95: tuple[float, float] | None
     n: int | None
     stamp: str = ""
+    missing: int = 0
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published."""
-        return None if self.published is None or self.measured is None else self.measured - self.published
+        """Measured minus published; None for a bound."""
+        return difference(self.measured, self.published)
+
+    @property
+    def count(self) -> str:
+        """The number of images, such as `6 of 200` if not all were on the disk."""
+        return NOTHING if self.n is None else f"{self.n} of {self.n + self.missing}" if self.missing else str(self.n)
 
 
 def metric_label(task: str, metric: str) -> str:
@@ -118,12 +136,20 @@ def split_label(split: str) -> str:
     return SPLITS.get(split) or (f"External: {split.removeprefix('external/')}" if split.startswith("external/") else split)
 
 
-def comparison_rows(paper: Mapping[str, Any] | None, metrics: Mapping[str, Any]) -> list[ComparisonRow]:
+def difference(measured: float | None, published: Published | None) -> float | None:
+    """Measured minus published; None if one is missing or only a bound is published."""
+    return None if measured is None or published is None or isinstance(published, str) else measured - published
+
+
+def comparison_rows(
+    paper: Mapping[str, Any] | None, metrics: Mapping[str, Any], missing: Mapping[str, int] | None = None
+) -> list[ComparisonRow]:
     """Published beside measured: the headline metrics of every measured split and all that the paper publishes.
 
     Args:
         paper: the experiment's `paper` block with `results: {split: {task: {metric: fraction}}}`, or None.
         metrics: `{split: {task: {metric: {"value", "ci95", "n"}}}}`.
+        missing: for each split, how many of its images were not on the disk.
 
     Returns:
         Rows by split (those with published numbers first), task and metric; a published number that was not measured has one too.
@@ -131,16 +157,22 @@ def comparison_rows(paper: Mapping[str, Any] | None, metrics: Mapping[str, Any])
     published = (paper or {}).get("results") or {}
     rows = []
     for split in sorted(dict.fromkeys([*metrics, *published]), key=lambda name: name not in published):
+        counts = [value["n"] for task in HEADLINE for value in metrics.get(split, {}).get(task, {}).values()]
         for task, headline in HEADLINE.items():
             measured = metrics.get(split, {}).get(task, {})
             printed = published.get(split, {}).get(task, {})
             for metric in dict.fromkeys([*headline, *printed]):
                 if metric in measured or printed.get(metric) is not None:
-                    rows.append(_row(split, task, metric, printed.get(metric), measured.get(metric, {})))
+                    value = measured.get(metric, {})
+                    # a metric of fewer images, such as the recall of one class, lacks an unknown share of the missing ones
+                    number = (missing or {}).get(split, 0) if value.get("n") == max(counts, default=0) else 0
+                    rows.append(_row(split, task, metric, printed.get(metric), value, number))
     return rows
 
 
-def _row(split: str, task: str, metric: str, published: float | None, measured: Mapping[str, Any]) -> ComparisonRow:
+def _row(
+    split: str, task: str, metric: str, published: Published | None, measured: Mapping[str, Any], missing: int
+) -> ComparisonRow:
     interval = measured.get("ci95")
     return ComparisonRow(
         split,
@@ -152,7 +184,44 @@ def _row(split: str, task: str, metric: str, published: float | None, measured: 
         (interval[0], interval[1]) if interval else None,
         measured.get("n"),
         measured.get("stamp", ""),
+        missing,
     )
+
+
+def other_results(paper: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, list[ComparisonRow]]:
+    """The published metrics of each further evaluation of the same experiment, beside the measured ones."""
+    evaluations: Mapping[str, Any] = paper.get("other_results") or {}
+    return {
+        name: [row for row in comparison_rows({"results": results}, metrics) if row.published is not None]
+        for name, results in evaluations.items()
+    }
+
+
+def cited_rows(papers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Method, source, split, metric and value of every number that papers quote from other publications, once each."""
+    rows = [
+        (method["method"], method["source"], split_label(split), metric_label(task, metric), format_published(value))
+        for paper in papers
+        for method in paper.get("cited") or []
+        for split, tasks in method["results"].items()
+        for task, values in tasks.items()
+        for metric, value in values.items()
+    ]
+    return list(dict.fromkeys(rows))
+
+
+def efficiency_rows(paper: Mapping[str, Any], measured: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Name, published and measured value of parameters, times and sizes."""
+    printed: Mapping[str, Published] = paper.get("efficiency") or {}
+    return [
+        (label, _plain_number(printed.get(name)), _plain_number(measured.get(name)))
+        for name, label in EFFICIENCY.items()
+        if name in printed or name in measured
+    ]
+
+
+def _plain_number(value: Published | None) -> str:
+    return NOTHING if value is None else value if isinstance(value, str) else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def format_table(rows: Iterable[ComparisonRow]) -> str:
@@ -161,9 +230,9 @@ def format_table(rows: Iterable[ComparisonRow]) -> str:
     before = None
     for row in rows:
         interval = f"{format_value(row.ci95[0])} .. {format_value(row.ci95[1])}" if row.ci95 else NOTHING
-        split, count = "" if row.split == before else row.split, NOTHING if row.n is None else str(row.n)
+        split = "" if row.split == before else row.split
         label = f"{row.label} ({row.stamp})" if row.stamp else row.label
-        lines.append((split, label, format_value(row.published), format_value(row.measured), interval, count))
+        lines.append((split, label, format_published(row.published), format_value(row.measured), interval, row.count))
         before = row.split
     if len(lines) == 1:
         return "Nothing was measured."
@@ -183,11 +252,16 @@ def format_value(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
 
 
+def format_published(value: Published | None) -> str:
+    """As `format_value`; a bound as it is."""
+    return value if isinstance(value, str) else format_value(value)
+
+
 def page_templates() -> Environment:
     """The templates of the pages, with their filters; what they print is escaped."""
     environment = templates("keras_skin.evaluation")
     environment.filters |= {
-        "number": format_value,
+        "number": format_published,
         "split_label": split_label,
         "embedded": _embedded,
         "cell": _cell,
@@ -206,17 +280,21 @@ def write_report(path: Path, context: ReportContext) -> None:
     Raises:
         ValueError: if a picture is neither PNG nor JPEG.
     """
-    rows = comparison_rows(context.paper, context.metrics)
+    rows = comparison_rows(context.paper, context.metrics, context.missing)
+    paper = context.paper or {}
     text = (
         page_templates()
         .get_template("report.html.j2")
         .render(
             context=context,
-            paper=context.paper or {},
+            paper=paper,
+            others=other_results(paper, context.metrics),
+            efficiency=efficiency_rows(paper, context.efficiency),
+            cited=cited_rows([paper]),
             groups=_by_split(rows),
             scale=_Scale.around(rows),
             tables=list(_metric_tables(context.metrics)),
-            explained=list(explanation_rows(context.explanation_metrics)),
+            explained=list(explanation_rows(context.explanation_metrics, paper.get("explanations") or {})),
             nothing=NOTHING,
             experiment=json.dumps(context.experiment, indent=2, ensure_ascii=False, default=str) if context.experiment else "",
         )
@@ -237,7 +315,7 @@ class _Scale(NamedTuple):
 
     @classmethod
     def around(cls, rows: Sequence[ComparisonRow]) -> _Scale:
-        values = [value for row in rows for value in (row.published, row.measured, *(row.ci95 or ())) if value is not None]
+        values = [value for row in rows for value in (row.published, row.measured, *(row.ci95 or ())) if isinstance(value, float)]
         return cls(math.floor(min(values, default=0) * 10) / 10, max(1.0, math.ceil(max(values, default=1) * 10) / 10))
 
     def x(self, value: float) -> float:

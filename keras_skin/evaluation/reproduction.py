@@ -13,8 +13,10 @@ import numpy as np
 from keras_skin.evaluation.comparison import LOWER_IS_BETTER
 from keras_skin.evaluation.departures import Departure
 from keras_skin.evaluation.measured_run import read_run
+from keras_skin.evaluation.report import difference as gap
 from keras_skin.evaluation.report import metric_label, split_label
 from keras_skin.evaluation.seeds import RESAMPLES, DifferenceOfMeans, Pooled, Sample, difference, pool, run_samples
+from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError
 
 Key = tuple[str, str, str]
@@ -31,7 +33,7 @@ class RowRuns:
         overrides: `KEY=VALUE` texts.
         departures: what is not as in the paper.
         length: the training's length, in words.
-        published: `{split: {task: {metric: value}}}` of the paper.
+        paper: the `paper` block of the experiment that holds the printed numbers.
         runs: folders of the finished leak-free runs, one per seed.
         protocol_runs: folders of the finished runs under the paper's image-level protocol.
         protocol_split: the split of those that stands for each split of the table.
@@ -44,7 +46,7 @@ class RowRuns:
     overrides: Sequence[str] = ()
     departures: Sequence[Departure] = ()
     length: str = ""
-    published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
     runs: Sequence[Path] = ()
     protocol_runs: Sequence[Path] = ()
     protocol_split: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class Line:
     split: str
     task: str
     metric: str
-    published: float | None
+    published: Published | None
     measured: Pooled | None
     protocol: Pooled | None = None
     price: DifferenceOfMeans | None = None
@@ -72,12 +74,12 @@ class Line:
     @property
     def difference(self) -> float | None:
         """Measured minus published."""
-        return None if self.published is None or self.measured is None else self.measured.value - self.published
+        return gap(self.measured.value if self.measured else None, self.published)
 
     @property
     def protocol_difference(self) -> float | None:
         """Measured under the image-level protocol minus published."""
-        return None if self.published is None or self.protocol is None else self.protocol.value - self.published
+        return gap(self.protocol.value if self.protocol else None, self.published)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def measure_row(
         synthetic = synthetic or is_synthetic or is_protocol_synthetic
         for task, names in metrics.items():
             for metric in names:
-                published = row.published.get(split, {}).get(task, {}).get(metric)
+                published = (row.paper.get("results") or {}).get(split, {}).get(task, {}).get(metric)
                 measured = _pooled(samples, task, metric, random)
                 protocol = _pooled(protocol_samples, task, metric, random)
                 if measured or protocol or published is not None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from keras_skin.evaluation.comparison_report import format_difference
-from keras_skin.evaluation.report import NOTHING, format_value, page_templates
+from keras_skin.evaluation.report import NOTHING, cited_rows, format_published, format_value, page_templates
 from keras_skin.evaluation.reproduction import Line, RowResult, Verdict
 from keras_skin.evaluation.seeds import RESAMPLES
 from keras_skin.registry import atomic_path
+from keras_skin.run_folder import SYNTHETIC_BANNER
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def write_page(path: Path, table: Reproduction) -> None:
         .render(
             table=table,
             runs=[(result.row.label, path) for result in table.results for path in (*result.row.runs, *result.row.protocol_runs)],
+            cited=cited_rows(result.row.paper for result in table.results),
             lines_of=lambda result, split: [line for line in result.lines if line.split == split],
             folder=path.parent,
+            banner_text=SYNTHETIC_BANNER if table.synthetic else "",
             signed=format_difference,
             resamples=RESAMPLES,
             nothing=NOTHING,
@@ -122,7 +125,7 @@ def _cells(line: Line) -> tuple[str, ...]:
             leak += f" ({format_difference(price.ci95[0])} .. {format_difference(price.ci95[1])})"
     return (
         line.label,
-        format_value(line.published),
+        format_published(line.published),
         format_value(measured.value) if measured else NOTHING,
         f"{format_value(limits[0])} .. {format_value(limits[1])}" if limits else NOTHING,
         seeds or NOTHING,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
-from keras_skin.run_folder import EXPORTS, RunFolder
+from keras_skin.run_folder import EXPORTS, LATENCY, RunFolder
 
 REPORT = "report.json"
 """Facts, notes and captions that no other file of the run holds."""
@@ -27,17 +27,19 @@ def write_run_report(folder: RunFolder) -> Path:
     metrics = folder.metrics
     explanations = metrics.pop("explanations", {})
     context = ReportContext(
-        title=experiment.title,
+        title=folder.headline,
         metrics=metrics,
         warnings=[*filter(None, [folder.warning]), *content.get("warnings", [])],
         description=experiment.description,
-        synthetic=folder.synthetic,
-        summary=content["summary"],
+        banner=folder.banner,
+        summary=content["summary"] | ({"Changed settings": folder.changes} if folder.changes else {}),
         data=_fold_table(folder) if folder.folds else _data_table(folder),
         excluded=None if folder.folds else folder.excluded,
         notes=content["notes"],
         evaluation_notes=content["evaluation_notes"],
-        paper=experiment.paper.model_dump() if experiment.paper else None,
+        missing={split: folder.missing_of(split) for split in metrics},
+        paper=folder.paper,
+        efficiency=efficiency(folder) if folder.paper.get("efficiency") else {},
         figures=_pictures(folder, content["figures"]),
         explanations=_pictures(folder, content["explanations"]),
         explanation_metrics=explanations,
@@ -50,6 +52,25 @@ def write_run_report(folder: RunFolder) -> Path:
     path = folder / "report.html"
     write_report(path, context)
     return path
+
+
+def efficiency(folder: RunFolder) -> dict[str, float]:
+    """The size and speed of a finished run, by the keys of `paper.efficiency`, without what was not measured; {} for several
+    folds."""
+    if folder.folds:
+        return {}
+    facts = {"parameters": folder.record.get("parameters"), "latency_ms": _latency(folder)}
+    facts["training_minutes"] = folder.training_minutes
+    facts["weights_mb"] = folder.best_weights.stat().st_size / 1e6 if folder.best_weights.is_file() else None
+    return {name: float(value) for name, value in facts.items() if value is not None}
+
+
+def _latency(folder: RunFolder) -> float | None:
+    """Median time of one image in milliseconds."""
+    if not (folder / LATENCY).is_file():
+        return None
+    measured = {item["batch_size"]: item["median"] for item in folder.read_json(LATENCY)["measured"]}
+    return measured.get(1)
 
 
 def _pictures(folder: RunFolder, captions: Mapping[str, str]) -> list[Picture]:

@@ -108,7 +108,8 @@ class BalancingSettings(Component):
 class DatasetSettings(Component):
     """A data set on disk. `folder` (relative to --data, or absolute) is needed if it does not have its usual name; `labels`
     selects images of these classes, `parts` those of these official splits (`["validation"]`); `optional`, for
-    extra_train and external: if it is missing, continue without it and report it."""
+    extra_train and external: if it is missing, continue without it and report it; `without`: what the experiment is then called
+    (`"MTL3, not MTL4"`)."""
 
     kind: ClassVar[str] = "data set"
 
@@ -116,6 +117,7 @@ class DatasetSettings(Component):
     labels: list[str] | None = None
     parts: list[str] | None = None
     optional: bool = False
+    without: str | None = None
 
 
 class PreprocessingSettings(Component):

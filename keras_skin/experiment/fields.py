@@ -240,15 +240,53 @@ class ExportSettings(Settings):
     editions: list[Literal["float32", "bfloat16", "litert", "images"]] = Field(["float32"], min_length=1)
 
 
+Published = float | Annotated[str, Field(pattern=r"^[<>] \d+(\.\d+)?$")]
+"""A printed number, or a bound such as "> 0.85"."""
+Results = dict[str, dict[Literal["segmentation", "classification"], dict[str, Published]]]
+"""Printed numbers by split, task and metric, as fractions."""
+
+
+class CitedSettings(Settings):
+    """The numbers of another method that a paper quotes from elsewhere: `source` is the publication."""
+
+    method: str
+    source: str
+    results: Results
+
+
 class PaperSettings(Settings):
-    """The published results, shown beside the measured ones: `results` is {split: {task: {metric: value}}}, with values as
-    fractions."""
+    """What a paper prints, shown beside what is measured.
+
+    `results`: the numbers of this experiment, or bounds such as "> 0.85". `other_results`: a second evaluation of the same
+    experiment in the same paper, by its name. `efficiency`: its parameters, milliseconds per image, training minutes and
+    megabytes of weights. `explanations`: its measures of heat maps. `cited`: other methods on the same images, from other
+    publications. These numbers belong to the file that names them: another model, other data, another length or recipe drops
+    them, and `dropped` gives the reason. A child file that names one of these keys inherits none of them.
+    """
 
     citation: str
     doi: str | None = None
     row: str | None = None
-    results: dict[str, dict[Literal["segmentation", "classification"], dict[str, float]]] = Field({})
+    results: Results = Field({})
+    other_results: dict[str, Results] = Field({})
+    efficiency: dict[Literal["parameters", "latency_ms", "training_minutes", "weights_mb"], Published] = Field({})
+    explanations: dict[str, Published] = Field({})
+    cited: list[CitedSettings] = Field([])
     notes: list[str] = Field([])
+    dropped: str = Field("", description="Written by the program: why the printed numbers are not shown.")
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are printed numbers."""
+        return any(getattr(self, name) for name in PRINTED)
+
+    def without_numbers(self, reason: str) -> PaperSettings:
+        """The source alone, with the reason why its numbers are not shown."""
+        return PaperSettings(citation=self.citation, doi=self.doi, dropped=reason)
+
+
+PRINTED = ("results", "other_results", "efficiency", "explanations", "cited")
+"""The keys of `paper` that hold numbers."""
 
 
 class Experiment(Settings):
@@ -276,6 +314,9 @@ class Experiment(Settings):
     export: ExportSettings = ExportSettings()
     paper: PaperSettings | None = None
     demo: dict[str, Any] = Field({}, description="Overrides (dotted key: value) that --demo applies.")
+    changes: dict[str, str] = Field(
+        {}, description="Written by the program: the settings that --set and --demo changed, with the values of the file."
+    )
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Experiment:

@@ -8,13 +8,15 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from keras_skin.experiment.changes import ABSENT, TEXTS, differences, flattened, why_not_published
 from keras_skin.experiment.components import Settings
-from keras_skin.experiment.fields import Experiment
+from keras_skin.experiment.fields import PRINTED, Experiment
 from keras_skin.registry import UserError, did_you_mean
 
 log = logging.getLogger("keras_skin")
@@ -39,11 +41,16 @@ def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (
         overrides: `"KEY=VALUE"` texts; KEY is a dotted path, VALUE is JSON (a bare word is a string).
         demo: whether to apply the file's `demo` overrides, before `overrides`.
 
+    Returns:
+        The experiment. Its `changes` list what the overrides changed. The numbers of its paper are dropped if they belong to
+        other settings: those of the file that names them.
+
     Raises:
         UserError: with every problem: its JSON path, the value, and the nearest valid key.
     """
     path = _locate(source)
-    values = _inherit(path, ())
+    values, published = _inherit(path, ())
+    file, published = deepcopy(values), deepcopy(published)
     if demo:
         for key, value in dict(values.get("demo") or {}).items():
             _assign(values, key, value)
@@ -52,7 +59,39 @@ def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (
         if not equals or not key:
             raise UserError(f"--set takes KEY=VALUE, for example train.epochs=2; got '{text}'.")
         _assign(values, key, _parse_value(raw))
-    return validate(values, f"{path}")
+    experiment = validate(values, f"{path}")
+    if values != file:
+        experiment = experiment.model_copy(update={"changes": _changes(experiment, file)})
+    return _without_numbers_of_others(experiment, published)
+
+
+def _changes(experiment: Experiment, file: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that differ from those of the file; a file that is itself a changed experiment keeps its own list."""
+    resolved = _resolved(file)
+    before = {
+        **{key: before for key, (_, before) in differences(json.loads(experiment.to_json()), resolved, TEXTS).items()},
+        **experiment.changes,
+    }
+    flat = dict(flattened(json.loads(experiment.to_json()), TEXTS))
+    return {key: value for key, value in before.items() if flat.get(key, ABSENT) != value}
+
+
+def _without_numbers_of_others(experiment: Experiment, published: Mapping[str, Any] | None) -> Experiment:
+    """Drops the printed numbers if the settings are not those of `published`, the file that names them."""
+    paper = experiment.paper
+    if paper is None or published is None or not paper.has_numbers:
+        return experiment
+    reason = why_not_published(json.loads(experiment.to_json()), _resolved(published))
+    return experiment.model_copy(update={"paper": paper.without_numbers(reason)}) if reason else experiment
+
+
+def _resolved(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a file with all defaults; a file that is valid only with overrides stays as it is."""
+    try:
+        resolved: Mapping[str, Any] = json.loads(Experiment.model_validate(values).to_json())
+    except ValidationError:
+        return values
+    return resolved
 
 
 def validate(values: Mapping[str, Any], source: str) -> Experiment:
@@ -95,18 +134,27 @@ def _locate(source: str | os.PathLike[str]) -> Any:
     )
 
 
-def _inherit(path: Any, children: tuple[str, ...]) -> dict[str, Any]:
+def _inherit(path: Any, children: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The values of a file with those that it inherits, and the values of the file that names the printed numbers of a paper: the
+    file itself or a parent; None if no file does."""
     if str(path) in children:
         raise UserError(f"'extends' forms a circle: {' -> '.join((*children, str(path)))}. Remove one of them.")
     values = read_json(path)
     parent = values.get("extends")
+    own = values.get("paper")
+    has_numbers = isinstance(own, dict) and any(name in own for name in PRINTED)
     if parent is None:
-        return values
+        return values, values if has_numbers else None
     if not isinstance(parent, str):
         raise UserError(f"{path}: 'extends' must be a file name, got {parent!r}.")
     sibling = Path(str(path)).parent / parent
     source = sibling if sibling.is_file() else _locate(parent)
-    return _merge(_inherit(source, (*children, str(path))), values)
+    inherited, published = _inherit(source, (*children, str(path)))
+    if has_numbers and isinstance(inherited.get("paper"), dict):
+        paper = {key: value for key, value in inherited["paper"].items() if key not in PRINTED}
+        inherited = {**inherited, "paper": paper}
+    values = _merge(inherited, values)
+    return values, values if has_numbers else published
 
 
 def read_json(path: Any) -> dict[str, Any]:
@@ -138,8 +186,7 @@ def _merge(parent: Any, child: Any) -> Any:
         return child
     if "name" in child and child["name"] != parent.get("name"):
         return child
-    # published results belong to one table row: a child's never mix with its parent's
-    return {**parent, **{key: value if key == "results" else _merge(parent.get(key), value) for key, value in child.items()}}
+    return {**parent, **{key: _merge(parent.get(key), value) for key, value in child.items()}}
 
 
 def _parse_value(text: str) -> Any:

@@ -67,7 +67,8 @@ def describe(
         synthetic: whether the model was trained on synthetic images.
         extra: more entries, JSON values only. The card shows `title`, `citation`, `trained_on` (data set -> images), `terms`
             (data set -> licence), `segmenter` (what cuts out the lesion), `prediction` (name -> sentence), `measured` (a list
-            of `{"part", "metric", "value", "ci95", "n"}`) and `warnings` (sentences) if present.
+            of `{"part", "metric", "value", "ci95", "n"}`), `changes` (setting -> value and that of the experiment's file),
+            `banner` (why no prediction means anything) and `warnings` (sentences) if present.
     """
     fields = endpoints.metadata.fields if endpoints.metadata is not None else ()
     return {

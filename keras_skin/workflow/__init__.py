@@ -129,8 +129,11 @@ def _run(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
 
 def _execute(folder: RunFolder, data_dir: Path | None, resume: bool) -> dict[str, Any]:
     experiment, options = folder.experiment, folder.options
-    marks = [name for name, is_set in (("SYNTHETIC demo data", options.demo), ("dry run", options.dry_run)) if is_set]
-    log.info("%s%s", experiment.title, f" ({', '.join(marks)})" if marks else "")
+    log.info("%s", folder.headline)
+    for key, text in folder.changes.items():
+        log.info("  changed: %s is %s", key, text)
+    if folder.banner:
+        log.info("%s", folder.banner)
     log.info("Run folder: %s", folder.path)
     if options.demo:
         folder.write_text("SYNTHETIC.txt", "This run used images drawn by a program. Its numbers say nothing about patients.\n")
@@ -160,10 +163,12 @@ def _train_demo_segmenter(folder: RunFolder) -> None:
 
 
 def _conclude(folder: RunFolder, metrics: dict[str, Any], seconds: float) -> None:
-    paper = folder.experiment.paper
-    log.info("\n%s", format_table(comparison_rows(paper.model_dump() if paper else None, metrics)))
-    if folder.options.demo:
-        log.info("SYNTHETIC data: these numbers show that everything runs, nothing else.")
+    paper, missing = folder.paper, {split: folder.missing_of(split) for split in metrics}
+    log.info("\n%s: %s\n%s", folder.path.name, folder.headline, format_table(comparison_rows(paper, metrics, missing)))
+    if paper.get("dropped"):
+        log.info("The published numbers are not shown, because they belong to another experiment: %s.", paper["dropped"])
+    if folder.banner:
+        log.info("%s", folder.banner)
     log.info("\nDone in %d min %02d s. Report: %s", seconds // 60, seconds % 60, folder / "report.html")
 
 

@@ -23,7 +23,7 @@ from keras_skin.figures.curves import roc_and_precision_recall
 from keras_skin.figures.examples import examples_figure
 from keras_skin.figures.learning import learning_curves
 from keras_skin.figures.segmentation_sheet import segmentation_sheet
-from keras_skin.run_folder import RunFolder
+from keras_skin.run_folder import LATENCY, RunFolder
 from keras_skin.workflow.initial import describe_start
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.opened_run import ActiveRun
@@ -125,7 +125,7 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
     experiment, result = run.experiment, training.result
     arguments = [f"{key} {value}" for key, value in experiment.model.arguments.items()]
     best_value = "none" if result.best_value is None else f"{result.best_value:.4f}"
-    summary = {
+    return {
         "Model": ", ".join([experiment.model.name, *arguments]),
         "Parameters": f"{run.model.count_params():,}",
         "Training precision": run.precision,
@@ -133,16 +133,13 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
         **describe_start(run),
         **describe_segmenter(run),
         **describe_prediction(run),
-        **describe_latency(run.read_json("latency.json")),
+        **describe_latency(run.read_json(LATENCY)),
         "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels",
         "Epochs": f"{len(result.history)} of {experiment.train.epochs}",
         "Best epoch": f"{result.best_epoch} ({result.monitor}: {best_value})",
         "Seed": str(experiment.train.seed),
         "Training time": f"{result.history['seconds'].sum() / 60:.1f} min",
     }
-    if run.options.dry_run:
-        summary["Dry run"] = "two batches of everything: the numbers mean nothing"
-    return summary
 
 
 def _training_figures(figures: Figures, run: ActiveRun, training: Trained) -> None:

@@ -149,17 +149,19 @@ def card_facts(run: Run) -> dict[str, Any]:
     warnings = [run.warning, *doubts(metrics)]
     metrics.pop("explanations", None)
     measured = [
-        {"part": split_label(row.split), "metric": row.label, "value": row.measured, "ci95": row.ci95, "n": row.n}
-        for row in comparison_rows(None, metrics)
+        {"part": split_label(row.split), "metric": row.label, "value": row.measured, "ci95": row.ci95, "n": row.count}
+        for row in comparison_rows(None, metrics, {split: run.missing_of(split) for split in metrics})
     ]
     extra = {
-        "title": experiment.title,
+        "title": run.headline,
         "trained_on": {str(name): int(count) for name, count in trained_on.items()},
         "terms": {str(name): readers.get(str(name)).info.get("terms", "") for name in trained_on.index},
         "measured": measured,
         "warnings": [warning for warning in warnings if warning],
     }
     extra |= {"prediction": prediction} if (prediction := describe_prediction(run)) else {}
+    extra |= {"changes": run.changes} if run.changes else {}
+    extra |= {"banner": run.banner} if run.banner and not run.synthetic else {}
     extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
     segmenter = describe_segmenter(run)
     return extra | ({"segmenter": segmenter["Segmenter"]} if segmenter else {})

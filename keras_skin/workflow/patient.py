@@ -79,7 +79,7 @@ def explain_patient(
         )
         for row, (path, of_image) in enumerate(zip(files, shown, strict=True))
     ]
-    return PatientPage(run.experiment.title, run.path.name, images, metadata, notes, doubts(run.metrics), run.options.demo)
+    return PatientPage(run.headline, run.path.name, images, metadata, notes, doubts(run.metrics), run.banner)
 
 
 def model_inputs(

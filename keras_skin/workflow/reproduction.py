@@ -16,11 +16,11 @@ import keras
 import numpy as np
 
 from keras_skin import workflow
-from keras_skin.evaluation.comparison import flattened
 from keras_skin.evaluation.departures import departures, training_length
 from keras_skin.evaluation.reproduction import ClaimedOrder, RowRuns, judge, measure_row, measured_numbers
 from keras_skin.evaluation.reproduction_page import Reproduction, format_table, write_csv, write_page
 from keras_skin.experiment import Experiment
+from keras_skin.experiment.changes import flattened
 from keras_skin.experiment.tables import PaperTable, TableRow
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder, without_date
@@ -196,7 +196,7 @@ def _row_runs(table: PaperTable, row: TableRow, out: Path, seeds: int | None, fa
         [f"{key}={json.dumps(value)}" for key, value in row.overrides.items()],
         departures(settings, paper_settings, missing_images),
         length,
-        paper.paper.model_dump()["results"] if paper.paper else {},
+        paper.paper.model_dump() if paper.paper else {},
         leak_free,
         image_level,
         {table.splits[0]: split} if split else {},

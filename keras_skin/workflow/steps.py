@@ -28,7 +28,7 @@ from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED
 from keras_skin.registry import UserError
-from keras_skin.run_folder import EXPORTS, METADATA, RunFolder
+from keras_skin.run_folder import EXPORTS, LATENCY, METADATA, RunFolder
 from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.drawing import draw
 from keras_skin.workflow.environment import environment
@@ -125,7 +125,8 @@ def measure(run: ActiveRun) -> dict[str, Evaluation]:
         if evaluation.confusion is not None:
             counts = pd.DataFrame(evaluation.confusion, index=classes, columns=classes)
             run.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
-    run.write_json("latency.json", _latency(run))
+    run.write_json(LATENCY, _latency(run))
+    run.update_record(parameters=run.model.count_params())
     return evaluations
 
 

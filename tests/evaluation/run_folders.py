@@ -74,7 +74,8 @@ def write_run(
     table = images(classes=classes) if table is None else table
     predictions, masks = predict(table, classes, **model)
     path.mkdir(parents=True)
-    (path / "experiment.json").write_text(load_experiment(experiment, overrides).to_json())
+    settings = load_experiment(experiment, overrides)
+    (path / "experiment.json").write_text(settings.to_json())
     defaults = {"data_dir": None, "demo": False, "dry_run": False, "classes": list(classes), "finished": finished}
     (path / "run.json").write_text(json.dumps({**defaults, **dict(record)}))
     if not finished:
@@ -84,7 +85,12 @@ def write_run(
         evaluation = stamped(evaluation, stamp, "why")
     (path / "metrics.json").write_text(json.dumps({"test": evaluation.metrics}))
     predictions.to_csv(path / "predictions.csv", index=False)
-    table[["image_id", "group_id", "label", "split", "dataset"]].to_csv(path / "splits.csv", index=False)
+    trained = [item.name for item in (settings.data.train, *settings.data.extra_train)]
+    training = pd.DataFrame(
+        {"image_id": "ISIC_9999999", "group_id": "ISIC_9999999", "label": classes[0], "split": "train", "dataset": trained}
+    )
+    splits = pd.concat([table[["image_id", "group_id", "label", "split", "dataset"]], training])
+    splits.to_csv(path / "splits.csv", index=False)
     for image_id, mask in masks.items():
         (path / "masks" / "test").mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(path / "masks" / "test" / f"{image_id}.png")

@@ -7,6 +7,7 @@ from keras_skin.evaluation.comparison import compare, differing_settings, group_
 from keras_skin.evaluation.evaluate import summarise
 from keras_skin.evaluation.measured_run import read_runs
 from keras_skin.registry import UserError
+from keras_skin.run_folder import DRY_RUN_BANNER
 from tests.evaluation.run_folders import BINARY, images, write_run
 
 EIGHT = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc", "scc")
@@ -222,6 +223,16 @@ def test_what_differs_between_experiments_is_listed(tmp_path):
     assert any("differ in more than their seed: train.epochs, train.optimizer.learning_rate" in note for note in mixed.notes)
 
 
+def test_a_changed_run_lists_its_changes_and_shows_no_published_number(tmp_path):
+    table = images()
+    changed = write_run(tmp_path / "b", table, overrides=["model.variant=mtl1"], seed=4)
+    comparison = compare(group_by_seed(read_runs([write_run(tmp_path / "a", table), changed], "test")), resamples=10)
+    assert row(comparison, "dsc").published == (0.8948, None)
+    assert "b is not the experiment of its file: model.variant is mtl1 (file: mtl3)." in comparison.notes
+    assert any("model.variant is mtl1 (published: mtl3)" in note for note in comparison.notes)
+    assert comparison.banner == ""
+
+
 def test_dry_runs_and_uneven_images_are_said(tmp_path):
     table = images()
     a, b = write_run(tmp_path / "a", table), write_run(tmp_path / "b", table, record={"dry_run": True}, seed=4)
@@ -230,6 +241,11 @@ def test_dry_runs_and_uneven_images_are_said(tmp_path):
     predictions.to_csv(b / "predictions.csv", index=False)
     comparison = compare(group_by_seed(read_runs([a, b], "test")), resamples=10)
     assert any(note.startswith("b: a dry run") for note in comparison.notes)
+    assert (
+        "b: the published numbers are not shown, because they belong to another experiment: it is a dry run." in comparison.notes
+    )
+    assert row(comparison, "dsc").published == (0.8948, None)
+    assert comparison.banner == DRY_RUN_BANNER
     assert any("Not every side has a value for the same images in DSC" in note for note in comparison.notes)
     assert [value["n"] for value in row(comparison, "dsc").values] == [40, 39]
     assert row(comparison, "dsc").differences[1]["n"] == 39

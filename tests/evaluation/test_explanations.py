@@ -97,10 +97,11 @@ def test_shap_values_that_do_not_add_up_are_called_so():
 
 def test_rows_of_the_report_are_in_the_order_of_their_names():
     values = {"entropy": metric(0.5, 0.4, 0.6), "iou_predicted_mask/b": metric(1, 1, 1), "relevance_inside": metric(1, 1, 1)}
-    ((layer, rows),) = explanation_rows({"cam_features": values})
+    ((layer, rows),) = explanation_rows({"cam_features": values}, {"entropy": "> 0.4"})
     assert layer == "cam_features"
     assert [row[0] for row in rows] == [
         METRICS["relevance_inside"][0],
         f"{METRICS['iou_predicted_mask'][0]}, b",
         METRICS["entropy"][0],
     ]
+    assert [row[2] for row in rows] == [None, None, "> 0.4"]

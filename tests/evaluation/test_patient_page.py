@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_skin.evaluation.patient_page import PatientImage, PatientPage, write_patient_page
 from keras_skin.evaluation.report import Picture
+from keras_skin.run_folder import DRY_RUN_BANNER
 
 
 def test_page_tells_everything_and_loads_nothing(tmp_path):
@@ -18,10 +19,12 @@ def test_page_tells_everything_and_loads_nothing(tmp_path):
     ]
     assert images[0].predicted == "MEL"
     assert images[1].predicted == ""
-    page = PatientPage("a title", "run-1", images, {"age": "54", "site": ""}, ["a note"], ["no better than a Gaussian"], True)
+    page = PatientPage(
+        "a title", "run-1", images, {"age": "54", "site": ""}, ["a note"], ["no better than a Gaussian"], DRY_RUN_BANNER
+    )
     write_patient_page(tmp_path / "page.html", page)
     text = (tmp_path / "page.html").read_text()
-    for part in ("a title", "run-1", "0.7500", "Grad-CAM: MEL", "54", "not known", "a note", "no better than", "SYNTHETIC"):
+    for part in ("a title", "run-1", "0.7500", "Grad-CAM: MEL", "54", "not known", "a note", "no better than", DRY_RUN_BANNER):
         assert part in text
     assert "not a medical device" in text
     assert "<script>" not in text
@@ -32,4 +35,4 @@ def test_a_model_without_metadata_says_nothing_of_them(tmp_path):
     write_patient_page(tmp_path / "page.html", PatientPage("t", "r", [PatientImage("a.jpg", [])]))
     text = (tmp_path / "page.html").read_text()
     assert "Clinical metadata" not in text
-    assert "SYNTHETIC" not in text
+    assert 'class="banner"' not in text

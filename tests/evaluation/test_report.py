@@ -148,11 +148,47 @@ def test_label_only_and_nothing_excluded(tmp_path):
 
 def test_synthetic_report_says_so(tmp_path, context):
     plain = written(tmp_path / "plain.html", context)
-    text = written(tmp_path / "report.html", ReportContext(title="t", metrics=METRICS, paper=PAPER, synthetic=True))
-    assert "<title>SYNTHETIC: t</title>" in text
-    assert "SYNTHETIC DATA" in text
-    assert "they cannot be compared" in text
+    paper = {"citation": "Author: Title, 2024", "dropped": "its images were drawn by a program"}
+    text = written(
+        tmp_path / "report.html", ReportContext(title="t", metrics=METRICS, paper=paper, banner="SYNTHETIC DATA: drawn.")
+    )
+    assert "<title>SYNTHETIC DATA: t</title>" in text
+    assert '<div class="banner" role="alert">SYNTHETIC DATA: drawn.</div>' in text
+    assert "not shown, because they belong to another experiment: its images were drawn by a program." in text
     assert "SYNTHETIC" not in plain
+
+
+def test_what_else_a_paper_prints_stands_beside_what_is_measured(tmp_path):
+    paper = {
+        "results": {"test": {"classification": {"accuracy": "> 0.85"}}},
+        "other_results": {"table 2": {"test": {"classification": {"accuracy": 0.8432}}}},
+        "efficiency": {"latency_ms": "> 40", "parameters": 11_500_000},
+        "explanations": {"iou_predicted_mask": 0.7736},
+        "cited": [{"method": "CUMED", "source": "[12]", "results": {"test": {"segmentation": {"dsc": 0.897}}}}],
+    }
+    context = ReportContext(
+        title="t",
+        metrics=METRICS,
+        paper=paper,
+        efficiency={"latency_ms": 12.345, "training_minutes": 30.0},
+        explanation_metrics={"cam_features": {"iou_predicted_mask": measured(0.3)}},
+        missing={"test": 190},
+    )
+    text = re.sub(r"<[^>]+>|\s+", " ", written(tmp_path / "report.html", context))
+    text = re.sub(r" +", " ", text)
+    assert "Accuracy &gt; 0.85 0.8000" in text
+    assert "Another evaluation in the paper: table 2" in text
+    assert "Accuracy 0.8432 0.8000" in text
+    assert "Milliseconds per image &gt; 40 12.35" in text
+    assert "Parameters 11,500,000 -" in text
+    assert "Minutes of training - 30" in text
+    assert "CUMED [12] Test split DSC 0.8970" in text
+    assert "0.7736" in text
+    assert "10 of 200" in text
+    (row,) = [row for row in comparison_rows(paper, METRICS, {"test": 190}) if row.metric == "accuracy"]
+    assert (row.published, row.difference, row.count) == ("> 0.85", None, "10 of 200")
+    (of_one_class,) = [row for row in comparison_rows(paper, METRICS, {"test": 190}) if row.metric == "tnr"]
+    assert of_one_class.count == "6"
 
 
 def test_pictures_of_other_kinds_are_refused(tmp_path):

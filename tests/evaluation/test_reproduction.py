@@ -27,7 +27,7 @@ def verdict(first, second, metric="auc", task="classification", split="test"):
 
 def test_published_measured_and_difference(tmp_path):
     runs = [write_run(tmp_path / str(seed), seed=seed) for seed in range(2)]
-    result = measure_row(RowRuns("A", "x", runs=runs, published=PUBLISHED), ["test"], METRICS, random())
+    result = measure_row(RowRuns("A", "x", runs=runs, paper={"results": PUBLISHED}), ["test"], METRICS, random())
     lines = {line.metric: line for line in result.lines}
     assert list(lines) == ["dsc", "f1_weighted", "auc"]
     assert lines["dsc"].difference == pytest.approx(lines["dsc"].measured.value - 0.9)
@@ -40,7 +40,9 @@ def test_the_price_of_the_leak_is_image_level_minus_leak_free(tmp_path):
     run = write_run(tmp_path / "a", images(40), skill=0)
     leaky = write_run(tmp_path / "b", images(60).assign(split="validation"), skill=3, seed=3)
     (leaky / "metrics.json").write_text("{}")
-    row = RowRuns("A", "x", runs=[run], protocol_runs=[leaky], protocol_split={"test": "validation"}, published=PUBLISHED)
+    row = RowRuns(
+        "A", "x", runs=[run], protocol_runs=[leaky], protocol_split={"test": "validation"}, paper={"results": PUBLISHED}
+    )
     line = measure_row(row, ["test"], METRICS, random()).lines[2]
     assert line.price.value == pytest.approx(line.protocol.value - line.measured.value)
     assert 0 < line.price.ci95[0] < line.price.value < line.price.ci95[1]
@@ -57,7 +59,7 @@ def test_a_seed_on_other_images_and_a_split_that_was_not_measured_are_reported(t
 
 
 def test_a_published_number_without_a_run_has_a_line():
-    (dsc, auc) = measure_row(RowRuns("A", "x", published=PUBLISHED), ["test"], METRICS, random()).lines
+    (dsc, auc) = measure_row(RowRuns("A", "x", paper={"results": PUBLISHED}), ["test"], METRICS, random()).lines
     assert (dsc.published, dsc.measured, dsc.difference, auc.published) == (0.9, None, None, 0.8)
 
 

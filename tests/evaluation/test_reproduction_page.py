@@ -17,15 +17,15 @@ METRICS = {"segmentation": ["dsc"], "classification": ["auc"]}
 @pytest.fixture
 def table(tmp_path):
     random = np.random.default_rng(0)
-    published = {"test": {"segmentation": {"dsc": 0.9}}}
+    paper = {"results": {"test": {"segmentation": {"dsc": 0.9}}}}
     runs = [write_run(tmp_path / f"run{seed}", seed=seed) for seed in range(3)]
     leaky = write_run(tmp_path / "leaky", images(60), skill=4)
     departures = [Departure(DepartureKind.LENGTH, "8 epochs instead of 50"), Departure(DepartureKind.ENCODER, "other encoder: x")]
     rows = [
         RowRuns(
-            "A", "exp_a", [f"title={HOSTILE}"], departures, "8 epochs instead of 50", published, runs, [leaky], has_protocol=True
+            "A", "exp_a", [f"title={HOSTILE}"], departures, "8 epochs instead of 50", paper, runs, [leaky], has_protocol=True
         ),
-        RowRuns("B", "exp_b", published=published, length="50 epochs", missing={"b-seed0": HOSTILE}),
+        RowRuns("B", "exp_b", paper=paper, length="50 epochs", missing={"b-seed0": HOSTILE}),
         RowRuns("C", "exp_c", length="50 epochs", missing={"c-seed0": "not started yet"}),
     ]
     results = [measure_row(row, ["test"], METRICS, random) for row in rows]
