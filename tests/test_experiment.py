@@ -227,3 +227,19 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])
     assert experiment.train.epochs == 3
     assert "train.cache is ignored; every run uses the image store instead" in caplog.text
+
+
+JRL_ROWS = ["jrl_isic2016", *(f"jrl_isic2016_mtl{number}" for number in range(4)), "resnet50_isic2016", "jrl_ph2"]
+PH2, ISIC_2016 = (160, 40), (304, 75)
+
+
+@pytest.mark.parametrize("name", JRL_ROWS)
+def test_the_printed_rates_of_paper_001_are_those_of_whole_images(name):
+    """TPR and TNR, of benign and malignant images that the test sets have, give the printed weighted TPR, which is accuracy."""
+    experiment = load_experiment(name)
+    for split, tasks in experiment.paper.results.items():
+        benign, malignant = PH2 if "ph2" in (split.removeprefix("external/"), name.removeprefix("jrl_")) else ISIC_2016
+        printed = tasks["classification"]
+        right = (round(printed["tnr"] * benign), round(printed["tpr"] * malignant))
+        assert (right[0] / benign, right[1] / malignant) == pytest.approx((printed["tnr"], printed["tpr"]), abs=1e-4)
+        assert sum(right) / (benign + malignant) == pytest.approx(printed["tpr_weighted"], abs=1e-4)
