@@ -285,7 +285,7 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
         ),
         (
             heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
-            "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
+            "Grad-CAM of the predicted class on the same images, by the first run of each side.",
         ),
     ]
     return [Picture(path, caption) for path, caption in pictures if path]
