@@ -229,7 +229,26 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     assert "train.cache is ignored; every run uses the image store instead" in caplog.text
 
 
-JRL_ROWS = ["jrl_isic2016", *(f"jrl_isic2016_mtl{number}" for number in range(4)), "resnet50_isic2016", "jrl_ph2"]
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('train.monitor=["last", "val_loss"]', "'last' keeps the last epoch whatever it logs: name it alone"),
+        ('train.early_stopping={"patience": 3}', "monitor is 'last', but early_stopping need a logged value"),
+        ('train.schedule={"name": "plateau", "factor": 0.5, "patience": 2}', "schedule 'plateau' need a logged value"),
+    ],
+)
+def test_the_last_epoch_needs_no_value_and_others_do(override, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment("jrl_isic2016_paper_protocol", [override])
+
+
+JRL_ROWS = [
+    "jrl_isic2016",
+    "jrl_isic2016_paper_protocol",
+    *(f"jrl_isic2016_mtl{number}" for number in range(4)),
+    "resnet50_isic2016",
+    "jrl_ph2",
+]
 PH2, ISIC_2016 = (160, 40), (304, 75)
 
 

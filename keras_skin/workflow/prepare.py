@@ -219,14 +219,16 @@ def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
 
 
 def shorten(prepared: PreparedData, rows: int) -> PreparedData:
-    """For a dry run: at most `rows` images of each split, the classes in turn."""
+    """For a dry run: at most `rows` images of each split, the classes and data sets in turn."""
     tables = [_spread(prepared.rows(split), rows) for split in dict.fromkeys(prepared.table["split"])]
     notes = (*prepared.notes, f"Dry run: at most {rows} images of each split.")
     return replace(prepared, table=pd.concat(tables, ignore_index=True), notes=notes)
 
 
 def _spread(table: pd.DataFrame, rows: int) -> pd.DataFrame:
-    order = table.groupby("label").cumcount().sort_values(kind="stable").index
+    """At most `rows` rows: the classes in turn, and within a class its data sets in turn."""
+    turns = table.groupby(["label", "dataset"]).cumcount().sort_values(kind="stable").index
+    order = table.loc[turns].groupby("label").cumcount().sort_values(kind="stable").index
     return table.loc[order[:rows]].sort_index()
 
 
