@@ -82,8 +82,8 @@ def test_the_class_of_a_run_without_masks_stands_under_the_outlines_of_the_other
     paths += [write_run(tmp_path / "resnet", table, experiment="resnet50_isic2016", tasks=("label",), skill=skill)]
     runs = read_runs(paths, "test")
     picture = pixels(figures.outlines(name_sides([[run] for run in runs]), load, tmp_path / "outlines.png", count=2))
-    assert (like(picture, RED) > 50) is wrong
-    assert (like(picture, GREEN) > 50) is not wrong
+    assert (like(picture, RED) > 50) == wrong
+    assert (like(picture, GREEN) > 50) != wrong
 
 
 def test_classes_have_a_panel_each(tmp_path):
