@@ -71,7 +71,7 @@ def test_run_folder_is_complete(tiny_run):
         "metrics.json",
         "predictions.csv",
         "masks",
-        "figures",
+        "figures/samples.png",
         "explain/sheet_grad_cam.png",
         "explain/faithfulness.csv",
         "checkpoints/best.weights.h5",

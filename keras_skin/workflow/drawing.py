@@ -22,6 +22,7 @@ from keras_skin.figures.curriculum import curriculum_figure
 from keras_skin.figures.curves import roc_and_precision_recall
 from keras_skin.figures.examples import examples_figure
 from keras_skin.figures.learning import learning_curves
+from keras_skin.figures.samples import choose_samples, samples_figure
 from keras_skin.figures.segmentation_sheet import segmentation_sheet
 from keras_skin.run_folder import LATENCY, RunFolder
 from keras_skin.training.monitor import LAST
@@ -152,6 +153,17 @@ def _training_figures(figures: Figures, run: ActiveRun, training: Trained) -> No
     counts = data.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(data.classes), columns=["train", *data.tested], fill_value=0)
     figures.add(class_counts(counts, figures.path("class_counts"), synthetic), "Images of each class in each split.")
+    samples = samples_figure(
+        choose_samples(data.table, data.classes),
+        lambda image, mask: (_picture(image), load_mask(mask).numpy()[..., 0] > 0.5),
+        figures.path("samples"),
+        synthetic=synthetic,
+    )
+    figures.add(
+        samples,
+        "Two images of each data set and class, with the mask and the boundary of the lesion: training images, or measured ones "
+        "of data sets that are not trained on.",
+    )
     before = {str(name): int(count) for name, count in data.rows("train")["label"].value_counts().items()}
     if set(before) == set(training.samples) and before != training.samples:
         balance = class_balance(before, training.samples, figures.path("class_balance"), synthetic)
