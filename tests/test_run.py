@@ -146,7 +146,7 @@ def test_dry_run_goes_through_export_with_preprocessing_and_a_supervised_first_m
 @pytest.mark.slow
 def test_a_run_without_validation_images_keeps_the_last_epoch_and_shows_test_images(tmp_path):
     """From data to report and to a further export; the per-image scaling is part of the exported model."""
-    overrides = [*TINY, "model.scaling=min_max"]
+    overrides = [*TINY, "model.scaling=min_max", "augmentation.copies.malignant=level"]
     assert main(arguments("jrl_isic2016_paper_protocol", "--out", str(tmp_path), overrides=overrides)) == 0
     (run,) = tmp_path.iterdir()
     assert list(json.loads((run / "metrics.json").read_text())) == ["test", "external/ph2", "explanations"]

@@ -201,7 +201,7 @@ def outlines(
                 image = predictions.loc[row]
                 picture, truth = load(str(image["dataset"]), str(image["image_id"]))
                 draw_outlines(axes, picture, _masks(segmenters, row, truth))
-                axes.set_title(", ".join(filter(None, [image["image_id"], image["label"]])), fontsize=8.5, loc="left")
+                axes.set_title(", ".join(filter(None, map(str, image[["image_id", "label"]]))), fontsize=8.5, loc="left")
                 for number, (text, colour) in enumerate(_verdicts(sides, side_letters, row), 1):
                     place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
                     axes.annotate(text, (0, 0), (0, -11.5 * number), color=colour, fontsize=8.5, **place)
@@ -254,9 +254,10 @@ def _verdicts(sides: Sequence[Side], side_letters: Mapping[str, str], row: int) 
         values = side.predictions.loc[row]
         texts, colour = [f"DSC {values['dsc']:.3f}"] if "dsc" in values else [], INK
         if "predicted" in values:
-            probabilities = {name: float(values[f"probability_{name}"]) for name in side.runs[0].classes}
-            predicted = max(probabilities, key=lambda name: probabilities[name])
-            texts.append(f"{predicted} {probabilities[predicted]:.2f}")
+            classes = side.runs[0].classes
+            probabilities = values[[f"probability_{name}" for name in classes]].to_numpy(float)
+            predicted = classes[int(probabilities.argmax())]
+            texts.append(f"{predicted} {probabilities.max():.2f}")
             if values["label"]:
                 is_right = predicted == values["label"]
                 texts[-1] += " \N{CHECK MARK}" if is_right else " \N{BALLOT X} wrong"
