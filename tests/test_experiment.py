@@ -229,6 +229,15 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     assert "train.cache is ignored; every run uses the image store instead" in caplog.text
 
 
+def test_only_experiments_with_added_melanomas_are_called_mtl4():
+    """Without ISIC 2017 they are called MTL3; the others have no added melanomas, or all of ISIC 2017."""
+    called = {name: [item.without for item in load_experiment(name).data.extra_train] for name in shipped_experiments()}
+    with_melanomas = {name for name, texts in called.items() if texts == ["MTL3, not MTL4"]}
+    assert with_melanomas == {"jrl_isic2016", "jrl_isic2016_paper_protocol", "jrl_ph2"}
+    assert {name for name, texts in called.items() if texts == [None]} >= {"jrl_isic", "jrl_isic_lite"}
+    assert [name for name in called if "MTL4" in load_experiment(name).title and name not in with_melanomas] == []
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
