@@ -100,7 +100,7 @@ def test_rendered_images_that_were_given_as_data_are_marked(tmp_path, capsys):
         for seed, name in enumerate(("mtl1", "mtl2"))
     ]
     assert main(runs) == 0
-    assert "SYNTHETIC data" in capsys.readouterr().out
+    assert "SYNTHETIC DATA" in capsys.readouterr().out
     shutil.rmtree(data)
     assert main(runs) == 0
     assert "SYNTHETIC" not in capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, crossval_ru
     (other,) = (tmp_path / "other").iterdir()
     capsys.readouterr()
     assert main([str(tiny_run), str(other), "--out", str(tmp_path / "out"), "--html", str(tmp_path / "page.html")]) == 0
-    assert "SYNTHETIC data" in capsys.readouterr().out
+    assert "SYNTHETIC DATA" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out" / "figures").iterdir()) == [
         "box_plots.png",
         "curves.png",

@@ -227,3 +227,47 @@ def test_the_caches_of_before_are_ignored_with_a_sentence(caplog, monkeypatch):
     experiment = load_experiment("jrl_ph2", ["train.cache=disk", "train.epochs=3"])
     assert experiment.train.epochs == 3
     assert "train.cache is ignored; every run uses the image store instead" in caplog.text
+
+
+def test_only_experiments_with_added_melanomas_are_called_mtl4():
+    """Without ISIC 2017 they are called MTL3; the others have no added melanomas, or all of ISIC 2017."""
+    called = {name: [item.without for item in load_experiment(name).data.extra_train] for name in shipped_experiments()}
+    with_melanomas = {name for name, texts in called.items() if texts == ["MTL3, not MTL4"]}
+    assert with_melanomas == {"jrl_isic2016", "jrl_isic2016_paper_protocol", "jrl_ph2"}
+    assert {name for name, texts in called.items() if texts == [None]} >= {"jrl_isic", "jrl_isic_lite"}
+    assert [name for name in called if "MTL4" in load_experiment(name).title and name not in with_melanomas] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('train.monitor=["last", "val_loss"]', "'last' keeps the last epoch whatever it logs: name it alone"),
+        ('train.early_stopping={"patience": 3}', "monitor is 'last', but early_stopping need a logged value"),
+        ('train.schedule={"name": "plateau", "factor": 0.5, "patience": 2}', "schedule 'plateau' need a logged value"),
+    ],
+)
+def test_the_last_epoch_needs_no_value_and_others_do(override, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment("jrl_isic2016_paper_protocol", [override])
+
+
+JRL_ROWS = [
+    "jrl_isic2016",
+    "jrl_isic2016_paper_protocol",
+    *(f"jrl_isic2016_mtl{number}" for number in range(4)),
+    "resnet50_isic2016",
+    "jrl_ph2",
+]
+PH2, ISIC_2016 = (160, 40), (304, 75)
+
+
+@pytest.mark.parametrize("name", JRL_ROWS)
+def test_the_printed_rates_of_paper_001_are_those_of_whole_images(name):
+    """TPR and TNR, of benign and malignant images that the test sets have, give the printed weighted TPR, which is accuracy."""
+    experiment = load_experiment(name)
+    for split, tasks in experiment.paper.results.items():
+        benign, malignant = PH2 if "ph2" in (split.removeprefix("external/"), name.removeprefix("jrl_")) else ISIC_2016
+        printed = tasks["classification"]
+        right = (round(printed["tnr"] * benign), round(printed["tpr"] * malignant))
+        assert (right[0] / benign, right[1] / malignant) == pytest.approx((printed["tnr"], printed["tpr"]), abs=1e-4)
+        assert sum(right) / (benign + malignant) == pytest.approx(printed["tpr_weighted"], abs=1e-4)

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from keras_skin.evaluation.measured_run import explained_images
 from keras_skin.run import main
+from keras_skin.workflow.exporting import export_finished
 from tests.tiny_run import TINY, arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ def test_run_folder_is_complete(tiny_run):
         "metrics.json",
         "predictions.csv",
         "masks",
-        "figures",
+        "figures/samples.png",
         "explain/sheet_grad_cam.png",
         "explain/faithfulness.csv",
         "checkpoints/best.weights.h5",
@@ -139,6 +141,31 @@ def test_dry_run_goes_through_export_with_preprocessing_and_a_supervised_first_m
     assert len(history) == 1
     assert "mask_aux_1_loss" in history
     assert "ShadesOfGrey" in (run / "saved_model" / "1" / "assets" / "model.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_without_validation_images_keeps_the_last_epoch_and_shows_test_images(tmp_path):
+    """From data to report and to a further export; the per-image scaling is part of the exported model."""
+    overrides = [*TINY, "model.scaling=min_max", "augmentation.copies.malignant=level"]
+    assert main(arguments("jrl_isic2016_paper_protocol", "--out", str(tmp_path), overrides=overrides)) == 0
+    (run,) = tmp_path.iterdir()
+    assert list(json.loads((run / "metrics.json").read_text())) == ["test", "external/ph2", "explanations"]
+    splits = pd.read_csv(run / "splits.csv", dtype=str)
+    assert set(splits["split"]) == {"train", "test", "external/ph2"}
+    explained = {path.name for path in (run / "explain").iterdir() if path.is_dir()}
+    assert explained
+    assert explained <= set(splits[splits["split"] == "test"]["image_id"])
+    assert not [name for name in pd.read_csv(run / "history.csv") if name.startswith("val_")]
+    report = (run / "report.html").read_text()
+    for text in ("There are no validation images", "2 test images", "the weights are those of the last epoch", "the last one"):
+        assert text in report
+    assert list(export_finished(run, ["float32"])) == [("float32", run / "saved_model" / "2", None)]
+    for version in ("1", "2"):
+        about = json.loads((run / "saved_model" / version / "assets" / "model.json").read_text())
+        assert about["agreement"]["split"] == "test"
+        assert about["agreement"]["probabilities"] < 1e-5
+    assert "test images; same class in 100.0%" in (run / "saved_model" / "1" / "model_card.md").read_text()
+    assert explained_images(run).keys() == explained
 
 
 @pytest.mark.slow

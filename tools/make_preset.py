@@ -25,6 +25,7 @@ from keras_skin.presets.files import CARD, RUN_FILES, WEIGHTS, check_preset, hal
 from keras_skin.presets.sources import NAME
 from keras_skin.registry import UserError, atomic_path, shorten
 from keras_skin.run_folder import METADATA, SEGMENTER, RunFolder
+from keras_skin.training.monitor import LAST
 from keras_skin.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,10 +218,10 @@ def describe_training(run: RunFolder) -> str:
     minutes = float(history["seconds"].sum()) / 60 if "seconds" in history else 0.0
     initial = run.record.get("init")
     start = f", from the weights of {initial['name']}" if initial else ""
-    return (
-        f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes){start}; the best "
-        f"epoch was chosen by {monitors} on {splits.get('validation', 0)} validation images"
-    )
+    chosen = f"the best epoch was chosen by {monitors} on {splits.get('validation', 0)} validation images"
+    if train.monitor == LAST:
+        chosen = "the last epoch was kept"
+    return f"{len(history)} of {train.epochs} epochs{steps} of {train.batch_size} images ({minutes:.0f} minutes){start}; {chosen}"
 
 
 def describe_changes(experiment: Experiment) -> list[str]:
@@ -280,20 +281,23 @@ def _marks(run: RunFolder) -> list[str]:
 
 
 def _images(run: Any) -> tuple[Any, str]:
-    """Images of the model's size: of the validation split where the data are still here, drawn ones otherwise."""
+    """Images of the model's size: of the validation split, or the first tested one, where the data are still here, drawn ones
+    otherwise."""
     import numpy as np
 
     from keras_skin.data.datasets.stand_ins import drawing
     from keras_skin.data.images.load import load_image
+    from keras_skin.evaluation.evaluate import tested_splits
     from keras_skin.workflow.prepare import read_rows
 
     size, table = run.experiment.image_size, run.splits
+    split = tested_splits(table)[0]
     try:
-        rows = read_rows(run.experiment, run.data_dir, table[table["split"] == "validation"].head(IMAGES))
+        rows = read_rows(run.experiment, run.data_dir, table[table["split"] == split].head(IMAGES))
     except UserError:
         rows = table[:0]
     if len(rows):
-        return np.stack([load_image(file, size).numpy() for file in rows["image"]]), "validation"
+        return np.stack([load_image(file, size).numpy() for file in rows["image"]]), split
     generator = np.random.default_rng(0)
     pictures = [drawing.draw_lesion(generator, size, float(number % 2))[0] for number in range(IMAGES)]
     return np.stack(pictures).astype(np.float32), "drawn"

@@ -95,7 +95,7 @@ def pack(path: Path, target: Path, quality: int) -> None:
         "size": experiment.image_size,
     }
     arrays["json"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    for split in SPLITS:
+    for split in [split for split in SPLITS if len(run.data.rows(split))]:
         arrays |= {f"{split}/{name}": values for name, values in _packed(run, split, quality).items()}
     with atomic_path(target) as temporary_file, temporary_file.open("wb") as file:
         np.savez(file, **arrays)
@@ -197,7 +197,9 @@ def train(packed: Path, out: Path) -> None:
     with np.load(packed, allow_pickle=False) as archive:
         facts = json.loads(archive["json"].tobytes())
         (out / INITIAL).write_bytes(archive["weights"].tobytes())
-        splits = [read_split(archive, split, facts["classes"], tuple(facts["size"])) for split in SPLITS]
+        splits = [
+            read_split(archive, split, facts["classes"], tuple(facts["size"])) for split in SPLITS if f"{split}/names" in archive
+        ]
     experiment = validate(facts["experiment"], str(packed))
     settings = experiment.train
     keras.utils.set_random_seed(settings.seed)
@@ -229,7 +231,7 @@ def train(packed: Path, out: Path) -> None:
     result = fit(
         model,
         data,
-        batches_of(splits[1], settings.batch_size, inputs, outputs),
+        batches_of(splits[1], settings.batch_size, inputs, outputs) if len(splits) > 1 else None,
         epochs=settings.epochs,
         folder=out / CHECKPOINTS,
         monitor=settings.monitor,

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from keras_skin.evaluation import segmentation
+from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.run_folder import RunFolder
@@ -87,14 +88,14 @@ class MeasuredRun:
 
 
 def explained_images(path: Path) -> dict[str, Path]:
-    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew on validation images."""
+    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew, on validation images if it has any."""
     try:
         table = pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False)
     except OSError:
         return {}
     if "predicted" not in table:
         return {}
-    table = table[table["split"] == "validation"]
+    table = table[table["split"] == next(iter(tested_splits(table)), "")]
     files = {
         image_id: path / "explain" / image_id / f"grad_cam_{predicted}.png"
         for image_id, predicted in zip(table["image_id"], table["predicted"], strict=True)

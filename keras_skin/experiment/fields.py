@@ -87,6 +87,9 @@ class SplitSettings(Settings):
     `official` keeps the data set's own splits and takes `validation` from its training split; `stratified` draws `validation` and
     `test` shares; `kfold` runs once per fold, with each fold as the test split in turn; `file` reads an earlier splits.csv.
     Only `seed` determines the splits: trainings with other seeds are evaluated on the same images.
+
+    With `validation` 0, all images that are not tested are trained on, `train.monitor` must be `"last"`, and the images that are
+    explained, and that the export is compared on, are test images.
     """
 
     scheme: Literal["official", "stratified", "kfold", "file"] = "official"
@@ -181,9 +184,9 @@ class BackboneTrainingSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Training. `monitor`: the logged value, or several to average, that selects the best epoch; only the validation split is
-    used. `ema`: momentum (such as 0.999) of a moving average of the weights, which is validated, measured and exported instead
-    of the weights of the last step."""
+    """Training. `monitor`: the logged value, or several to average, that selects the best epoch on the validation split; `"last"`
+    keeps the last epoch, as a training without validation images (`split.validation` 0) must. `ema`: momentum (such as 0.999) of
+    a moving average of the weights, which is validated, measured and exported instead of the weights of the last step."""
 
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 10
@@ -198,6 +201,17 @@ class TrainSettings(Settings):
     monitor: str | list[str] = "val_loss"
     early_stopping: EarlyStoppingSettings | None = None
     save_every_seconds: float = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_monitor(self) -> TrainSettings:
+        if isinstance(self.monitor, list) and "last" in self.monitor:
+            raise ValueError(f"monitor is {self.monitor}, but 'last' keeps the last epoch whatever it logs: name it alone")
+        if self.monitor == "last":
+            needs = ["early_stopping"] if self.early_stopping else []
+            needs += ["schedule 'plateau'"] if self.schedule.name == "plateau" else []
+            if needs:
+                raise ValueError(f"monitor is 'last', but {' and '.join(needs)} need a logged value: name one, or remove them")
+        return self
 
 
 class PredictSettings(Settings):

@@ -1,4 +1,4 @@
-"""Explains a few fixed validation images when a fit ends, and measures whether the explanations mean anything."""
+"""Explains a few fixed images when a fit ends, and measures whether the explanations mean anything."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ExplainCallback(keras.callbacks.Callback):
     call replaces the files of the first.
 
     Args:
-        samples: fixed validation images, as `ExplainSample` or as mappings with its fields.
+        samples: fixed images that the model is not trained on, as `ExplainSample` or as mappings with its fields.
         folder: where the files go.
         classes: class names, in the order of the label output.
         explain_classes: names of classes to explain besides the predicted one.
@@ -77,6 +77,7 @@ class ExplainCallback(keras.callbacks.Callback):
             `image_shap`.
         metadata_columns: the clinical field of each column of the input `metadata`.
         metadata_switches: indices of the columns that tell whether a field is known, see `MetadataShap`.
+        split: the split that the images are from, for titles.
         synthetic: whether pictures say SYNTHETIC.
         batch_size: images per step.
         seed: seed of all random choices.
@@ -111,6 +112,7 @@ class ExplainCallback(keras.callbacks.Callback):
         background: Mapping[str, np.ndarray] | None = None,
         metadata_columns: Sequence[str] = (),
         metadata_switches: Sequence[int] = (),
+        split: str = "validation",
         synthetic: bool = False,
         batch_size: int = 8,
         seed: int = 0,
@@ -137,6 +139,7 @@ class ExplainCallback(keras.callbacks.Callback):
         self.background = background
         self.metadata_columns = tuple(metadata_columns)
         self.metadata_switches = tuple(metadata_switches)
+        self.split = split
         self.synthetic = synthetic
         self.batch_size = batch_size
         self.seed = seed
@@ -235,7 +238,7 @@ class ExplainCallback(keras.callbacks.Callback):
         sheets = []
         for layer, curves in faithfulness.curves.items():
             table = faithfulness.table[faithfulness.table["layer"] == layer]
-            title = f"{CAMS[self.cam]} on {layer}, {len(table)} validation images"
+            title = f"{CAMS[self.cam]} on {layer}, {len(table)} {self.split} images"
             file = self.folder / f"faithfulness{branch(layer, list(faithfulness.curves))}.png"
             faithfulness_figure(table, curves, FRACTIONS, file, title, self.synthetic)
             sheets.append(Sheet(file, f"Faithfulness of the maps, against uninformed maps: {title}."))

@@ -23,7 +23,7 @@ editions:
   litert     LiteRT (TensorFlow Lite) with float16 weights, for phones and small computers
   images     SavedModel without strings, for converters such as OpenVINO's
 Each edition goes into a folder of its own, as its next version. Its agreement with the trained model is measured on validation
-images and written to its model_card.md.
+images (test images, if the run has none) and written to its model_card.md.
 
 examples:  python -m keras_skin.export runs/jrl_ph2-20260131-101500 --editions bfloat16 litert
            python -m keras_skin.export jrl_isic_lite --editions litert --out for_phones"""

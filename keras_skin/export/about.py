@@ -23,6 +23,7 @@ class Agreement(TypedDict, total=False):
 
     Attributes:
         images: number of images compared.
+        split: the split that they are from.
         same_label: share of images with the same most probable class.
         probabilities: largest difference of any probability.
         mask: largest difference of any pixel's probability.
@@ -31,6 +32,7 @@ class Agreement(TypedDict, total=False):
     """
 
     images: int
+    split: str
     same_label: float
     probabilities: float
     mask: float
@@ -40,7 +42,7 @@ class Agreement(TypedDict, total=False):
 
 def describe_agreement(agreement: Agreement) -> str:
     """Describes an agreement in one sentence."""
-    texts = [f"{agreement['images']} validation images"]
+    texts = [f"{agreement['images']} {agreement['split']} images"]
     if "probabilities" in agreement:
         texts.append(f"same class in {agreement['same_label']:.1%}, probabilities within {agreement['probabilities']:.1e}")
     if "mask" in agreement:

@@ -18,7 +18,7 @@ from keras_skin.export.plain import MODEL
 Arrays = Mapping[str, np.ndarray]
 
 
-def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: Arrays) -> Agreement:
+def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: Arrays, split: str) -> Agreement:
     """Runs an edition and the trained model on the same inputs and measures the differences.
 
     Args:
@@ -26,6 +26,7 @@ def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: 
         folder: the folder of the edition's version.
         edition: one of `EDITIONS`.
         inputs: the inputs of `predict_images`, (N, ...) each.
+        split: the split that they are from.
     """
     count = len(inputs["image"])
     rows = [{name: array[row : row + 1] for name, array in inputs.items()} for row in range(count)]
@@ -42,7 +43,7 @@ def measure_agreement(endpoints: Endpoints, folder: Path, edition: str, inputs: 
     def both(key: str) -> tuple[np.ndarray, np.ndarray]:
         return np.concatenate([item[key] for item in answers]), np.concatenate([item[key] for item in expected])
 
-    agreement: Agreement = {"images": count, "milliseconds": 1000 * float(np.median(seconds))}
+    agreement: Agreement = {"images": count, "split": split, "milliseconds": 1000 * float(np.median(seconds))}
     if "probabilities" in expected[0]:
         values, references = both("probabilities")
         agreement["probabilities"] = float(np.abs(values - references).max())

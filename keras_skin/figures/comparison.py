@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,18 @@ from keras_skin.evaluation.measured_run import explained_images
 from keras_skin.evaluation.report import Picture, split_label
 from keras_skin.figures.box_plots import segmentation_box_plots
 from keras_skin.figures.curves import classes_with_curves, curve
-from keras_skin.figures.style import CYCLE, GREY, INK, LINE_STYLES, draw_outlines, grid_shape, new_figure, outline_handle
+from keras_skin.figures.style import (
+    CYCLE,
+    GREEN,
+    GREY,
+    INK,
+    LINE_STYLES,
+    RED,
+    draw_outlines,
+    grid_shape,
+    new_figure,
+    outline_handle,
+)
 
 TRUTH = "#FFFFFF"
 OUTLINES = ("#2F7BFF", "#00E5E5", "#FFA500", "#FF2BD6", "#7CFC00", "#FFE135", "#C08CFF", "#FF6F61")
@@ -160,14 +171,15 @@ def most_different(sides: Sequence[Side], count: int) -> dict[str, list[int]]:
 def outlines(
     sides: Sequence[Side], load: LoadOriginal, path: Path, count: int = 4, title: str = "", synthetic: bool = False
 ) -> Path | None:
-    """Draws images with the outlines of every run's mask and of the true mask.
+    """Draws images with the outlines of every run's mask and of the true mask, and under each image every run's class.
 
-    Source: paper 001, figures 5 and 7, which show the outlines of two networks and of the true mask on a few images per class.
+    Source: paper 001, figures 5 and 7, which show the outlines of two networks and of the true mask, and the classes of two, on a
+    few images per class.
 
-    **Deviations from the paper**: a rule chooses the images (`most_different`), and they are not grouped by class.
+    **Deviations from the paper**: a rule chooses the images (`most_different`). In each row the classes stand side by side.
 
     Args:
-        sides: all sides of the comparison; those without masks are skipped. All runs of a side have one colour.
+        sides: all sides of the comparison. All runs of a side have one colour. A side without masks has its class alone.
         load: reads an image and its true mask.
         count: images per row.
 
@@ -177,23 +189,28 @@ def outlines(
     groups = most_different(list(segmenters.values()), count) if len(segmenters) > 1 else {}
     if not groups:
         return None
-    side_letters = letters(sides)
+    side_letters, predictions = letters(sides), sides[0].runs[0].predictions
     columns = max(len(rows) for rows in groups.values())
-    height = len(groups) * (2.35 + 0.16 * (1 + len(segmenters))) + 0.2 * (len(segmenters) + 1) + 0.4
+    height = len(groups) * (2.35 + 0.17 * (1 + len(sides))) + 0.2 * (len(sides) + 1) + 0.4
     with new_figure(path, (max(3.1 * columns, 6.0), height), synthetic) as figure:
         grid = figure.subplots(len(groups), columns, squeeze=False)
         for line, (name, rows) in zip(grid, groups.items(), strict=True):
             for axes in line[len(rows) :]:
                 axes.set_visible(False)
-            for axes, row in zip(line, rows, strict=False):
-                image = sides[0].runs[0].predictions.loc[row]
+            for axes, row in zip(line, sorted(rows, key=lambda row: predictions["label"][row]), strict=False):
+                image = predictions.loc[row]
                 picture, truth = load(str(image["dataset"]), str(image["image_id"]))
                 draw_outlines(axes, picture, _masks(segmenters, row, truth))
-                axes.set_title(_caption(list(segmenters.values()), side_letters, row), fontsize=8.5, loc="left")
+                axes.set_title(", ".join(filter(None, map(str, image[["image_id", "label"]]))), fontsize=8.5, loc="left")
+                for number, (text, colour) in enumerate(_verdicts(sides, side_letters, row), 1):
+                    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+                    axes.annotate(text, (0, 0), (0, -11.5 * number), color=colour, fontsize=8.5, **place)
             line[0].set_ylabel(name, fontsize=12, weight="bold")
         handles = [outline_handle(TRUTH, "-", "truth")]
-        for index, side in segmenters.items():
-            handles.append(outline_handle(*_outline_style(index), f"{side_letters[side.name]}: {side.name}"))
+        for index, side in enumerate(sides):
+            name = f"{side_letters[side.name]}: {side.name}"
+            colour, style = _outline_style(index) if index in segmenters else ("none", "-")
+            handles.append(outline_handle(colour, style, name))
         figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=3)
         figure.suptitle(title or "Outlines of every run", x=0.01, ha="left", weight="bold")
     return path
@@ -228,14 +245,25 @@ def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool
     return path
 
 
-def _caption(sides: Sequence[Side], side_letters: dict[str, str], row: int) -> str:
-    image = sides[0].runs[0].predictions.loc[row]
-    lines = [f"{image['image_id']}" + (f", {image['label']}" if image["label"] else "")]
+def _verdicts(sides: Sequence[Side], side_letters: Mapping[str, str], row: int) -> Iterator[tuple[str, str]]:
+    """Yields a line of every side on one image, with its colour: the DSC, and the most probable class, right or wrong.
+
+    The probabilities of several runs are averaged.
+    """
     for side in sides:
-        classes = list(dict.fromkeys(str(run.predictions.loc[row].get("predicted", "")) for run in side.runs))
-        predicted = f", predicted {' or '.join(classes)}" if any(classes) else ""
-        lines.append(f"{side_letters[side.name]}: DSC {float(side.predictions['dsc'][row]):.3f}{predicted}")
-    return "\n".join(lines)
+        values = side.predictions.loc[row]
+        texts, colour = [f"DSC {values['dsc']:.3f}"] if "dsc" in values else [], INK
+        if "predicted" in values:
+            classes = side.runs[0].classes
+            probabilities = values[[f"probability_{name}" for name in classes]].to_numpy(float)
+            predicted = classes[int(probabilities.argmax())]
+            texts.append(f"{predicted} {probabilities.max():.2f}")
+            if values["label"]:
+                is_right = predicted == values["label"]
+                texts[-1] += " \N{CHECK MARK}" if is_right else " \N{BALLOT X} wrong"
+                colour = GREEN if is_right else RED
+        if texts:
+            yield f"{side_letters[side.name]}: {', '.join(texts)}", colour
 
 
 def _masks(sides: Mapping[int, Side], row: int, truth: np.ndarray) -> list[tuple[np.ndarray, str, str]]:
@@ -281,11 +309,12 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
         ),
         (
             outlines(sides, load, folder / "outlines.png", title=f"{title}: outlines", synthetic=synthetic) if load else None,
-            "Outlines of every run and the truth: images on whose DSC the runs differ most, and typical ones.",
+            "Outlines of every run and the truth, and the class of every run with its probability (the mean over the runs of a "
+            "side): images on whose DSC the runs differ most, and typical ones.",
         ),
         (
             heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
-            "Grad-CAM of the predicted class on the same validation images, by the first run of each side.",
+            "Grad-CAM of the predicted class on the same images, by the first run of each side.",
         ),
     ]
     return [Picture(path, caption) for path, caption in pictures if path]

@@ -15,6 +15,7 @@ _MODULES = {
     "LearnedEnlargement": "enlargement",
     "MetaBlock": "metablock",
     "MetaNet": "metanet",
+    "MinMaxScaling": "min_max_scaling",
     "ReverseJointGate": "reverse_joint_gate",
     "VisualAttention": "visual_attention",
 }

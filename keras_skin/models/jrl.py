@@ -13,7 +13,7 @@ from keras_skin.layers.conv_block import conv_block, convolution
 from keras_skin.layers.reverse_joint_gate import GATES
 from keras_skin.models import register
 from keras_skin.models.backbones import build_backbone
-from keras_skin.models.unet import FILTERS, DecoderLevel, encoder, image_input, mask_head
+from keras_skin.models.unet import FILTERS, SCALINGS, DecoderLevel, encoder, image_input, mask_head
 from keras_skin.models.unet_backbone import FILTERS as BACKBONE_FILTERS
 from keras_skin.models.unet_backbone import STRIDES, check_pyramid
 from keras_skin.registry import UserError
@@ -44,6 +44,7 @@ def JRL(
     filters: Sequence[int] | None = None,
     backbone: str | None = None,
     weights: str | None = None,
+    scaling: Literal["255", "min_max"] = "255",
 ) -> keras.Model:
     """A network that segments and classifies a lesion, with connections from each task to the other.
 
@@ -68,6 +69,7 @@ def JRL(
         backbone: None is the paper's encoder; else a name of `BACKBONES` with features at strides 2 to 32, which takes the place
             of encoder levels 2 to 6. Decoder level 1 then has no skip connection.
         weights: weights of the backbone: None, `"imagenet"` or a path, see `build_backbone`.
+        scaling: of the paper's encoder, see `unet`; a backbone scales the image as its weights expect.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, and
@@ -97,9 +99,9 @@ def JRL(
       the classifier and the shared kernels.
     """
     filters = filters or (BACKBONE_FILTERS if backbone else FILTERS)
-    _check(classes, variant, gate, initial_mask, filters, backbone, weights)
+    _check(classes, variant, gate, initial_mask, filters, backbone, weights, scaling)
     stage = VARIANTS.index(variant)
-    image, skips = _encoder(image_size, filters, backbone, weights)
+    image, skips = _encoder(image_size, filters, backbone, weights, scaling)
     levels = {level: DecoderLevel(level, filters[level - 1]) for level in range(len(skips) - 1, 0, -1)}
     head = mask_head()
 
@@ -140,12 +142,12 @@ def JRL(
 
 
 def _encoder(
-    image_size: tuple[int, int], filters: Sequence[int], backbone: str | None, weights: str | None
+    image_size: tuple[int, int], filters: Sequence[int], backbone: str | None, weights: str | None, scaling: str
 ) -> tuple[Any, list[Any]]:
     """Returns the symbolic image and the features of every level, finest first; a backbone has none at the image's size."""
     if backbone is None:
         image = image_input(image_size, filters)
-        return image, encoder(image, filters)
+        return image, encoder(image, filters, scaling)
     image = image_input(image_size, STRIDES)
     features = build_backbone(backbone, image, weights)
     return image, [features.levels.get(stride) for stride in STRIDES[:-1]] + [features.deepest]
@@ -178,6 +180,7 @@ def _check(
     filters: Sequence[int],
     backbone: str | None,
     weights: str | None,
+    scaling: str,
 ) -> None:
     problems = []
     if classes < 2:
@@ -194,6 +197,10 @@ def _check(
         problems.append(f"filters has {len(filters)} levels, expected at least 3")
     if backbone is None and weights is not None:
         problems.append(f"weights is {weights!r}, but the paper's encoder has no pretrained weights: name a backbone")
+    if scaling not in SCALINGS:
+        problems.append(f"scaling is {scaling!r}, expected one of {', '.join(SCALINGS)}")
+    if backbone is not None and scaling != "255":
+        problems.append(f"scaling is {scaling!r}, but the backbone '{backbone}' scales the image itself: remove one of them")
     if problems:
         raise UserError("The jrl model cannot be built: " + "; ".join(problems) + ".")
     if backbone is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from keras_skin.layers.conv_block import conv_block, convolution
+from keras_skin.layers.min_max_scaling import MinMaxScaling
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
 from keras_skin.models import register
 from keras_skin.registry import UserError
 
 FILTERS = (32, 64, 128, 256, 320, 320)
+SCALINGS = ("255", "min_max")
 
 
 @register(
@@ -22,7 +24,12 @@ FILTERS = (32, 64, 128, 256, 320, 320)
     published_params=(({}, 10.71e6),),
     params_tolerance=0.005,
 )
-def UNet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILTERS, classes: int = 2) -> keras.Model:
+def UNet(
+    image_size: tuple[int, int] = (192, 256),
+    filters: Sequence[int] = FILTERS,
+    scaling: Literal["255", "min_max"] = "255",
+    classes: int = 2,
+) -> keras.Model:
     """U-Net with nnU-Net's widths and strided convolutions: a mask as the only output.
 
     Source: Al-masni et al., Bioengineering 2024, 11, 1173, section 3.4.1. Six encoder levels of two 3x3 convolutions, each with
@@ -32,6 +39,8 @@ def UNet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
     Args:
         image_size: height and width, each a multiple of 2 ** (levels - 1), 32 for six levels.
         filters: features of the levels, finest first.
+        scaling: `"255"` divides the image by 255; `"min_max"` scales each channel of each image to its own range, the literal
+            reading of section 3.2.
         classes: accepted for uniformity with the other builders; a mask has no classes.
 
     Returns:
@@ -39,7 +48,7 @@ def UNet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
         (finest) to `encoder_6`, `decoder_5` to `decoder_1`, and `cam_features`, an alias of the deepest.
 
     Raises:
-        UserError: if the image size does not fit the number of levels.
+        UserError: if the image size does not fit the number of levels, or the scaling is unknown.
 
     Example:
 
@@ -49,11 +58,13 @@ def UNet(image_size: tuple[int, int] = (192, 256), filters: Sequence[int] = FILT
     **Deviations from the paper**:
 
     - The head is one logit (sigmoid) instead of a softmax over two maps: the same family of functions.
+    - Section 3.2 scales images "in a channel-wise manner" to [0, 1]. By default all are divided by 255, which keeps colour and
+      brightness; `scaling="min_max"` removes them.
     - Not in the paper: convolutions before a normalisation without bias, He initialisation, batch-norm momentum 0.9.
     - The paper's text appends the 1x1 convolution "to the last layer of the encoder path"; its figure 3 shows the decoder's end.
     """
     image = image_input(image_size, filters)
-    skips = encoder(image, filters)
+    skips = encoder(image, filters, scaling)
     x = keras.layers.Identity(name="cam_features")(skips[-1])
     for level in range(len(filters) - 1, 0, -1):
         x = DecoderLevel(level, filters[level - 1])(x, skips[level - 1])
@@ -77,10 +88,19 @@ def _nearest(size: int, multiple: int) -> int:
     return max(1, round(size / multiple)) * multiple
 
 
-def encoder(image: Any, filters: Sequence[int]) -> list[Any]:
-    """Scales the image to [0, 1] and returns the features of every level, finest first."""
+def encoder(image: Any, filters: Sequence[int], scaling: str = "255") -> list[Any]:
+    """Scales the image to [0, 1] and returns the features of every level, finest first; raises a UserError if `scaling` is
+    unknown."""
+    if scaling not in SCALINGS:
+        raise UserError(f"scaling is {scaling!r}, expected one of {', '.join(SCALINGS)}.")
     # bfloat16 has eight bits of mantissa and would round 201 to 200, so the scaling is float32 under every policy.
-    x = keras.layers.Rescaling(1 / 255, dtype="float32", name="scale")(image)
+    is_range = scaling == "255"
+    scale = (
+        keras.layers.Rescaling(1 / 255, dtype="float32", name="scale")
+        if is_range
+        else MinMaxScaling(dtype="float32", name="scale")
+    )
+    x = scale(image)
     levels = []
     for level, features in enumerate(filters, start=1):
         name = f"encoder_{level}"

@@ -53,7 +53,7 @@ class TrainingResult:
         history: one row per epoch: `epoch`, `learning_rate`, `seconds` and every logged value.
         monitor: in words, by what the best epoch was chosen.
         best_epoch: from 1; None if the monitored value never was a number.
-        best_value: the monitored value of that epoch.
+        best_value: the monitored value of that epoch; None where the last epoch is kept.
         stopped_early: whether the training ended before its last epoch.
     """
 
@@ -97,7 +97,7 @@ def fit(
         folder: where the state and the best weights are kept.
         callbacks: further Keras callbacks. They are called once per training, epoch and step, as by a single `model.fit`; those
             that remember something offer `get_state()` (JSON values) and `set_state(state)`.
-        monitor: the logged value, or values whose mean, decides which epoch is best.
+        monitor: the logged value, or values whose mean, decides which epoch is best; `"last"` keeps the last epoch.
         mode: `"min"`, `"max"` or `"auto"`, which depends on the names.
         patience: stop after this many epochs without improvement; None trains all epochs.
         plateau: lower the learning rate where the monitored value stays; the optimizer must have a rate, not a schedule.
@@ -262,4 +262,7 @@ def _load_best(model: keras.Model, best: BestWeights) -> None:
         return
     best.publish()
     load_weights(model, best.path)
-    logger.info(f"best epoch {best.best_epoch}: {best.monitor} {best.best_value:.4f}; its weights are loaded")
+    if best.best_value is None:
+        logger.info(f"the weights of epoch {best.best_epoch}, the last one, are kept")
+    else:
+        logger.info(f"best epoch {best.best_epoch}: {best.monitor} {best.best_value:.4f}; its weights are loaded")

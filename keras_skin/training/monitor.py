@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from keras_skin.registry import UserError, did_you_mean
 
 MODES = ("auto", "min", "max")
+LAST = "last"
+"""In place of a logged value: the last epoch is kept."""
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """A logged value, or the mean of several, and its direction."""
+    """A logged value, or the mean of several, and its direction; or `LAST`, for which every epoch is better than those before."""
 
     names: tuple[str, ...]
     maximise: bool
@@ -23,7 +25,7 @@ class Monitor:
         """Checks the names against those that the training logs.
 
         Args:
-            names: one name or several, such as `"val_loss"` or `["val_mask_dsc", "val_label_auc"]`.
+            names: one name or several, such as `"val_loss"` or `["val_mask_dsc", "val_label_auc"]`; or `"last"`.
             mode: `"min"`, `"max"` or `"auto"`, which minimises losses and errors and maximises everything else.
             available: every name that the training logs.
 
@@ -31,6 +33,8 @@ class Monitor:
             UserError: if the training does not log a name, or the direction is unclear.
         """
         names = (names,) if isinstance(names, str) else tuple(names)
+        if names == (LAST,):
+            return cls(names, True)
         problems = [f"There is no '{name}' to monitor.{did_you_mean(name, available)}" for name in names if name not in available]
         if not names:
             problems = ["There is no value to monitor."]
@@ -45,18 +49,27 @@ class Monitor:
             raise UserError(f"{', '.join(names)}: some should be low, some high, so their mean means nothing. Use one kind.")
         return cls(names, directions.pop())
 
-    def value(self, logs: Mapping[str, float]) -> float:
-        """Returns the mean of the monitored values."""
-        return math.fsum(logs[name] for name in self.names) / len(self.names)
+    @property
+    def is_last(self) -> bool:
+        """Whether the last epoch is kept."""
+        return self.names == (LAST,)
 
-    def improves(self, value: float, best: float | None) -> bool:
+    def value(self, logs: Mapping[str, float]) -> float | None:
+        """Returns the mean of the monitored values; None where the last epoch is kept."""
+        return None if self.is_last else math.fsum(logs[name] for name in self.names) / len(self.names)
+
+    def improves(self, value: float | None, best: float | None) -> bool:
         """Returns whether `value` is better than `best`. A non-finite value never is, and None is worse than any other."""
-        if not math.isfinite(value):
+        if self.is_last:
+            return True
+        if value is None or not math.isfinite(value):
             return False
         if best is None:
             return True
         return value > best if self.maximise else value < best
 
     def __str__(self) -> str:
+        if self.is_last:
+            return "the last one"
         joined = self.names[0] if len(self.names) == 1 else f"mean of {' and '.join(self.names)}"
         return f"{'highest' if self.maximise else 'lowest'} {joined}"

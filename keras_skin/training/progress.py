@@ -77,7 +77,7 @@ class Progress(keras.callbacks.Callback):
         line += f"  lr {row['learning_rate']:.2g}  {duration(row['seconds'])}"
         if epoch + 1 < self.epochs:
             line += f"  left {duration(self._remaining_seconds(epoch))}"
-        if self.best.best_epoch == epoch + 1:
+        if self.best.best_epoch == epoch + 1 and not self.best.monitor.is_last:
             line += "  *best"
         logger.info(line)
 

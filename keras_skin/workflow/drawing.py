@@ -22,8 +22,10 @@ from keras_skin.figures.curriculum import curriculum_figure
 from keras_skin.figures.curves import roc_and_precision_recall
 from keras_skin.figures.examples import examples_figure
 from keras_skin.figures.learning import learning_curves
+from keras_skin.figures.samples import choose_samples, samples_figure
 from keras_skin.figures.segmentation_sheet import segmentation_sheet
 from keras_skin.run_folder import LATENCY, RunFolder
+from keras_skin.training.monitor import LAST
 from keras_skin.workflow.initial import describe_start
 from keras_skin.workflow.model_figures import model_figures
 from keras_skin.workflow.opened_run import ActiveRun
@@ -124,7 +126,7 @@ def class_figures(figures: Figures, split: str, evaluation: Evaluation) -> None:
 def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
     experiment, result = run.experiment, training.result
     arguments = [f"{key} {value}" for key, value in experiment.model.arguments.items()]
-    best_value = "none" if result.best_value is None else f"{result.best_value:.4f}"
+    best_epoch = f"{result.best_epoch} ({result.monitor}: {'none' if result.best_value is None else f'{result.best_value:.4f}'})"
     return {
         "Model": ", ".join([experiment.model.name, *arguments]),
         "Parameters": f"{run.model.count_params():,}",
@@ -136,7 +138,7 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
         **describe_latency(run.read_json(LATENCY)),
         "Input size": f"{experiment.image.size[0]} x {experiment.image.size[1]} pixels",
         "Epochs": f"{len(result.history)} of {experiment.train.epochs}",
-        "Best epoch": f"{result.best_epoch} ({result.monitor}: {best_value})",
+        **({"Kept epoch": "the last one"} if experiment.train.monitor == LAST else {"Best epoch": best_epoch}),
         "Seed": str(experiment.train.seed),
         "Training time": f"{result.history['seconds'].sum() / 60:.1f} min",
     }
@@ -144,11 +146,24 @@ def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
 
 def _training_figures(figures: Figures, run: ActiveRun, training: Trained) -> None:
     data, result, synthetic = run.data, training.result, run.synthetic
-    curves = learning_curves(result.history, figures.path("learning_curves"), result.best_epoch, synthetic)
-    figures.add(curves, "Learning curves; the dotted line marks the epoch with the best weights.")
+    is_last = run.experiment.train.monitor == LAST
+    curves = learning_curves(result.history, figures.path("learning_curves"), None if is_last else result.best_epoch, synthetic)
+    kept = "the weights are those of the last epoch" if is_last else "the dotted line marks the epoch with the best weights"
+    figures.add(curves, f"Learning curves; {kept}.")
     counts = data.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(data.classes), columns=["train", *data.tested], fill_value=0)
     figures.add(class_counts(counts, figures.path("class_counts"), synthetic), "Images of each class in each split.")
+    samples = samples_figure(
+        choose_samples(data.table, data.classes),
+        lambda image, mask: (_picture(image), load_mask(mask).numpy()[..., 0] > 0.5),
+        figures.path("samples"),
+        synthetic=synthetic,
+    )
+    figures.add(
+        samples,
+        "Two images of each data set and class, with the mask and the boundary of the lesion: training images, or measured ones "
+        "of data sets that are not trained on.",
+    )
     before = {str(name): int(count) for name, count in data.rows("train")["label"].value_counts().items()}
     if set(before) == set(training.samples) and before != training.samples:
         balance = class_balance(before, training.samples, figures.path("class_balance"), synthetic)

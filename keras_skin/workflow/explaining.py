@@ -1,4 +1,4 @@
-"""The explanations of a run: which validation images are explained, relative to which training images."""
+"""The explanations of a run: which images are explained, relative to which training images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
     count = max(settings.images, measured)
     if not count:
         return None
-    samples = _samples(run, _chosen(run, "validation", count))
+    samples = _samples(run, _chosen(run, data.shown, count))
     needs_background = "metadata" in run.model.input or "image_shap" in settings.methods
     background = _background(run) if needs_background else None
     return ExplainCallback(
@@ -50,13 +50,14 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
         background=background,
         metadata_columns=data.metadata.field_of_columns if data.metadata else (),
         metadata_switches=data.metadata.availability_columns if data.metadata else (),
+        split=data.shown,
         synthetic=synthetic,
         seed=run.experiment.train.seed,
     )
 
 
 def first_picture(run: ActiveRun, explainer: ExplainCallback) -> keras.callbacks.Callback:
-    """A callback that writes `figures/first_epoch.png` after the first epoch: validation images with true and predicted outlines
+    """A callback that writes `figures/first_epoch.png` after the first epoch: images with true and predicted outlines
     and classes, to see early whether the training goes well."""
 
     def write(epoch: int, logs: object = None) -> None:
@@ -73,7 +74,7 @@ def first_picture(run: ActiveRun, explainer: ExplainCallback) -> keras.callbacks
             )
             for row, sample in enumerate(samples)
         ]
-        title = ["Validation images after the first epoch; outlines: green true, magenta predicted"]
+        title = [f"{run.data.shown} images after the first epoch; outlines: green true, magenta predicted".capitalize()]
         path = run / "figures" / "first_epoch.png"
         write_bytes(path, write_png(contact_sheet(tiles, columns=3, title=title, synthetic=run.options.demo)))
         log.info("First picture: %s", path)

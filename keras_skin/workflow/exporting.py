@@ -18,6 +18,7 @@ from keras_skin.data.datasets import readers
 from keras_skin.data.images.cache import PRESETS, cache_path
 from keras_skin.data.images.load import load_image
 from keras_skin.data.images.preprocess import refuse_export
+from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.evaluation.explanations import doubts
 from keras_skin.evaluation.report import comparison_rows, split_label
 from keras_skin.export.about import describe_agreement, write_about
@@ -40,13 +41,14 @@ COMPARED = 32
 """Images that agreement is measured on."""
 
 
-def export_run(run: Run, edition: str, validation: pd.DataFrame | None, out: Path | None = None) -> Path:
+def export_run(run: Run, edition: str, compared: pd.DataFrame | None, out: Path | None = None) -> Path:
     """Writes the next version of one edition of a trained model.
 
     Args:
         run: the finished run, its model in float32.
         edition: one of `EDITIONS`.
-        validation: rows of the validation split, on which agreement with the trained model is measured; None leaves that out.
+        compared: rows of one split, with its name in `split`, on which agreement with the trained model is measured; None leaves
+            that out.
         out: the folder of the edition's folder; default: the run.
 
     Returns:
@@ -77,8 +79,8 @@ def export_run(run: Run, edition: str, validation: pd.DataFrame | None, out: Pat
         edition=edition,
         predictor=exported.predictor,
     )
-    if validation is not None:
-        _add_agreement(version, edition, run, validation)
+    if compared is not None:
+        _add_agreement(version, edition, run, compared)
     return version
 
 
@@ -106,16 +108,17 @@ def export_finished(path: Path, editions: Iterable[str], out: Path | None = None
     """
     run = load_run(path)
     data, table = run.data_dir, run.splits
-    validation, not_measured = None, None
+    compared, not_measured = None, None
+    split = tested_splits(table)[0]
     try:
-        validation = read_rows(run.experiment, data, _compared(table[table["split"] == "validation"]))
+        compared = read_rows(run.experiment, data, _compared(table[table["split"] == split])).assign(split=split)
     except UserError as error:
         is_preset = (run / PRESET).is_file()
         not_measured = "a preset holds no images; name its data sets with KERAS_SKIN_DATA" if is_preset else str(error)
-    if validation is not None and validation.empty:
-        validation, not_measured = None, f"no validation image of the run exists in {data}"
+    if compared is not None and compared.empty:
+        compared, not_measured = None, f"no {split} image of the run exists in {data}"
     for edition in editions:
-        yield Exported(edition, export_run(run, edition, validation, out), not_measured)
+        yield Exported(edition, export_run(run, edition, compared, out), not_measured)
 
 
 def exported_preset(path: Path) -> Path:
@@ -179,12 +182,12 @@ def _segmenter(run: Run, exact: bool) -> Segmenter:
     return Segmenter(model, run.experiment.image_size, tuple(run.preprocessing))
 
 
-def _compared(validation: pd.DataFrame) -> pd.DataFrame:
-    return validation.iloc[np.linspace(0, len(validation) - 1, min(COMPARED, len(validation))).astype(int)]
+def _compared(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
 
 
-def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFrame) -> None:
-    chosen = _compared(validation)
+def _add_agreement(folder: Path, edition: str, run: Run, rows: pd.DataFrame) -> None:
+    chosen = _compared(rows)
     endpoints = Endpoints(
         run.model,
         run.classes,
@@ -197,7 +200,7 @@ def _add_agreement(folder: Path, edition: str, run: Run, validation: pd.DataFram
     inputs = {"image": np.stack([load_image(path, run.experiment.image_size).numpy() for path in chosen["image"]])}
     if run.metadata is not None:
         inputs["metadata"] = run.metadata.transform(chosen)
-    agreement = measure_agreement(endpoints, folder, edition, inputs)
+    agreement = measure_agreement(endpoints, folder, edition, inputs, str(chosen["split"].iloc[0]))
     log.info("%s: %s", edition, describe_agreement(agreement))
     about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
     write_about(folder, {**about, "agreement": agreement}, warm_up=(folder / "assets.extra" / WARM_UP).is_file())

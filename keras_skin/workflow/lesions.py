@@ -47,17 +47,17 @@ def lesion_sheets(run: ActiveRun) -> list[Sheet]:
     experiment, synthetic = run.experiment, run.options.demo
     if experiment.segmenter is None or not experiment.explain.images:
         return []
-    validation = run.data.rows("validation")
-    path = lesion_sheet(validation, run / "figures" / "lesions.png", experiment.image_size, synthetic)
+    images, split = run.data.shown_rows, run.data.shown
+    path = lesion_sheet(images, run / "figures" / "lesions.png", experiment.image_size, synthetic)
     source = "the segmenter's" if experiment.segmenter.has_model else "the data set's"
-    sheets = [Sheet(path, f"Lesions cut out of validation images with {source} masks, as the model sees them.")]
+    sheets = [Sheet(path, f"Lesions cut out of {split} images with {source} masks, as the model sees them.")]
     if has_attention(run.model):
-        chosen = stratified_sample(validation["label"].tolist(), experiment.explain.images, experiment.train.seed)
-        table = validation.iloc[chosen].reset_index(drop=True)
+        chosen = stratified_sample(images["label"].tolist(), experiment.explain.images, experiment.train.seed)
+        table = images.iloc[chosen].reset_index(drop=True)
         batches = [inputs for inputs, _ in run.batches(table).as_numpy_iterator()]
         inputs = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
         path = attention_sheet(run.model, inputs, table["image_id"].tolist(), run / "figures" / "attention.png", synthetic)
-        sheets.append(Sheet(path, "Cross-attention on validation images: what each place contributes, from little to much."))
+        sheets.append(Sheet(path, f"Cross-attention on {split} images: what each place contributes, from little to much."))
     return sheets
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from keras_skin.data.splits.splits import make_splits, straddling_groups
 from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.experiment import DatasetSettings, Experiment
 from keras_skin.registry import UserError
+from keras_skin.training.monitor import LAST
 from keras_skin.workflow.clinical import complete_cases, fit_encoder
 
 log = logging.getLogger("keras_skin")
@@ -77,6 +79,17 @@ class PreparedData:
     def tested(self) -> list[str]:
         """Splits that are scored."""
         return tested_splits(self.table)
+
+    @property
+    def shown(self) -> str:
+        """The split whose images are explained, and on which the export is compared: `validation`, or the first tested split of a
+        run without validation images."""
+        return self.tested[0]
+
+    @property
+    def shown_rows(self) -> pd.DataFrame:
+        """The rows of the split that is shown."""
+        return self.rows(self.shown)
 
 
 def prepare_data(
@@ -160,6 +173,11 @@ def prepare_data(
         table["lesion"] = table["mask"]
     excluded.append(incomplete)
     _not_empty(table, experiment)
+    if not (table["split"] == "validation").any():
+        notes.append(
+            "There are no validation images: the weights of the last epoch are kept, and test images, none of which was trained "
+            "on, are explained and compared with the export."
+        )
     if experiment.metadata is not None and metadata is None:
         metadata = fit_encoder(experiment, table[table["split"] == "train"])
     if metadata is not None:
@@ -201,14 +219,16 @@ def render_demo(experiment: Experiment, folder: Path, seed: int) -> Path:
 
 
 def shorten(prepared: PreparedData, rows: int) -> PreparedData:
-    """For a dry run: at most `rows` images of each split, the classes in turn."""
+    """For a dry run: at most `rows` images of each split, the classes and data sets in turn."""
     tables = [_spread(prepared.rows(split), rows) for split in dict.fromkeys(prepared.table["split"])]
     notes = (*prepared.notes, f"Dry run: at most {rows} images of each split.")
     return replace(prepared, table=pd.concat(tables, ignore_index=True), notes=notes)
 
 
 def _spread(table: pd.DataFrame, rows: int) -> pd.DataFrame:
-    order = table.groupby("label").cumcount().sort_values(kind="stable").index
+    """At most `rows` rows: the classes in turn, and within a class its data sets in turn."""
+    turns = table.groupby(["label", "dataset"]).cumcount().sort_values(kind="stable").index
+    order = table.loc[turns].groupby("label").cumcount().sort_values(kind="stable").index
     return table.loc[order[:rows]].sort_index()
 
 
@@ -318,13 +338,20 @@ def _complete(table: pd.DataFrame, outputs: set[str]) -> tuple[pd.DataFrame, pd.
 
 
 def _not_empty(table: pd.DataFrame, experiment: Experiment) -> None:
-    counts = table["split"].value_counts()
-    for split in FITTED:
-        if not counts.get(split):
-            raise UserError(
-                f"The {split} split is empty (images: {counts.to_dict()}). Best weights are chosen on the validation split; "
-                f"check split.validation ({experiment.split.validation}) and the excluded images."
-            )
+    counts, monitor = table["split"].value_counts(), experiment.train.monitor
+    if not counts.get("train"):
+        raise UserError(f"The train split is empty (images: {counts.to_dict()}). Check the excluded images.")
+    if not counts.get("validation") and monitor != LAST:
+        raise UserError(
+            f"The validation split is empty (images: {counts.to_dict()}), and train.monitor {json.dumps(monitor)} chooses the "
+            f"best epoch on it. Set split.validation ({experiment.split.validation}) above 0 and check the excluded images, or "
+            f"set train.monitor to '{LAST}' to keep the last epoch."
+        )
+    if not tested_splits(table):
+        raise UserError(
+            f"There is no validation, test or external image (images: {counts.to_dict()}), so that nothing can be measured. Set "
+            f"split.validation ({experiment.split.validation}) above 0, or name a data set in data.test."
+        )
 
 
 def describe(prepared: PreparedData) -> str:

@@ -150,7 +150,8 @@ def explain(run: ActiveRun, explainer: ExplainCallback | None) -> Explanations:
     sheets = lesion_sheets(run)
     if explainer is None:
         return Explanations(sheets, {}, [])
-    log.info("Explaining %d validation images, measuring the maps of %d", len(explainer.picture_samples), len(explainer.samples))
+    pictures, samples, split = len(explainer.picture_samples), len(explainer.samples), run.data.shown
+    log.info("Explaining %d %s images, measuring the maps of %d", pictures, split, samples)
     explanations = explainer.explain(run.model)
     for warning in explanations.warnings:
         log.warning("%s", warning)
@@ -167,7 +168,7 @@ def export(run: ActiveRun) -> None:
             continue
         log.info("Exporting: %s", edition)
         try:
-            export_run(run, edition, None if run.options.dry_run else run.data.rows("validation"))
+            export_run(run, edition, None if run.options.dry_run else run.data.shown_rows)
         except UserError as error:  # training and measurements deserve their report all the same
             log.warning("The edition '%s' was not exported: %s", edition, error)
 
@@ -277,11 +278,11 @@ def _split_together(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _latency(run: ActiveRun) -> dict[str, Any]:
-    """Time per image of the measured model, its segmenter included, on a few validation images."""
+    """Time per image of the measured model, its segmenter included, on a few images."""
     log.info("Measuring latency")
     options = run.options
     seconds = 0.5 if options.dry_run or options.demo else 3.0
-    inputs, _ = next(run.batches(run.data.rows("validation").head(8)).as_numpy_iterator())
+    inputs, _ = next(run.batches(run.data.shown_rows.head(8)).as_numpy_iterator())
     machine = run.read_json("environment.json")
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cpus']} cores"
     predict = _outputs(run.predictor)

@@ -55,7 +55,7 @@ class Trained:
 def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None) -> Trained:
     """Trains the model on the training split and loads its best weights. `explainer` draws after some epochs."""
     experiment, model = run.experiment, run.model
-    settings, images = experiment.train, run.data.rows("train")
+    settings, images, validation = experiment.train, run.data.rows("train"), run.data.rows("validation")
     sampler = _sampler(experiment, images)
     batch = experiment.batch_augmentation
     data = batches.training_data(
@@ -99,7 +99,7 @@ def train(run: ActiveRun, resume: bool, explainer: ExplainCallback | None = None
     result = fit(
         model,
         data,
-        run.batches(run.data.rows("validation")),
+        run.batches(validation) if len(validation) else None,
         epochs=settings.epochs,
         folder=run / "checkpoints",
         callbacks=callbacks,

@@ -46,14 +46,16 @@ def test_an_edition_of_numbers_says_what_the_model_says(edition, images, tmp_pat
     assert list(about["signatures"]) == ["predict_images"]
     assert set(about["signatures"]["predict_images"]["outputs"]) == {"probabilities", "mask", "embedding"}
     assert not (version / "assets.extra").exists()
-    agreement = measure_agreement(Endpoints(model, CLASSES, SIZE, [invert], None, None), version, edition, {"image": images})
+    agreement = measure_agreement(
+        Endpoints(model, CLASSES, SIZE, [invert], None, None), version, edition, {"image": images}, "validation"
+    )
     assert agreement["images"] == 3
     assert agreement["same_label"] == 1
     limit = 5e-3 if edition == "litert" else 1e-6  # weights in float16
     assert agreement["probabilities"] < limit
     assert agreement["mask"] < limit
     assert agreement["mask_dsc"] > 0.99
-    other = measure_agreement(Endpoints(model, CLASSES, SIZE, (), None, None), version, edition, {"image": images})
+    other = measure_agreement(Endpoints(model, CLASSES, SIZE, (), None, None), version, edition, {"image": images}, "validation")
     assert other["mask"] > 0.01, "the preprocessing is not part of the edition"
 
 
@@ -65,7 +67,9 @@ def test_litert_has_every_preprocessing_that_can_be_exported(images, tmp_path):
     model = seeded_model(keys=("label",))
     arguments = {"classes": CLASSES, "image_size": SIZE, "preprocessing": steps}
     version = export_model(model, tmp_path, name="joint", edition="litert", **arguments)
-    agreement = measure_agreement(Endpoints(model, CLASSES, SIZE, steps, None, None), version, "litert", {"image": images})
+    agreement = measure_agreement(
+        Endpoints(model, CLASSES, SIZE, steps, None, None), version, "litert", {"image": images}, "validation"
+    )
     assert agreement["probabilities"] < 5e-3
 
 

@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keras_skin.evaluation.comparison import compare, group_by_seed
+from keras_skin.evaluation.comparison import compare, group_by_seed, name_sides
 from keras_skin.evaluation.measured_run import read_runs
 from keras_skin.figures import comparison as figures
+from keras_skin.figures.style import GREEN, RED
 from tests.evaluation.run_folders import SIZE, images, truth_of, write_run
 
 BANNER = (0xB0, 0x00, 0x20)
@@ -69,6 +70,20 @@ def test_a_side_has_the_same_colour_in_every_figure(sides, tmp_path):
     assert like(outlines, figures.OUTLINES[0]) > 300
     assert like(outlines, figures.OUTLINES[1]) == 0
     assert like(outlines, figures.OUTLINES[2]) > 300
+
+
+@pytest.mark.parametrize(("skill", "wrong"), [(50, False), (-50, True)])
+def test_the_class_of_a_run_without_masks_stands_under_the_outlines_of_the_others(tmp_path, skill, wrong):
+    """Figure 5 of paper 001: the outlines of two runs, and the class of a third, which is right or wrong."""
+    table = images()
+    paths = [
+        write_run(tmp_path / f"unet{seed}", table, experiment="unet_isic2016", tasks=("mask",), seed=seed) for seed in (0, 1)
+    ]
+    paths += [write_run(tmp_path / "resnet", table, experiment="resnet50_isic2016", tasks=("label",), skill=skill)]
+    runs = read_runs(paths, "test")
+    picture = pixels(figures.outlines(name_sides([[run] for run in runs]), load, tmp_path / "outlines.png", count=2))
+    assert (like(picture, RED) > 50) == wrong
+    assert (like(picture, GREEN) > 50) != wrong
 
 
 def test_classes_have_a_panel_each(tmp_path):

@@ -22,6 +22,7 @@ from keras_skin.layers.enlargement import Enlargement, LearnedEnlargement
 from keras_skin.layers.field_tokens import FieldTokens
 from keras_skin.layers.metablock import MetaBlock
 from keras_skin.layers.metanet import MetaNet
+from keras_skin.layers.min_max_scaling import MinMaxScaling
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
 from keras_skin.layers.visual_attention import VisualAttention
 
@@ -46,6 +47,7 @@ CASES = [
     (LearnedEnlargement, {}, abs(normal(2, 4, 6, 3)) * 100),
     (MetaBlock, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (MetaNet, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
+    (MinMaxScaling, {}, normal(2, 4, 6, 3)),
     (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (VisualAttention, {}, [normal(2, 4, 6, 3), normal(2, 5)]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from keras import ops
 
 from keras_skin.layers.batch_normalization import BatchNormalization
 from keras_skin.models.jrl import JRL, VARIANTS
+from keras_skin.models.unet import SCALINGS, UNet
 from keras_skin.registry import UserError
 
 SMALL = {"image_size": (32, 64), "filters": (4, 6, 8, 10)}
@@ -126,17 +130,35 @@ def test_a_backbone_takes_the_place_of_the_encoder(variant: str) -> None:
     assert inputs is model.get_layer("encoder_5").output
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_images_are_scaled_in_float32(policy: str) -> None:
+def test_images_are_scaled_in_float32(policy: str, scaling: str) -> None:
     """bfloat16 has no 201: neighbouring grey levels must stay apart in front of the first convolution."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        scale = JRL(**SMALL, variant="mtl0").get_layer("scale")
+        scale = JRL(**SMALL, variant="mtl0", scaling=scaling).get_layer("scale")
     finally:
         keras.config.set_dtype_policy(before)
     levels = np.asarray(scale(np.arange(256, dtype="float32").reshape(1, 16, 16, 1)))
     np.testing.assert_allclose(levels.ravel(), np.arange(256) / 255, atol=1e-7)
+
+
+@pytest.mark.parametrize("build", [JRL, UNet])
+def test_scaling_by_each_image_removes_gain_and_offset(build: Callable[..., keras.Model], tmp_path: Path) -> None:
+    """The model of a reloaded file too: the scaling is inside."""
+    model = build(**SMALL, scaling="min_max")
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    pixels = np.random.default_rng(0).integers(0, 100, (1, 32, 64, 3)).astype("float32")
+    gain, offset = np.array([2.0, 1.5, 1.0], "float32"), np.array([0.0, 20.0, 50.0], "float32")
+    plain, lit = (reloaded.predict_on_batch({"image": value}) for value in (pixels, pixels * gain + offset))
+    np.testing.assert_allclose(lit["mask"], plain["mask"], atol=1e-4)
+    np.testing.assert_allclose(
+        reloaded.predict_on_batch({"image": pixels * 0})["mask"],
+        model.predict_on_batch({"image": pixels * 0 + 9})["mask"],
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,6 +171,8 @@ def test_images_are_scaled_in_float32(policy: str) -> None:
         ({"variant": "mtl0", "gate": "sigmoid"}, ["mtl0 has no gate"]),
         ({"filters": (4, 8)}, ["2 levels"]),
         ({"weights": "imagenet"}, ["'imagenet'", "name a backbone"]),
+        ({"scaling": "mean"}, ["'mean'", "255, min_max"]),
+        ({"backbone": "resnet18", "scaling": "min_max"}, ["'resnet18' scales the image itself"]),
         ({"backbone": "xception"}, ["no features at strides 2, 4"]),
         ({"backbone": "resnet18", "filters": (4, 8)}, ["2 numbers, expected 5"]),
     ],

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_skin.registry import UserError
 from keras_skin.training import checkpoints
+from keras_skin.training.best_weights import load_weights
 from keras_skin.training.fit import NonFiniteLoss, TrainingInterrupted, build_training_state, fit
 from keras_skin.training.interrupts import HeldInterrupts
 from keras_skin.training.run_state import load_run_state
@@ -282,6 +283,28 @@ def test_a_monitored_value_that_is_never_finite(small, seeded, tmp_path, caplog)
     assert (result.best_epoch, result.best_value) == (None, None)
     assert "no epoch had a finite value of lowest val_loss" in caplog.text
     assert not (tmp_path / "best.weights.h5").exists()
+
+
+def test_the_last_epoch_is_kept_whatever_it_logs(small, seeded, tmp_path, caplog):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"] = float("inf") if epoch else 0.0
+
+    caplog.set_level("INFO")
+    arguments = {"folder": tmp_path, "callbacks": [Spoil()], "monitor": "last"}
+    first = fit(small.compiled_model(), small.SmallData(), epochs=1, **arguments)
+    assert (first.best_epoch, first.best_value, first.stopped_early) == (1, None, False)
+    model = small.compiled_model()
+    result = fit(model, small.SmallData(), epochs=3, resume=True, **arguments)
+    assert (result.best_epoch, result.best_value, result.monitor) == (3, None, "the last one")
+    assert "the weights of epoch 3, the last one, are kept" in caplog.text
+    assert "*best" not in caplog.text
+    kept = small.compiled_model()
+    load_weights(kept, tmp_path / "best.weights.h5")
+    trained = load_run_state(tmp_path / "run_state.npz")
+    assert trained.record["epoch"] == 3
+    for one, other in zip(model.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_unknown_monitor_is_told_before_training(small, seeded, tmp_path):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from keras_skin.registry import UserError
-from keras_skin.training.monitor import Monitor
+from keras_skin.training.monitor import LAST, Monitor
 
 LOGGED = ["loss", "mask_dsc", "val_loss", "val_mask_dsc", "val_label_auc", "val_error_rate"]
 
@@ -42,6 +42,15 @@ def test_better_is_strictly_better_and_nan_never_is():
         for best in (None, 0.5):
             assert not low.improves(value, best)
             assert not high.improves(value, best)
+
+
+def test_the_last_epoch_is_always_better():
+    monitor = Monitor.create(LAST, "auto", [])
+    assert monitor.is_last
+    assert monitor.value({"loss": 1.0}) is None
+    assert monitor.improves(None, None)
+    assert str(monitor) == "the last one"
+    assert not Monitor.create("val_loss", "auto", LOGGED).is_last
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,24 @@ def test_shortened_parts_keep_both_classes(demo):
         part = prepared.rows(split)
         assert len(part) == 4
         assert part["label"].nunique() == 2
+    assert set(prepared.rows("train")["dataset"]) == {"isic2016", "isic2017"}
     assert "train" in describe(prepared)
+
+
+def test_all_images_are_trained_on_without_a_validation_split(demo):
+    paper = prepare_data(load_experiment("jrl_isic2016_paper_protocol"), demo)
+    usual = prepare_data(load_experiment("jrl_isic2016"), demo)
+    assert keys(paper, "train") >= keys(usual, "train") | keys(usual, "validation")
+    assert (paper.tested, paper.shown) == (["test", "external/ph2"], "test")
+    assert usual.shown == "validation"
+    assert keys(paper, "test") == keys(usual, "test") == set(paper.shown_rows["image_id"])
+    assert any("no validation images: the weights of the last epoch are kept" in note for note in paper.notes)
+
+
+def test_an_epoch_is_not_chosen_on_images_that_are_not_there(demo):
+    message = r"(?s)validation split is empty.*train.monitor \"val_loss\".*split.validation \(0.0\).*train.monitor to 'last'"
+    with pytest.raises(UserError, match=message):
+        prepare_data(load_experiment("jrl_isic2016_paper_protocol", ["train.monitor=val_loss"]), demo)
 
 
 @pytest.mark.slow

@@ -135,6 +135,27 @@ def test_copies_are_different_variants_and_as_many_as_asked_for():
     assert sorted(np.bincount(many[:35]).tolist()) == [2] * 13 + [3] * 3
 
 
+@pytest.mark.parametrize("melanomas", [173, 577, 727, 4000])
+def test_level_gives_a_class_as_many_samples_as_the_others(melanomas):
+    """MTL4 of paper 001; the number is the same in every epoch, which images make it up is not."""
+    labels = np.array(["benign"] * 727 + ["malignant"] * melanomas, dtype=object)
+    policy = JRL16(copies={"benign": 4, "malignant": "level"})
+    (indices, variants), (other, _) = (policy.plan(labels, epoch, rng(epoch)) for epoch in (0, 1))
+    np.testing.assert_array_equal(policy.plan(labels, 1, rng(1))[0], other)
+    copies, again = (np.bincount(rows, minlength=len(labels)) for rows in (indices, other))
+    for counts in (copies, again):
+        assert counts[:727].tolist() == [4] * 727
+        assert counts[727:].sum() == 2908
+        assert np.ptp(counts[727:]) <= 1
+    assert (copies != again).any() == bool(2908 % melanomas)
+    assert melanomas < 577 or len(set(zip(indices.tolist(), variants.tolist(), strict=True))) == len(indices)
+
+
+def test_level_without_another_class_shows_every_image_once():
+    labels = np.array(["malignant"] * 5, dtype=object)
+    assert JRL16(copies={"benign": 4, "malignant": "level"}).plan(labels, 0, rng())[0].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_plan_differs_between_epochs_and_repeats_with_its_generator():
     labels = np.array(["benign"] * 50, dtype=object)
     first, second, again = (JRL16().plan(labels, epoch, rng(seed))[1] for epoch, seed in ((0, 0), (1, 1), (0, 0)))
@@ -167,8 +188,8 @@ def test_no_rotation_leak():
 def test_a_class_without_copies_is_a_users_mistake():
     with pytest.raises(UserError, match=r"augmentation.copies lacks the class 'nevus': it names 'benign', 'malignant'"):
         JRL16().plan(np.array(["benign", "nevus"], dtype=object), 0, rng())
-    with pytest.raises(UserError, match=r"augmentation.copies: .*-1.* must be whole numbers"):
-        JRL16(copies={"benign": -1})
+    with pytest.raises(UserError, match=r"augmentation.copies: .*-1.*'even'.* must be whole numbers from 0 on, or 'level'"):
+        JRL16(copies={"benign": -1, "malignant": "even", "nevus": "level"})
 
 
 def test_all_arguments_out_of_range_are_named():

@@ -15,6 +15,7 @@ from keras_skin.data.images.store import open_store
 from keras_skin.data.pipeline import augment, batches
 from keras_skin.data.pipeline.balance import Draw
 from keras_skin.data.pipeline.balance.repeats import Oversample
+from keras_skin.data.pipeline.order import EpochOrder
 from keras_skin.registry import UserError
 
 SIZE = (12, 16)
@@ -104,6 +105,17 @@ def test_a_start_in_the_middle_gives_exactly_what_was_left(table, augmentation):
     next(iter(dataset))
     fresh.start(3, 2)
     assert_same(collect(dataset), expected[2:])
+
+
+def test_level_classes_resume_and_every_epoch_has_as_many_samples():
+    """Copies that are dealt anew each epoch depend on seed and epoch alone."""
+    labels = np.array(["benign"] * 20 + ["malignant"] * 7, dtype=object)
+    policy = augment.JRL16(copies={"benign": 3, "malignant": "level"})
+    first, resumed = (EpochOrder(labels, 10, 5, None, policy, None) for _ in range(2))
+    plans = [first.samples(epoch).rows for epoch in range(4)]
+    np.testing.assert_array_equal(resumed.samples(3).rows, plans[3])
+    assert [len(rows) for rows in plans] == [120] * 4
+    assert len({tuple(np.bincount(rows).tolist()) for rows in plans}) > 1
 
 
 def test_epochs_and_seeds_differ(table):
