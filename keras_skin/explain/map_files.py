@@ -92,20 +92,34 @@ class MapWriter:
         """Returns the predicted class of a sample; None for a model without classes."""
         return int(np.argmax(self.predictions["label"][row])) if "label" in self.predictions else None
 
+    def truth(self, row: int) -> list[str]:
+        """Returns the id of a sample and its true class, where it is known."""
+        sample = self.samples[row]
+        label = [] if sample.label is None else [f"truth: {self.classes[int(sample.label)]}"]
+        return [str(sample.image_id), *label]
+
+    def one_of_each_class(self) -> list[int]:
+        """Returns the row of one sample of each true class, in the order of the classes: the most probable rightly predicted one,
+        else the most probable; all rows if no class is known."""
+        labels = [sample.label for sample in self.samples]
+        rows = []
+        for index in range(len(self.classes)):
+            members = [row for row, label in enumerate(labels) if label == index]
+            rank = {row: (self.predicted(row) == index, float(self.predictions["label"][row, index])) for row in members}
+            rows += [max(members, key=lambda row: rank[row])] if members else []
+        return rows or list(range(len(self.samples)))
+
     def _subject(self, row: int, question: Question) -> str:
         index = self.predicted(row) if question.class_index is None else question.class_index
         return "mask" if index is None else file_name(self.classes[index])
 
     def _caption(self, row: int, question: Question) -> list[str]:
-        sample = self.samples[row]
-        lines = [str(sample.image_id)]
+        lines = self.truth(row)
         predicted = self.predicted(row)
         if predicted is None:
             share = float(np.mean(self.predictions["mask"][row] > 0.5))
-            return [*lines, f"predicted lesion: {share:.0%} of the picture"]
+            return [lines[0], f"predicted lesion: {share:.0%} of the picture"]
         probabilities = self.predictions["label"][row]
-        if sample.label is not None:
-            lines.append(f"truth: {self.classes[int(sample.label)]}")
         lines.append(f"predicted: {self.classes[predicted]}, p = {probabilities[predicted]:.2f}")
         if question.class_index is not None:
             lines.append(f"map for: {self.classes[question.class_index]}, p = {probabilities[question.class_index]:.2f}")
