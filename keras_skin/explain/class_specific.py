@@ -14,7 +14,7 @@ from keras_skin.explain.samples import file_name, write_bytes
 CLASS_MASK = "class_mask"
 """Start of the files' names."""
 NO_EVIDENCE_INSIDE = "no evidence inside the lesion"
-_WIDTH = 190
+_WIDTH = 200
 
 
 def class_masks(lesions: np.ndarray, maps: np.ndarray, predicted: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
@@ -61,7 +61,7 @@ def write_class_masks(writer: MapWriter, masks: np.ndarray) -> Sheet:
     """
     bands = []
     for row, sample in enumerate(writer.samples):
-        tiles = [overlay(sample.picture, true_mask=sample.mask, caption=writer.truth(row), width=_WIDTH)]
+        tiles = [writer.original(row, _WIDTH)]
         for index, name in enumerate(writer.classes):
             stem = writer.folder / writer.names[row] / f"{CLASS_MASK}_{file_name(name)}"
             plane = cv2.resize(masks[row, index].astype(np.float32), sample.picture.shape[1::-1]) > 0.5

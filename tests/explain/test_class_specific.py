@@ -62,7 +62,7 @@ def test_files_hold_the_masks_and_the_sheet_one_image_of_each_class(tmp_path, wr
         np.testing.assert_array_equal(written[..., 0], 255 * masks[0, 0])
         assert not cv2.imread(str(tmp_path / name / "class_mask_mal_ignant.png")).any()
         assert (tmp_path / name / "class_mask_mal_ignant_overlay.png").is_file()
-    assert cv2.imread(str(sheet.path)).shape[1] == 3 * 200 + 10
+    assert cv2.imread(str(sheet.path)).shape[1] == 3 * 210 + 10
 
 
 def test_samples_without_a_true_class_are_all_shown(writer):
