@@ -13,7 +13,6 @@ from keras_skin.explain.samples import file_name, write_bytes
 
 CLASS_MASK = "class_mask"
 """Start of the files' names."""
-NO_EVIDENCE_INSIDE = "no evidence inside the lesion"
 _WIDTH = 200
 
 
@@ -65,7 +64,7 @@ def write_class_masks(writer: MapWriter, masks: np.ndarray) -> Sheet:
         for index, name in enumerate(writer.classes):
             stem = writer.folder / writer.names[row] / f"{CLASS_MASK}_{file_name(name)}"
             plane = cv2.resize(masks[row, index].astype(np.float32), sample.picture.shape[1::-1]) > 0.5
-            write_bytes(stem.with_suffix(".png"), write_png(np.repeat(np.uint8(255) * plane[..., None], 3, axis=-1)))
+            write_bytes(stem.with_suffix(".png"), write_png(np.uint8(255) * plane))
             tiles.append(_tile(writer, row, index, masks[row]))
             write_bytes(stem.with_name(f"{stem.name}_overlay.png"), write_png(tiles[-1]))
         bands.append(tiles)
@@ -80,18 +79,22 @@ def write_class_masks(writer: MapWriter, masks: np.ndarray) -> Sheet:
 
 def _tile(writer: MapWriter, row: int, index: int, masks: np.ndarray) -> np.ndarray:
     """Returns the image with the outline of one class's mask; `masks` are those of all classes, (K, H, W)."""
-    predicted = writer.predicted(row)
-    probability = writer.predictions["label"][row, index]
-    lesion = masks[predicted].sum()
-    if index == predicted:
-        share = f"predicted; {masks[index].mean():.0%} of the picture"
+    predicted, mask = writer.predicted(row), masks[index]
+    lines = [f"{writer.classes[index]}, p = {writer.predictions['label'][row, index]:.2f}"]
+    remark = ""
+    if not masks[predicted].any():
+        remark = "no lesion"
+    elif not mask.any():
+        remark = "no evidence inside the lesion"
+    elif index == predicted:
+        lines.append(f"predicted; {mask.mean():.0%} of the picture")
     else:
-        share = f"{masks[index].sum() / max(lesion, 1):.0%} of the lesion"
+        lines.append(f"{mask.sum() / masks[predicted].sum():.0%} of the lesion")
     return overlay(
         writer.samples[row].picture,
-        predicted_mask=masks[index],
-        caption=[f"{writer.classes[index]}, p = {probability:.2f}", share if masks[index].any() or not lesion else ""],
-        remark="" if masks[index].any() else NO_EVIDENCE_INSIDE if lesion else "no lesion",
+        predicted_mask=mask,
+        caption=lines,
+        remark=remark,
         width=_WIDTH,
         synthetic=writer.synthetic,
     )

@@ -59,7 +59,7 @@ def test_files_hold_the_masks_and_the_sheet_one_image_of_each_class(tmp_path, wr
     assert writer.one_of_each_class() == [1, 2]  # a is wrong, so c stands for its class
     for name in "abc":
         written = cv2.imread(str(tmp_path / name / "class_mask_benign.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(written[..., 0], 255 * masks[0, 0])
+        np.testing.assert_array_equal(written, 255 * masks[0, 0])
         assert not cv2.imread(str(tmp_path / name / "class_mask_mal_ignant.png")).any()
         assert (tmp_path / name / "class_mask_mal_ignant_overlay.png").is_file()
     assert cv2.imread(str(sheet.path)).shape[1] == 3 * 210 + 10
