@@ -35,6 +35,23 @@ def test_a_lite_experiment_shows_no_numbers_of_another_network():
     assert [name for name in ("jrl_isic", *names) if load_experiment(name).paper.results] == []
 
 
+def test_numbers_of_paper_000_that_stand_together_have_the_same_errors():
+    """A false positive of one class is an error: the seven specificities make one accuracy, precisions and recalls the other."""
+    images = {"MEL": 223, "NV": 1341, "BCC": 103, "AKIEC": 65, "BKL": 220, "DF": 23, "VASC": 28}
+    total = sum(images.values())
+    paper = load_experiment("dual_task_ham10000").paper
+    section = paper.results["test"]["classification"]
+    errors = sum(round((1 - section[f"tnr/{name}"]) * (total - count)) for name, count in images.items())
+    assert errors == 289
+    assert section["accuracy"] == pytest.approx(1 - errors / total, abs=5e-5)
+    table = paper.other_results["table 2"]["test"]["classification"]
+    right = {name: round(table[f"tpr/{name}"] * count) for name, count in images.items()}
+    assert total - sum(right.values()) == 314
+    assert table["accuracy"] == pytest.approx(sum(right.values()) / total, abs=5e-5)
+    assert sum(round(right[name] / table[f"precision/{name}"]) for name in images) == total
+    assert not set(section) & set(table) - {"accuracy"}
+
+
 def test_schema_file_is_current():
     assert json.loads((FOLDER / "schema.json").read_text()) == json_schema(), "run: python tools/write_schema.py"
 

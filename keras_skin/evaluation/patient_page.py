@@ -18,11 +18,13 @@ class PatientImage:
         name: of the file.
         pictures: the image with its predicted outline, then the maps and attributions.
         probabilities: class -> probability, empty for a model without classes.
+        class_masks: class -> picture of its mask, empty for a model that has not both masks and classes.
     """
 
     name: str
     pictures: Sequence[Picture]
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    class_masks: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def predicted(self) -> str:

@@ -15,6 +15,7 @@ _MODULES = {
     "MetadataShap": "shap_values",
     "Saliency": "saliency",
     "ScoreCAM": "score_cam",
+    "class_masks": "class_specific",
 }
 __all__ = [*_MODULES]
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -13,13 +13,23 @@ from pathlib import Path
 from keras_skin.console import exit_code, quiet_import
 from keras_skin.presets.sources import RUN_HELP, locate
 
-METHODS = ("grad_cam", "grad_cam++", "score_cam", "integrated_gradients", "smoothgrad", "occlusion", "metadata_shap")
-DEFAULT = ("grad_cam", "metadata_shap")
+METHODS = (
+    "grad_cam",
+    "grad_cam++",
+    "score_cam",
+    "integrated_gradients",
+    "smoothgrad",
+    "occlusion",
+    "class_masks",
+    "metadata_shap",
+)
+DEFAULT = ("grad_cam", "class_masks", "metadata_shap")
 
 _EPILOG = """\
 methods:
   grad_cam, grad_cam++, score_cam                 where a feature layer holds evidence for a class
   integrated_gradients, smoothgrad, occlusion     which pixels or patches matter
+  class_masks                                     which part of the lesion speaks for each class (models with masks)
   metadata_shap                                   what each clinical field adds (models with metadata)
 The page explains the predicted class and those that the run's experiment names. Clinical fields without an answer count as
 unknown.
@@ -27,7 +37,8 @@ unknown.
 examples:  python -m keras_skin.explain jrl_isic_lite mole.jpg
            python -m keras_skin.explain runs/jrl_ph2-20260131-101500 mole.jpg
            python -m keras_skin.explain runs/tdbn_ham10000-1 mole.jpg --metadata age=54 --metadata site=back --html mole.html
-           python -m keras_skin.explain runs/msfa_ham10000-1 a.jpg b.jpg --methods grad_cam occlusion"""
+           python -m keras_skin.explain runs/msfa_ham10000-1 a.jpg b.jpg --methods grad_cam occlusion
+           python -m keras_skin.explain runs/dual_task_ham10000-1 mole.jpg --out mole"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html", metavar="FILE", type=Path, default=Path("explained.html"), help="the page to write (default: explained.html)"
     )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="a new folder that keeps the page's pictures, the raw maps, and the mask of each class (default: none is kept)",
+    )
     return parser
 
 
@@ -70,8 +87,9 @@ def _explain(options: argparse.Namespace) -> None:
     with quiet_import():
         from keras_skin.evaluation.patient_page import write_patient_page
         from keras_skin.workflow.patient import explain_patient
-    with tempfile.TemporaryDirectory() as pictures:
-        page = explain_patient(locate(options.run), options.images, answers, options.methods or DEFAULT, Path(pictures))
+    with tempfile.TemporaryDirectory() as temporary:
+        pictures = options.out or Path(temporary)
+        page = explain_patient(locate(options.run), options.images, answers, options.methods or DEFAULT, pictures)
         try:
             write_patient_page(options.html, page)
         except OSError as error:
@@ -82,6 +100,8 @@ def _explain(options: argparse.Namespace) -> None:
     for note in page.notes:
         print(note)
     print(f"Page: {options.html}")
+    if options.out:
+        print(f"Pictures, maps and masks: {options.out}")
 
 
 def _check(options: argparse.Namespace) -> dict[str, str]:
@@ -100,6 +120,10 @@ def _check(options: argparse.Namespace) -> dict[str, str]:
         if method not in METHODS:
             problems.append(f"--methods {method}: no such method.{did_you_mean(method, METHODS)} Valid: {', '.join(METHODS)}.")
     problems += [f"{path}: no such file." for path in options.images if not path.is_file()]
+    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        problems.append(
+            f"--out {options.out}: the folder exists and is not empty, and nothing is overwritten. Name a new folder."
+        )
     if options.html.is_dir():
         problems.append(f"--html {options.html} is a folder, expected a file name.")
     if problems:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_skin.evaluation.explanations import red_lines
 from keras_skin.explain.attribution_files import write_summary, write_waterfall
+from keras_skin.explain.class_specific import CLASS_MASK, class_masks, write_class_masks
 from keras_skin.explain.faithfulness import FRACTIONS, Faithfulness, measure_faithfulness
 from keras_skin.explain.grad_cam import GradCAM, feature_layers
 from keras_skin.explain.map_files import MapWriter, Question, Sheet, branch
@@ -49,7 +50,8 @@ class ExplainCallback(keras.callbacks.Callback):
 
     - for each of up to `max_pictures` images a folder with the overlay and the raw map (`.npy`, float32, at the layer's
       resolution) of the predicted class and of each of `explain_classes`, for each branch of the model;
-    - contact sheets of the same maps;
+    - contact sheets of the same maps, and of one image of each true class above its map;
+    - for models with masks and labels, in each image's folder a mask of each class, see `class_masks`, and a sheet of them;
     - for models with clinical metadata the SHAP values of each field: `metadata_shap.csv`, summaries, and a waterfall in each
       image's folder;
     - `faithfulness.csv` and its figure, measured on all samples for the predicted class, or, of two classes, for the one in
@@ -72,6 +74,7 @@ class ExplainCallback(keras.callbacks.Callback):
         methods: further maps of the predicted class, some of `integrated_gradients`, `smoothgrad`, `occlusion`, `image_shap`.
         every: also write the maps every `every` epochs, into `folder/epoch_<number>`; 0 does not.
         max_pictures: how many samples get pictures, taken from the classes in turn; None is all. The others are only measured.
+        class_masks: whether to write a mask of each class, of a model with masks and labels, from Grad-CAM on the first layer.
         measure: whether to measure faithfulness.
         background: inputs of some training images, (R, ...) each; SHAP values are relative to them. Required for metadata and
             `image_shap`.
@@ -108,6 +111,7 @@ class ExplainCallback(keras.callbacks.Callback):
         methods: Sequence[str] = (),
         every: int = 0,
         max_pictures: int | None = None,
+        class_masks: bool = True,
         measure: bool = True,
         background: Mapping[str, np.ndarray] | None = None,
         metadata_columns: Sequence[str] = (),
@@ -135,6 +139,7 @@ class ExplainCallback(keras.callbacks.Callback):
         self.cam: Cam = cam
         self.methods = tuple(methods)
         self.every = every
+        self.class_masks = class_masks
         self.measure = measure
         self.background = background
         self.metadata_columns = tuple(metadata_columns)
@@ -181,7 +186,7 @@ class ExplainCallback(keras.callbacks.Callback):
             result.metrics.update(faithfulness.metrics)
             result.warnings.extend(faithfulness.warnings)
         if self.picture_samples:
-            result.sheets.extend(self._write_maps(model, cams, self.folder, self.methods))
+            result.sheets.extend(self._write_maps(model, cams, self.folder, self.methods, self.class_masks))
         has_metadata = isinstance(model.input, Mapping) and METADATA in model.input
         if has_metadata and self.background is not None and explained_output(model) == "label":
             attributions, sheets = self._write_metadata(model)
@@ -204,7 +209,12 @@ class ExplainCallback(keras.callbacks.Callback):
         return {layer: GradCAM(model, layer, output, self.cam) for layer in layers}
 
     def _write_maps(
-        self, model: keras.Model, cams: Mapping[str, GradCAM | ScoreCAM], folder: Path, methods: Sequence[str] = ()
+        self,
+        model: keras.Model,
+        cams: Mapping[str, GradCAM | ScoreCAM],
+        folder: Path,
+        methods: Sequence[str] = (),
+        with_class_masks: bool = False,
     ) -> list[Sheet]:
         inputs = stack_inputs(self.picture_samples)
         predictions = in_batches(partial(predict, model), inputs, self.batch_size)
@@ -214,7 +224,7 @@ class ExplainCallback(keras.callbacks.Callback):
         if "label" in predictions:
             classes += map(self.classes.index, self.explain_classes)
         for name in names:  # maps of an earlier call may be of another predicted class
-            for prefix in ("grad_cam", "score_cam", *METHODS):
+            for prefix in ("grad_cam", "score_cam", CLASS_MASK, *METHODS):
                 for path in (folder / name).glob(f"{prefix}_*"):
                     path.unlink()
         sheets = []
@@ -222,7 +232,10 @@ class ExplainCallback(keras.callbacks.Callback):
             stem = self.cam.replace("++", "_plus_plus") + branch(layer, list(cams))
             for index in classes:
                 maps = in_batches(partial(cam, class_index=index), inputs, self.batch_size)
-                sheets.append(writer.write(Question(CAMS[self.cam], stem, index, layer), maps))
+                question = Question(CAMS[self.cam], stem, index, layer)
+                sheets.append(writer.write(question, maps))
+                if index is None and "label" in predictions:
+                    sheets.append(writer.write_beside(question, maps))
         if methods:
             background = None if self.background is None else self.background[image_names(model)[0]]
             saliency = Saliency(model, methods, background, self.seed)
@@ -230,6 +243,11 @@ class ExplainCallback(keras.callbacks.Callback):
             for name in methods:
                 maps = [result[name] for result in results]
                 sheets.append(writer.write(Question(TITLES[name], name), maps, sharp=name != "occlusion"))
+        if with_class_masks and {"mask", "label"} <= predictions.keys():
+            cam = GradCAM(model, next(iter(cams)))
+            maps = [in_batches(partial(cam, class_index=index), inputs, self.batch_size) for index in range(len(self.classes))]
+            lesions, predicted = predictions["mask"][..., 0] > 0.5, predictions["label"].argmax(axis=1)
+            sheets.append(write_class_masks(writer, class_masks(lesions, np.stack(maps, axis=1), predicted)))
         return sheets
 
     def _write_faithfulness(self, faithfulness: Faithfulness) -> list[Sheet]:

@@ -16,6 +16,12 @@ from keras_skin.explain.samples import ExplainSample, file_name, write_array, wr
 LEGEND = "green: true mask   magenta: predicted mask   red to white: evidence, each map divided by its own maximum"
 
 
+BESIDE = "_beside_images"
+"""End of the name of a sheet with the images above their maps."""
+_BESIDE_WIDTH = 220
+_UNKNOWN = 8  # pictures without a true class on a sheet of one of each
+
+
 class Sheet(NamedTuple):
     """A picture on disk and its caption."""
 
@@ -68,50 +74,84 @@ class MapWriter:
             sharp: whether the maps are of single pixels, which are drawn with their 99th percentile as maximum.
         """
         tiles = []
-        for row, (sample, raw) in enumerate(zip(self.samples, maps, strict=True)):
-            heat, has_evidence = normalise(raw[None])
-            top = float(np.percentile(heat, 99.0)) if sharp else 1.0
-            if top > 0:
-                heat = np.minimum(heat / top, 1.0)
-            tile = overlay(
-                sample.picture,
-                heat[0] if has_evidence[0] else None,
-                true_mask=sample.mask,
-                predicted_mask=self.predictions["mask"][row] if "mask" in self.predictions else None,
-                caption=self._caption(row, question),
-                remark="" if has_evidence[0] else NO_EVIDENCE,
-                synthetic=self.synthetic,
-            )
-            tiles.append(tile)
+        for row, raw in enumerate(maps):
+            tiles.append(self._tile(question, row, raw, sharp))
             stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
-            write_bytes(stem.with_suffix(".png"), write_png(tile))
+            write_bytes(stem.with_suffix(".png"), write_png(tiles[-1]))
             write_array(stem.with_suffix(".npy"), raw)
         return self._sheet(question, tiles)
+
+    def write_beside(self, question: Question, maps: Sequence[np.ndarray]) -> Sheet:
+        """Writes the sheet of one image of each true class above its map, which is returned.
+
+        Source: paper 000, figures 9 and 10.
+        """
+        rows = self.one_of_each_class()
+        originals = [self.original(row, _BESIDE_WIDTH) for row in rows]
+        tiles = [self._tile(question, row, maps[row], width=_BESIDE_WIDTH) for row in rows]
+        return self._sheet(question, [*originals, *tiles], BESIDE, len(rows))
+
+    def original(self, row: int, width: int) -> np.ndarray:
+        """Returns the picture of a sample with its true outline, captioned with its class."""
+        sample = self.samples[row]
+        return overlay(sample.picture, true_mask=sample.mask, caption=self.truth(row), width=width, synthetic=self.synthetic)
 
     def predicted(self, row: int) -> int | None:
         """Returns the predicted class of a sample; None for a model without classes."""
         return int(np.argmax(self.predictions["label"][row])) if "label" in self.predictions else None
+
+    def truth(self, row: int) -> list[str]:
+        """Returns the id of a sample and its true class, where it is known."""
+        sample = self.samples[row]
+        label = [] if sample.label is None else [f"truth: {self.classes[int(sample.label)]}"]
+        return [str(sample.image_id), *label]
+
+    def one_of_each_class(self) -> list[int]:
+        """Returns the row of one sample of each true class, in the order of the classes: the most probable rightly predicted one,
+        else the most probable; the first rows if no class is known."""
+        labels = [sample.label for sample in self.samples]
+        rows = []
+        for index in range(len(self.classes)):
+            members = [row for row, label in enumerate(labels) if label == index]
+            rank = {row: (self.predicted(row) == index, float(self.predictions["label"][row, index])) for row in members}
+            rows += [max(members, key=lambda row: rank[row])] if members else []
+        return rows or list(range(min(len(self.samples), _UNKNOWN)))
 
     def _subject(self, row: int, question: Question) -> str:
         index = self.predicted(row) if question.class_index is None else question.class_index
         return "mask" if index is None else file_name(self.classes[index])
 
     def _caption(self, row: int, question: Question) -> list[str]:
-        sample = self.samples[row]
-        lines = [str(sample.image_id)]
+        lines = self.truth(row)
         predicted = self.predicted(row)
         if predicted is None:
             share = float(np.mean(self.predictions["mask"][row] > 0.5))
-            return [*lines, f"predicted lesion: {share:.0%} of the picture"]
+            return [lines[0], f"predicted lesion: {share:.0%} of the picture"]
         probabilities = self.predictions["label"][row]
-        if sample.label is not None:
-            lines.append(f"truth: {self.classes[int(sample.label)]}")
         lines.append(f"predicted: {self.classes[predicted]}, p = {probabilities[predicted]:.2f}")
         if question.class_index is not None:
             lines.append(f"map for: {self.classes[question.class_index]}, p = {probabilities[question.class_index]:.2f}")
         return lines
 
-    def _sheet(self, question: Question, tiles: Sequence[np.ndarray]) -> Sheet:
+    def _tile(self, question: Question, row: int, raw: np.ndarray, sharp: bool = False, width: int = 320) -> np.ndarray:
+        """Returns the picture of a sample with its map and its outlines."""
+        sample = self.samples[row]
+        heat, has_evidence = normalise(raw[None])
+        top = float(np.percentile(heat, 99.0)) if sharp else 1.0
+        if top > 0:
+            heat = np.minimum(heat / top, 1.0)
+        return overlay(
+            sample.picture,
+            heat[0] if has_evidence[0] else None,
+            true_mask=sample.mask,
+            predicted_mask=self.predictions["mask"][row] if "mask" in self.predictions else None,
+            caption=self._caption(row, question),
+            remark="" if has_evidence[0] else NO_EVIDENCE,
+            width=width,
+            synthetic=self.synthetic,
+        )
+
+    def _sheet(self, question: Question, tiles: Sequence[np.ndarray], kind: str = "", columns: int = 4) -> Sheet:
         if "label" not in self.predictions:
             subject = "the predicted lesion (mean logit of its pixels)"
         elif question.class_index is None:
@@ -119,9 +159,11 @@ class MapWriter:
         else:
             subject = f"class {self.classes[question.class_index]}"
         caption = f"{question.method} of {subject}" + (f" on layer {question.layer}" if question.layer else "")
+        caption += ", beside the image, one of each true class" if kind else ""
         suffix = "" if question.class_index is None else f"_{file_name(self.classes[question.class_index])}"
-        path = self.folder / f"sheet_{question.stem}{suffix}.png"
-        write_bytes(path, write_png(contact_sheet(tiles, title=[caption, LEGEND], synthetic=self.synthetic)))
+        path = self.folder / f"sheet_{question.stem}{suffix}{kind}.png"
+        sheet = contact_sheet(tiles, columns, [caption, LEGEND], self.synthetic)
+        write_bytes(path, write_png(sheet))
         return Sheet(path, f"SYNTHETIC: {caption}" if self.synthetic else caption)
 
 

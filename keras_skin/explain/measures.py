@@ -45,6 +45,17 @@ def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.where((maximum[:, 0, 0] > 0) & masks.any(axis=(1, 2)), share, np.nan)
 
 
+def marked(maps: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """Returns whether each pixel has at least `threshold` of its map's maximum, bool of the maps' shape; an empty map marks none.
+
+    Args:
+        maps: (..., H, W), >= 0.
+        threshold: share of the maximum, above 0.
+    """
+    maximum = maps.max(axis=(-2, -1), keepdims=True)
+    return (maps >= threshold * maximum) & (maximum > 0)
+
+
 def thresholded_iou(maps: np.ndarray, masks: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """Returns the IoU of a mask and the pixels with at least `threshold` of their map's maximum (paper 000, section 4).
 
@@ -53,11 +64,10 @@ def thresholded_iou(maps: np.ndarray, masks: np.ndarray, threshold: float = THRE
 
     **Deviations from the paper**: the paper prints no threshold; half the maximum is common.
     """
-    maximum = maps.max(axis=(1, 2), keepdims=True)
-    marked = (maps >= threshold * maximum) & (maximum > 0)
-    union = (marked | masks).sum(axis=(1, 2))
-    iou = (marked & masks).sum(axis=(1, 2)) / np.maximum(union, 1)
-    return np.where((maximum[:, 0, 0] > 0) & masks.any(axis=(1, 2)), iou, np.nan)
+    pixels = marked(maps, threshold)
+    union = (pixels | masks).sum(axis=(1, 2))
+    iou = (pixels & masks).sum(axis=(1, 2)) / np.maximum(union, 1)
+    return np.where(pixels.any(axis=(1, 2)) & masks.any(axis=(1, 2)), iou, np.nan)
 
 
 def entropy(maps: np.ndarray) -> np.ndarray:

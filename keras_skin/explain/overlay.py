@@ -104,8 +104,8 @@ def contact_sheet(
 
 
 def write_png(picture: np.ndarray) -> bytes:
-    """Returns the PNG bytes of an RGB picture."""
-    success, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    """Returns the PNG bytes of an RGB picture (H, W, 3) or a grey one (H, W), uint8."""
+    success, data = cv2.imencode(".png", picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not success:
         raise ValueError(f"cannot write a picture of shape {picture.shape} as PNG")
     return data.tobytes()

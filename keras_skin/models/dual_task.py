@@ -17,6 +17,7 @@ from keras_skin.models.unet_backbone import check_pyramid
 from keras_skin.registry import UserError, did_you_mean
 
 TASKS = ("both", "segmentation", "classification")
+FUSIONS = ("label", "both")
 CLASSIFIERS = ("shared", "efficientnet_b0", "efficientnet_b3", "efficientnet_lite0")
 # Features of the decoder's levels, finest first, as in the library that the paper names (segmentation_models_pytorch).
 FILTERS = (16, 32, 64, 128, 256)
@@ -38,6 +39,7 @@ def DualTask(
     dilated_bottleneck: bool = False,
     weights: str | Mapping[str, str | None] | None = None,
     encoder: str = "resnet34",
+    fused: Literal["label", "both"] = "label",
 ) -> keras.Model:
     """A U-Net that segments a lesion, and classifies it from the features of its encoder and of a second backbone.
 
@@ -51,18 +53,20 @@ def DualTask(
         classes: number of classes, at least 2.
         classifier: `"efficientnet_b0"` or `"efficientnet_b3"` as above, or `"efficientnet_lite0"`; `"shared"` classifies the
             encoder's features alone.
-        tasks: `"both"`, or the task of a single-task ablation: `"segmentation"` is the encoder and the decoder (`classifier` has
-            no effect), `"classification"` is the network without the decoder.
+        tasks: `"both"`, or the task of a single-task ablation: `"segmentation"` is the network without the classifier (a
+            `classifier` that the decoder does not take has no effect), `"classification"` the network without the decoder.
         dilated_bottleneck: whether the decoder starts from dilated convolutions of the encoder's deepest features.
         weights: weights of the backbones: `None` to start from random numbers, `"imagenet"`, or `{backbone: None, "imagenet" or
             path}` as in `build_backbone`; backbones that are not listed start from random numbers.
         encoder: the U-Net's encoder, a name of `BACKBONES` with features at strides 2 to 32; the paper's is resnet34.
+        fused: what takes the 512 fused features of both backbones: `"label"` is the classifier alone, `"both"` the classifier
+            and the decoder, which starts from them instead of the encoder's deepest features. `"both"` needs a second backbone.
 
     Returns:
         Model from {"image": (B, H, W, 3) float32, 0..255} to {"mask": (B, H, W, 1), "label": (B, classes)}, float32 logits, or
         one of the two. Feature layers: the encoder's `encoder_1` (stride 2) to `encoder_5` (stride 32), the second backbone's
         `classifier_encoder_1` and so on, `decoder_5` (stride 16) to `decoder_1` (stride 1), and `cam_features`: the
-        input of the classifier's average, after the projection; without classification an alias of `encoder_5`.
+        input of the classifier's average, after the projection; without classification the decoder's input.
 
     Raises:
         UserError: listing all arguments that are out of range, or if the weights are not available.
@@ -77,38 +81,47 @@ def DualTask(
     - The paper contradicts itself on the classifier: EfficientNet-B0 in the abstract and table 4, also one on ResNet34's features
       alone in section 3, EfficientNet-B3 in the conclusion. The first is the default, the others are arguments. The paper does
       not print how the two backbones are joined; the concatenation and its projection are an interpretation.
-    - EfficientNet's features "enriching the encoder representations that drive the segmentation module" (section 3) would
-      contradict "the segmentation branch is constructed on a U-Net architecture with a ResNet34 encoder". Here the mask comes
-      from ResNet34 alone, and both losses train that encoder.
+    - EfficientNet's features are "enriching the encoder representations that drive the segmentation module", but "the
+      segmentation branch is constructed on a U-Net architecture with a ResNet34 encoder" (section 3). By default the mask comes
+      from ResNet34 alone, and both losses train that encoder. `fused="both"` fits both sentences: the fused features have as
+      many channels as ResNet34's deepest ones and take their place in the decoder.
     - The paper does not print the number and width of the dense layers and the dropout rate.
+    - The conclusion's "U-Net architecture with an EfficientNet-B3 backbone" is `encoder="efficientnet_b3"` with
+      `classifier="shared"`. As in the library that the paper names, the decoder starts from the last block (384 channels); the
+      classifier takes the 1536 channels of EfficientNet's own top convolution, where the library would take those 384.
     - `encoder` other than resnet34, and `classifier` efficientnet_lite0, have ImageNet weights that need no download.
     - The ResNet34 is KerasHub's variant "vd", which has ImageNet weights: 0.04 M more parameters.
     - Section 1.2 speaks of a "multi-scale dilated U-Net" without describing it: `dilated_bottleneck`, off by default, is
       `atrous_spatial_pyramid` with 256 features, whose dilations 1, 2 and 3 fit a 7x7 map.
     """
-    _check(classes, classifier, tasks, weights, encoder)
+    _check(classes, classifier, tasks, weights, encoder, fused)
     # Five halvings, one for each level of the decoder.
     image = image_input(image_size, (*FILTERS, FUSED))
     backbone_weights = _weights(weights, encoder, classifier)
     encoded = build_backbone(encoder, image, backbone_weights[encoder])
-    if tasks == "segmentation":
-        explained = keras.layers.Identity(name="cam_features")(encoded.deepest)
-        return keras.Model({"image": image}, {"mask": _mask(encoded, explained, dilated_bottleneck)}, name="dual_task")
-    outputs = {"mask": _mask(encoded, encoded.deepest, dilated_bottleneck)} if tasks == "both" else {}
+    bottom = encoded.levels[2 ** len(FILTERS)]
     features = encoded.deepest
-    if classifier != "shared":
+    if classifier != "shared" and (tasks != "segmentation" or fused == "both"):
         second = build_backbone(classifier, image, backbone_weights[classifier], prefix="classifier_").deepest
         features = keras.layers.Concatenate(name="both_encoders")([second, features])
         features = conv_block(features, convolution(FUSED, kernel_size=1, name="fused_conv"), "fused")
+    elif tasks == "segmentation":
+        features = bottom
     features = keras.layers.Identity(name="cam_features")(features)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(features)
-    outputs["label"], _ = dense_head(pooled, classes, widths=(HIDDEN,), dropout=DROPOUT)
+    outputs = {}
+    if tasks != "classification":
+        decoded = features if tasks == "segmentation" or fused == "both" else bottom
+        outputs["mask"] = _mask(encoded, decoded, dilated_bottleneck)
+    if tasks != "segmentation":
+        pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(features)
+        outputs["label"], _ = dense_head(pooled, classes, widths=(HIDDEN,), dropout=DROPOUT)
     return keras.Model({"image": image}, outputs, name="dual_task")
 
 
-def _mask(encoder: Features, deepest: Any, dilated: bool) -> Any:
-    """Returns the mask. Each decoder level doubles the size, concatenates the encoder's features and has two convolutions."""
-    x = atrous_spatial_pyramid(deepest, FILTERS[-1], name="bottleneck") if dilated else deepest
+def _mask(encoder: Features, bottom: Any, dilated: bool) -> Any:
+    """Returns the mask, decoded from `bottom` (stride 32). Each decoder level doubles the size, concatenates the encoder's
+    features and has two convolutions."""
+    x = atrous_spatial_pyramid(bottom, FILTERS[-1], name="bottleneck") if dilated else bottom
     for level in range(len(FILTERS), 0, -1):
         name, stride = f"decoder_{level}", 2 ** (level - 1)
         x = keras.layers.UpSampling2D(2, name=f"{name}_upsample")(x)
@@ -127,13 +140,17 @@ def _weights(weights: str | Mapping[str, str | None] | None, encoder: str, class
     return dict.fromkeys((encoder, classifier), weights)
 
 
-def _check(classes: int, classifier: str, tasks: str, weights: str | Mapping[str, str | None] | None, encoder: str) -> None:
+def _check(
+    classes: int, classifier: str, tasks: str, weights: str | Mapping[str, str | None] | None, encoder: str, fused: str
+) -> None:
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
-    for argument, value, choices in (("classifier", classifier, CLASSIFIERS), ("tasks", tasks, TASKS)):
+    for argument, value, choices in (("classifier", classifier, CLASSIFIERS), ("tasks", tasks, TASKS), ("fused", fused, FUSIONS)):
         if value not in choices:
             problems.append(f"{argument} is {value!r}, expected one of {', '.join(choices)}")
+    if fused == "both" and classifier == "shared":
+        problems.append("fused is 'both', but classifier 'shared' has no second backbone to fuse; name one, or leave fused out")
     backbones = [encoder] if classifier == "shared" else [encoder, classifier]
     if isinstance(weights, Mapping):
         problems += [

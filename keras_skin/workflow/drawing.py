@@ -16,7 +16,9 @@ from keras_skin.evaluation.latency import describe_latency
 from keras_skin.evaluation.run_report import REPORT
 from keras_skin.explain.callback import Explanations
 from keras_skin.figures.box_plots import segmentation_box_plots
+from keras_skin.figures.class_charts import class_chart
 from keras_skin.figures.class_counts import class_balance, class_counts
+from keras_skin.figures.class_examples import class_examples
 from keras_skin.figures.confusion import confusion_matrix
 from keras_skin.figures.curriculum import curriculum_figure
 from keras_skin.figures.curves import roc_and_precision_recall
@@ -34,6 +36,12 @@ from keras_skin.workflow.segmenter import describe_segmenter
 from keras_skin.workflow.training import Trained
 
 log = logging.getLogger("keras_skin")
+
+CHARTS = {
+    "class_scores": ("Precision, recall and F1", ("precision", "tpr", "f1")),
+    "class_specificity": ("Specificity and accuracy", ("tnr", "accuracy")),
+}
+"""Charts of several classes: name, subject and metrics."""
 
 
 @dataclass
@@ -113,7 +121,7 @@ def write_report_facts(
 
 
 def class_figures(figures: Figures, split: str, evaluation: Evaluation) -> None:
-    """Draws the confusion matrix and the curves of one split, where it has labels."""
+    """Draws the confusion matrix, the metrics of each class and the curves of one split, where it has labels."""
     if evaluation.confusion is None:
         return
     classes, synthetic = evaluation.classes, figures.run.synthetic
@@ -121,6 +129,12 @@ def class_figures(figures: Figures, split: str, evaluation: Evaluation) -> None:
     figures.add(file, f"Confusion matrix of {split}.")
     curves = roc_and_precision_recall(evaluation.predictions, classes, figures.path(f"{split}_roc_pr"), split, synthetic)
     figures.add(curves, f"ROC and precision-recall curves of {split}.")
+    if len(classes) > 2:
+        for name, (subject, measures) in CHARTS.items():
+            title = f"{subject} of each class, {split}"
+            metrics = evaluation.metrics["classification"]
+            chart = class_chart(metrics, measures, classes, figures.path(f"{split}_{name}"), title, synthetic)
+            figures.add(chart, f"{title}, against all other classes, with 95 % intervals.")
 
 
 def _summary(run: ActiveRun, training: Trained) -> dict[str, str]:
@@ -201,6 +215,16 @@ def _measured_figures(figures: Figures, run: ActiveRun, evaluations: Mapping[str
                 synthetic=run.synthetic,
             )
             figures.add(sheet, f"Best, median and worst segmentations of {split}.")
+            if evaluation.confusion is not None:
+                sheet = class_examples(
+                    evaluation.predictions,
+                    evaluation.classes,
+                    _loader(files, run.masks(split)),
+                    figures.path(f"{split}_class_examples"),
+                    title=f"An example of each class, {split}",
+                    synthetic=run.synthetic,
+                )
+                figures.add(sheet, f"An example of each class of {split}, that of median DSC, with the predicted class.")
 
 
 def _loader(files: pd.DataFrame, masks: Path) -> Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -17,9 +17,10 @@ from keras_skin.evaluation.patient_page import PatientImage, PatientPage
 from keras_skin.evaluation.report import Picture
 from keras_skin.explain.attribution_files import write_waterfall
 from keras_skin.explain.callback import CAMS, SHAP_BACKGROUND, ExplainCallback
+from keras_skin.explain.class_specific import CLASS_MASK
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.saliency import TITLES
-from keras_skin.explain.samples import ExplainSample, folder_names, stack_inputs, write_bytes
+from keras_skin.explain.samples import ExplainSample, file_name, folder_names, stack_inputs, write_bytes
 from keras_skin.explain.shap_values import MetadataShap
 from keras_skin.explain.views import predict
 from keras_skin.registry import UserError, did_you_mean
@@ -28,6 +29,7 @@ from keras_skin.workflow.lesions import lesion_masks
 from keras_skin.workflow.opened_run import Run, load_run
 
 SHAP = "metadata_shap"
+CLASS_MASKS = "class_masks"
 NO_BACKGROUND = f"No attributions of the metadata: the run has no training images for them ({EXPLAIN}/{SHAP_BACKGROUND})."
 
 
@@ -40,7 +42,7 @@ def explain_patient(
         folder: a finished run.
         files: images of the patient.
         answers: clinical field -> value; fields that are not named are not known.
-        methods: kinds of maps, those of `CAMS` and of tf-explain, and `metadata_shap`.
+        methods: kinds of maps, those of `CAMS` and of tf-explain, `class_masks` and `metadata_shap`.
         pictures: a folder for the page's pictures.
 
     Raises:
@@ -61,6 +63,7 @@ def explain_patient(
     for maps in _maps(run, samples, methods, pictures):
         for of_image, more in zip(shown, maps, strict=True):
             of_image += more
+    names = folder_names([sample.image_id for sample in samples])
     notes = []
     if metadata is not None:
         unknown = [name for name, answer in metadata.items() if not answer]
@@ -76,6 +79,7 @@ def explain_patient(
             path.name,
             of_image,
             dict(zip(run.classes, map(float, predictions["label"][row]), strict=True)) if "label" in predictions else {},
+            _class_masks(run, names[row], pictures),
         )
         for row, (path, of_image) in enumerate(zip(files, shown, strict=True))
     ]
@@ -183,25 +187,31 @@ def _outlined(sample: ExplainSample, mask: np.ndarray | None, path: Path) -> Pic
 
 def _maps(run: Run, samples: Sequence[ExplainSample], methods: Sequence[str], folder: Path) -> Iterator[list[list[Picture]]]:
     """Pictures of each image, one list per kind of map."""
-    settings = run.experiment.explain
     further = [name for name in methods if name in TITLES] if "label" in run.model.output else []
     cams = [name for name in methods if name in CAMS]
-    for number, cam in enumerate(cams or ["grad_cam"] * bool(further)):
+    for number, cam in enumerate(cams or ["grad_cam"] * bool(further or CLASS_MASKS in methods)):
         explainer = ExplainCallback(
             samples,
-            folder / f"maps_{number}",
+            folder / _stem(cam),
             run.classes,
-            explain_classes=settings.classes,
-            layers=settings.layer,
+            explain_classes=run.experiment.explain.classes,
+            layers=run.experiment.explain.layer,
             cam=cam,  # type: ignore[arg-type]
             methods=further if number == 0 else (),
+            class_masks=number == 0 and CLASS_MASKS in methods,
             measure=False,
         )
         explainer.explain(run.model)
         shown = (*(_stem(name) for name in cams[number : number + 1]), *further)
         folders = [explainer.folder / name for name in folder_names([sample.image_id for sample in samples])]
-        files = [[file for file in sorted(folder.glob("*.png")) if file.name.startswith(shown)] for folder in folders]
+        files = [[file for file in sorted(path.glob("*.png")) if file.name.startswith(shown)] for path in folders]
         yield [[Picture(file, _caption(file)) for file in of_image] for of_image in files]
+
+
+def _class_masks(run: Run, name: str, folder: Path) -> dict[str, Path]:
+    """Pictures of the mask of each class in the folder of one image, by class; {} where there are none."""
+    files = {of_class: folder.glob(f"*/{name}/{CLASS_MASK}_{file_name(of_class)}_overlay.png") for of_class in run.classes}
+    return {of_class: file for of_class, matches in files.items() for file in matches}
 
 
 def _stem(cam: str) -> str:

@@ -16,6 +16,7 @@ def test_page_tells_everything_and_loads_nothing(tmp_path):
     images = [
         PatientImage("<script>.jpg", pictures, {"NV": 0.25, "MEL": 0.75}),
         PatientImage("b.jpg", pictures),
+        PatientImage("c.jpg", [], {"NV": 0.9, "MEL": 0.1}, {"NV": tmp_path / "a.png", "MEL": tmp_path / "a.png"}),
     ]
     assert images[0].predicted == "MEL"
     assert images[1].predicted == ""
@@ -26,6 +27,8 @@ def test_page_tells_everything_and_loads_nothing(tmp_path):
     text = (tmp_path / "page.html").read_text()
     for part in ("a title", "run-1", "0.7500", "Grad-CAM: MEL", "54", "not known", "a note", "no better than", DRY_RUN_BANNER):
         assert part in text
+    assert text.count("mask of the class") == 1
+    assert text.count('alt="mask of MEL"') == 1
     assert "not a medical device" in text
     assert "<script>" not in text
     assert not re.search(r"(src|href)=.https?:", text)

@@ -55,6 +55,24 @@ def test_a_page_from_a_preset(preset, tmp_path, picture, capsys):
     assert page.read_text().count("<img") == 2
 
 
+def test_masks_of_classes_are_on_the_page_and_in_a_folder(preset, tmp_path, picture, capsys):
+    page, out = tmp_path / "page.html", tmp_path / "mole"
+    arguments = [str(preset), str(picture), "--html", str(page), "--out", str(out), "--methods", "class_masks"]
+    assert main(arguments) == 0
+    assert f"masks: {out}" in capsys.readouterr().out
+    masks = {
+        path.stem: cv2.imread(str(path))[..., 0] for path in out.glob("*/mole/class_mask_*.png") if "overlay" not in path.stem
+    }
+    assert set(masks) == {"class_mask_benign", "class_mask_malignant"}
+    assert {mask.shape for mask in masks.values()} == {(40, 60)}  # the picture's size
+    assert {value for mask in masks.values() for value in np.unique(mask)} <= {0, 255}
+    html = page.read_text()
+    assert html.count("<img") == 3
+    assert 'alt="mask of malignant"' in html
+    assert main(arguments) == 2
+    assert "the folder exists and is not empty" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_page_from_a_run(tiny_run, tmp_path, picture, capsys):
     page = tmp_path / "page.html"

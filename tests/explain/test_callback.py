@@ -8,6 +8,7 @@ import pytest
 from keras_skin.explain.callback import ExplainCallback
 from keras_skin.explain.grad_cam import GradCAM
 from keras_skin.explain.samples import ExplainSample
+from keras_skin.explain.views import predict
 from keras_skin.registry import UserError
 
 CLASSES = ("benign", "malignant")
@@ -54,11 +55,26 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     sheets = callback.explain(model).sheets
     assert files(tmp_path / "explain") == sorted(
         [f"{folder}/grad_cam_{name}.{kind}" for folder in ("a", "b", "c_d") for name in CLASSES for kind in ("png", "npy")]
-        + ["sheet_grad_cam.png", "sheet_grad_cam_malignant.png"]
+        + [
+            f"{folder}/class_mask_{name}{end}"
+            for folder in ("a", "b", "c_d")
+            for name in CLASSES
+            for end in (".png", "_overlay.png")
+        ]
+        + ["sheet_class_masks.png", "sheet_grad_cam.png", "sheet_grad_cam_beside_images.png", "sheet_grad_cam_malignant.png"]
     )
-    assert [sheet.path.name for sheet in sheets] == ["sheet_grad_cam.png", "sheet_grad_cam_malignant.png"]
+    assert [sheet.path.name for sheet in sheets] == [
+        "sheet_grad_cam.png",
+        "sheet_grad_cam_beside_images.png",
+        "sheet_grad_cam_malignant.png",
+        "sheet_class_masks.png",
+    ]
     assert "predicted class" in sheets[0].caption
-    assert "malignant" in sheets[1].caption
+    assert "one of each true class" in sheets[1].caption
+    assert "malignant" in sheets[2].caption
+    assert cv2.imread(str(sheets[1].path)).shape[1] == 2 * 230 + 10
+    lesion = cv2.imread(str(tmp_path / "explain" / "a" / "class_mask_benign.png"))[..., 0] > 0
+    np.testing.assert_array_equal(lesion, predict(model, {"image": samples[0].inputs["image"][None]})["mask"][0, ..., 0] > 0.5)
     expected = GradCAM(model)({"image": samples[0].inputs["image"][None]}, 1)[0]
     raw = np.load(tmp_path / "explain" / "a" / "grad_cam_malignant.npy", allow_pickle=False)
     assert raw.dtype == np.float32
@@ -70,7 +86,7 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
 def test_on_train_end_explains_the_weights_at_that_time(tmp_path, samples):
     model = small_model()
     model.compile("sgd", loss={"mask": "mse", "label": "mse"})
-    callback = ExplainCallback(samples, tmp_path, CLASSES, measure=False)
+    callback = ExplainCallback(samples, tmp_path, CLASSES, class_masks=False, measure=False)
 
     class BestWeights(keras.callbacks.Callback):
         def on_train_end(self, logs=None):
@@ -79,7 +95,8 @@ def test_on_train_end_explains_the_weights_at_that_time(tmp_path, samples):
     x = np.zeros((2, *SIZE, 3), "float32")
     y = {"mask": np.zeros((2, *SIZE, 1)), "label": np.zeros((2, 2))}
     model.fit({"image": x}, y, verbose=0, callbacks=[BestWeights(), callback])
-    assert [sheet.path for sheet in callback.result.sheets] == [tmp_path / "sheet_grad_cam.png"]
+    sheets = [tmp_path / "sheet_grad_cam.png", tmp_path / "sheet_grad_cam_beside_images.png"]
+    assert [sheet.path for sheet in callback.result.sheets] == sheets
     assert (tmp_path / "a" / "grad_cam_malignant.png").is_file()
     assert not (tmp_path / "a" / "grad_cam_benign.png").exists()
     set_bias(model, [1e4, 0])

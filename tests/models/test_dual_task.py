@@ -82,6 +82,7 @@ def test_single_tasks_are_halves_of_the_whole(task: str, output: str) -> None:
         pytest.param({"tasks": "segmentation"}, id="segmentation"),
         pytest.param({"tasks": "classification"}, id="classification", marks=pytest.mark.nightly),
         pytest.param({"classifier": "shared", "dilated_bottleneck": True}, id="shared"),
+        pytest.param({"fused": "both"}, id="fused", marks=pytest.mark.nightly),
     ],
 )
 def test_other_forms_keep_the_contract(arguments: dict) -> None:
@@ -142,11 +143,47 @@ def test_another_encoder_feeds_decoder_and_classifier() -> None:
         build(encoder="mobilenet_v2", classifier="shared", weights={"resnet34": None})
 
 
+@pytest.mark.slow
+def test_fused_features_feed_decoder_and_classifier() -> None:
+    separate, model = build(), build(fused="both")
+    fused = model.get_layer("cam_features").output
+    assert fused.shape[1:] == (2, 2, 512)
+    assert model.get_layer("decoder_5_upsample").input is fused
+    assert model.get_layer("pooled").input is fused
+    # as many channels as ResNet34's deepest features, so the decoder is the same
+    assert model.count_params() == separate.count_params()
+    assert separate.get_layer("decoder_5_upsample").input is separate.get_layer("encoder_5").output
+    half = build(fused="both", tasks="segmentation")
+    assert list(half.output) == ["mask"]
+    assert half.get_layer("decoder_5_upsample").input is half.get_layer("cam_features").output
+    with pytest.raises(UserError, match="'shared' has no second backbone to fuse"):
+        build(fused="both", classifier="shared")
+
+
+@pytest.mark.slow
+def test_efficientnet_as_encoder_decodes_its_last_block() -> None:
+    """As Unet("efficientnet-b3") of the library that the paper names: 384 channels at stride 32, skips of 136, 48, 32 and 40."""
+    model = build(encoder="efficientnet_b3", classifier="shared")
+    assert model.get_layer("decoder_5_upsample").input is model.get_layer("encoder_5").output
+    assert [model.get_layer(f"decoder_{level}_skip").output.shape[-1] for level in range(5, 1, -1)] == [
+        384 + 136,
+        256 + 48,
+        128 + 32,
+        64 + 40,
+    ]
+    assert shapes(model, "encoder_5", "cam_features") == [(2, 2, 384), (2, 2, 1536)]
+    widths, inputs = (256, 128, 64, 32, 16), (384 + 136, 256 + 48, 128 + 32, 64 + 40, 32)
+    kernels = sum(9 * (first * width + width * width) for first, width in zip(inputs, widths, strict=True))
+    decoder = sum(layer.count_params() for layer in model.layers if layer.name.startswith(("decoder_", "mask_head")))
+    assert decoder == kernels + 2 * 4 * sum(widths) + 9 * 16 + 1
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(
-        UserError, match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask'"
+        UserError,
+        match=r"classes is 1, .*classifier is 'efficientnet', expected one of shared, .*tasks is 'mask', .*fused is 'mask'",
     ):
-        DualTask(classes=1, classifier="efficientnet", tasks="mask")
+        DualTask(classes=1, classifier="efficientnet", tasks="mask", fused="mask")
     with pytest.raises(UserError, match=r"entry 'resnet50', which is no backbone of this network\..*resnet34, efficientnet_b0"):
         DualTask(weights={"resnet50": None})
     with pytest.raises(UserError, match=r"one entry per backbone: \{\"resnet34\": \"...\", \"efficientnet_b0\": \"...\"\}"):
