@@ -38,8 +38,10 @@ def flattened(values: Any, skip: tuple[str, ...] = SILENT, path: str = "") -> It
 
 
 def without_places(values: Any) -> Any:
-    """Settings without the folders of the data sets."""
+    """Settings without the folders of the data sets, and without a segmenter that only excludes images."""
     if isinstance(values, Mapping):
+        if values.get("exclude_only"):
+            return None
         return {key: without_places(value) for key, value in values.items() if key not in _PLACES}
     return [without_places(value) for value in values] if isinstance(values, list) else values
 

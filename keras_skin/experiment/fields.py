@@ -39,16 +39,20 @@ class SegmenterSettings(Settings):
     """How the lesion is cut out of its image, for models that need it. `run`: the folder of a finished run of a segmentation
     model, or its name without date and time, as in `runs/deep_unet_isic2018` (uses the newest finished one). `masks`
     `dataset`: the data set's own masks; a client cannot send these, so that such a model is not exported. `preset`: a trained
-    segmentation model by name, such as `jrl_isic`, or a preset's folder, `.zip` or `https://` address."""
+    segmentation model by name, such as `jrl_isic`, or a preset's folder, `.zip` or `https://` address.
+
+    `exclude_only` is for models that see no segmented image: no lesion is cut out, but the images that the segmenter was fitted
+    on are excluded from the measured splits, so that the model is measured on the same images as one that uses the segmenter."""
 
     run: str | None = None
     preset: str | None = None
     masks: Literal["dataset"] | None = None
+    exclude_only: bool = False
 
     @property
     def has_model(self) -> bool:
         """Whether a model predicts the masks."""
-        return self.masks is None
+        return self.masks is None and not self.exclude_only
 
     @model_validator(mode="after")
     def _check_source(self) -> SegmenterSettings:
@@ -56,6 +60,8 @@ class SegmenterSettings(Settings):
             raise ValueError(
                 'set one of "run" (of a segmentation model), "preset" and "masks" ("dataset"), and leave the others null'
             )
+        if self.exclude_only and self.masks:
+            raise ValueError('"exclude_only" excludes what a segmenter was fitted on: name it in "run" or "preset", not "masks"')
         return self
 
 
@@ -317,6 +323,11 @@ class Experiment(Settings):
     changes: dict[str, str] = Field(
         {}, description="Written by the program: the settings that --set and --demo changed, with the values of the file."
     )
+
+    @property
+    def cuts_lesions(self) -> bool:
+        """Whether the model sees the lesion cut out of its image."""
+        return self.segmenter is not None and not self.segmenter.exclude_only
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Experiment:

@@ -45,7 +45,7 @@ def with_lesions(folder: RunFolder, data: PreparedData, segmenter: Run) -> Prepa
 def lesion_sheets(run: ActiveRun) -> list[Sheet]:
     """Sheets of the lesions that were cut out, and of the cross-attention on them."""
     experiment, synthetic = run.experiment, run.options.demo
-    if experiment.segmenter is None or not experiment.explain.images:
+    if not experiment.cuts_lesions or not experiment.explain.images:
         return []
     validation = run.data.rows("validation")
     path = lesion_sheet(validation, run / "figures" / "lesions.png", experiment.image_size, synthetic)

@@ -87,8 +87,9 @@ def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -
         initial_run(experiment.model.init)  # a mistyped name fails before the data are read
     set_determinism(settings.seed, settings.deterministic)
     folder.write_json("environment.json", environment())
-    segmenter = _segmenter(folder)
-    data = _prepare_data(folder, data_dir, fold, resume, segmenter)
+    adopted = _adopt_segmenter(folder)
+    segmenter = _open_segmenter(adopted, experiment) if adopted is not None and experiment.cuts_lesions else None
+    data = _prepare_data(folder, data_dir, fold, resume, adopted)
 
     build = functools.partial(build_model, experiment, len(data.classes), data.model_arguments)
     policy = _precision(folder, build)
@@ -177,18 +178,22 @@ def load_mask(path: str) -> np.ndarray:
     return load.load_mask(path).numpy()[..., 0] > 0.5
 
 
-def _segmenter(folder: RunFolder) -> Run | None:
-    """The opened segmenter that the experiment names a run or a preset of."""
+def _adopt_segmenter(folder: RunFolder) -> RunFolder | None:
+    """The segmenter that the experiment names a run or a preset of, in the run's folder."""
     settings = folder.experiment.segmenter
-    if settings is None or not settings.has_model:
+    if settings is None or settings.masks or (settings.exclude_only and folder.synthetic):
         return None
-    segmenter = open_segmenter(adopt_segmenter(folder, settings))
-    if folder.experiment.export.enabled:
+    return RunFolder(adopt_segmenter(folder, settings))
+
+
+def _open_segmenter(adopted: RunFolder, experiment: Experiment) -> Run:
+    segmenter = open_segmenter(adopted.path)
+    if experiment.export.enabled:
         refuse_export(segmenter.preprocessing)
     return segmenter
 
 
-def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: Run | None) -> PreparedData:
+def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: RunFolder | None) -> PreparedData:
     saved = folder / METADATA
     metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
     fitted = {"The segmenter": fitted_images(segmenter)} if segmenter else {}
