@@ -87,7 +87,8 @@ class MeasuredRun:
 
 
 def explained_images(path: Path) -> dict[str, Path]:
-    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew on validation images."""
+    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew on validation images. `image.png` in the
+    same folder is the image itself."""
     try:
         table = pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False)
     except OSError:

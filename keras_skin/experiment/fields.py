@@ -264,10 +264,11 @@ class PaperSettings(Settings):
     """What a paper prints, shown beside what is measured.
 
     `results`: the numbers of this experiment, or bounds such as "> 0.85". `other_results`: a second evaluation of the same
-    experiment in the same paper, by its name. `efficiency`: its parameters, milliseconds per image, training minutes and
-    megabytes of weights. `explanations`: its measures of heat maps. `cited`: other methods on the same images, from other
-    publications. These numbers belong to the file that names them: another model, other data, another length or recipe drops
-    them, and `dropped` gives the reason. A child file that names one of these keys inherits none of them.
+    experiment in the same paper, by its name. `efficiency`: its parameters, milliseconds per image, training minutes, megabytes
+    of weights, and megabytes of weights and layer outputs for one image (`footprint_mb`). `explanations`: its measures of heat
+    maps. `cited`: other methods on the same images, from other publications. These numbers belong to the file that names them:
+    another model, other data, another length or recipe drops them, and `dropped` gives the reason. A child file that names one
+    of these keys inherits none of them.
     """
 
     citation: str
@@ -275,7 +276,7 @@ class PaperSettings(Settings):
     row: str | None = None
     results: Results = Field({})
     other_results: dict[str, Results] = Field({})
-    efficiency: dict[Literal["parameters", "latency_ms", "training_minutes", "weights_mb"], Published] = Field({})
+    efficiency: dict[Literal["parameters", "latency_ms", "training_minutes", "weights_mb", "footprint_mb"], Published] = Field({})
     explanations: dict[str, Published] = Field({})
     cited: list[CitedSettings] = Field([])
     notes: list[str] = Field([])

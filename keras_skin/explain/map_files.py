@@ -13,6 +13,8 @@ from keras_skin.explain.grad_cam import FEATURES, NO_EVIDENCE, normalise
 from keras_skin.explain.overlay import contact_sheet, overlay, write_png
 from keras_skin.explain.samples import ExplainSample, file_name, write_array, write_bytes
 
+ORIGINAL = "image.png"
+"""The file of the image itself, beside its maps."""
 LEGEND = "green: true mask   magenta: predicted mask   red to white: evidence, each map divided by its own maximum"
 
 
@@ -60,7 +62,10 @@ class MapWriter:
     synthetic: bool = False
 
     def write(self, question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> Sheet:
-        """Writes every image's overlay and raw map, and the sheet, which is returned.
+        """Writes every image's overlay and raw map, and the sheet, which is returned. Maps of the predicted class come with the
+        image itself, in a file and beside the map in the sheet.
+
+        Source: papers 000 (figures 9 and 10), 002 (figure 7) and 003 (figure 6) show the image beside its map.
 
         Args:
             question: what the maps show.
@@ -82,6 +87,10 @@ class MapWriter:
                 remark="" if has_evidence[0] else NO_EVIDENCE,
                 synthetic=self.synthetic,
             )
+            if question.class_index is None:
+                original = overlay(sample.picture, caption=self._caption(row, question)[:-1], synthetic=self.synthetic)
+                write_bytes(self.folder / self.names[row] / ORIGINAL, write_png(original))
+                tiles.append(original)
             tiles.append(tile)
             stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
             write_bytes(stem.with_suffix(".png"), write_png(tile))

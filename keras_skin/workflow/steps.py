@@ -27,6 +27,7 @@ from keras_skin.evaluation.shares import share_warning
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED
+from keras_skin.models.footprint import footprint
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS, LATENCY, METADATA, RunFolder
 from keras_skin.training.precision import choose_precision, set_determinism
@@ -127,7 +128,9 @@ def measure(run: ActiveRun) -> dict[str, Evaluation]:
             counts = pd.DataFrame(evaluation.confusion, index=classes, columns=classes)
             run.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
     run.write_json(LATENCY, _latency(run))
-    run.update_record(parameters=run.model.count_params())
+    served = keras.Model(run.model.input, _served(run.model))
+    footprint_mb = footprint(served)["weights + outputs of layers with weights"]
+    run.update_record(parameters=run.model.count_params(), footprint_mb=footprint_mb)
     return evaluations
 
 
@@ -251,9 +254,13 @@ def _precision(folder: RunFolder, build: Callable[[str], keras.Model]) -> str:
 
 
 def _outputs(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-    served = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
+    served = keras.Model(model.input, _served(model))
     call = tf.function(functools.partial(served, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
+
+
+def _served(model: keras.Model) -> dict[str, Any]:
+    return {key: model.output[key] for key in SERVED if key in model.output}
 
 
 def _evaluate(run: ActiveRun, split: str) -> Evaluation:
