@@ -46,6 +46,11 @@ def set_bias(model, bias):
     model.get_layer("label").set_weights([model.get_layer("label").get_weights()[0], np.asarray(bias, "float32")])
 
 
+def sheet_top(sheet, width):
+    """Row of the first picture of a sheet: the first that is not white at all of its columns."""
+    return int(np.argmax((sheet[:, 10 : 10 + width] < 250).all(axis=(1, 2))))
+
+
 def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     keras.utils.set_random_seed(0)
     model = small_model()
@@ -54,6 +59,7 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     sheets = callback.explain(model).sheets
     assert files(tmp_path / "explain") == sorted(
         [f"{folder}/grad_cam_{name}.{kind}" for folder in ("a", "b", "c_d") for name in CLASSES for kind in ("png", "npy")]
+        + [f"{folder}/image.png" for folder in ("a", "b", "c_d")]
         + ["sheet_grad_cam.png", "sheet_grad_cam_malignant.png"]
     )
     assert [sheet.path.name for sheet in sheets] == ["sheet_grad_cam.png", "sheet_grad_cam_malignant.png"]
@@ -63,8 +69,11 @@ def test_writes_maps_overlays_and_sheets(tmp_path, samples):
     raw = np.load(tmp_path / "explain" / "a" / "grad_cam_malignant.npy", allow_pickle=False)
     assert raw.dtype == np.float32
     np.testing.assert_allclose(raw, expected, rtol=1e-4, atol=1e-8)
-    sheet = cv2.imread(str(sheets[0].path))
-    assert sheet.shape[1] > 3 * 320
+    sheet, others = (cv2.imread(str(item.path)) for item in sheets)
+    assert sheet.shape[1] > 4 * 320 > others.shape[1] > 3 * 320
+    original = cv2.imread(str(tmp_path / "explain" / "a" / "image.png"))
+    rows, columns = (slice(start, start + size) for start, size in zip((sheet_top(sheet, 320), 10), original.shape, strict=False))
+    np.testing.assert_array_equal(sheet[rows, columns], original)
 
 
 def test_on_train_end_explains_the_weights_at_that_time(tmp_path, samples):
@@ -88,6 +97,7 @@ def test_on_train_end_explains_the_weights_at_that_time(tmp_path, samples):
     assert [name for name in files(tmp_path) if name.startswith("a/")] == [
         "a/grad_cam_benign.npy",
         "a/grad_cam_benign.png",
+        "a/image.png",
         "a/shap.png",
     ]
 
