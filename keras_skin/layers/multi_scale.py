@@ -26,9 +26,9 @@ def multi_scale_aggregation(
     Source: paper 003 (multi-scale ResNet18 on HAM10000), section III-C, equation 1 and figure 2:
     F_MSFA = W_1x1 * Concat(AvgPool_k(F)) for k in 4, 8, 16.
 
-    With `pooling` `"window"` a scale is the side of a window, as in equation 1. The windows move by one position and are clipped at
-    the border of the map, not filled with zeros. So on ResNet18's 7x7 map of a 224x224 image, the window of 16 is the mean of the
-    whole map.
+    With `pooling` `"window"` a scale is the side of a window, as in equation 1. The windows move by one position and are clipped
+    at the border of the map, not filled with zeros. So on ResNet18's 7x7 map of a 224x224 image, the window of 16 is the mean of
+    the whole map.
 
     With `"grid"` a scale is the side of a grid: the map is averaged to 4x4, 8x8 and 16x16 cells (adaptive pooling), which are
     resized to the size of the map. So 4 is coarse and 16 fine, the order of figure 2. Cells of a grid that is finer than the map
