@@ -34,7 +34,7 @@ def multi_scale_aggregation(
     resized to the size of the map. So 4 is coarse and 16 fine, the order of figure 2. Cells of a grid that is finer than the map
     overlap, so 16x16 hardly changes a 7x7 map.
 
-    The projection is a bottleneck, C * len(windows) -> `bottleneck` -> C. A single 1x1 convolution from 1536 to 512 channels
+    The projection is a bottleneck, C * len(scales) -> `bottleneck` -> C. A single 1x1 convolution from 1536 to 512 channels
     would have 0.79 M parameters; the paper prints "< 0.3 M" for the module and about 11.5 M for the whole network, and its
     figure 2 calls the convolution a bottleneck. 1536 -> 128 -> 512 has 0.26 M and meets both numbers.
 

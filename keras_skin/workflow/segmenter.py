@@ -11,10 +11,11 @@ import pandas as pd
 
 from keras_skin.data.splits.leaks import FITTED
 from keras_skin.experiment import SegmenterSettings
+from keras_skin.experiment.changes import without_date
 from keras_skin.presets.files import RUN_FILES
 from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import SEGMENTER, RunFolder, without_date
+from keras_skin.run_folder import SEGMENTER, RunFolder
 from keras_skin.workflow.initial import initial_run
 from keras_skin.workflow.opened_run import Run, load_run
 
