@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_skin.experiment.changes import changed_settings, flattened, headline
@@ -64,6 +64,7 @@ def test_the_place_of_a_segmenter_is_no_setting(name):
         assert load_experiment(name, ["segmenter=null"]).paper.has_numbers
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted({*OTHER_EXPERIMENTS, *SAME_EXPERIMENT})), st.booleans(), max_size=6))
 def test_exactly_the_overridden_settings_are_listed(keys):
     """An override with the file's own value changes nothing."""
