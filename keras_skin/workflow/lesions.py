@@ -49,7 +49,7 @@ def lesion_sheets(run: ActiveRun) -> list[Sheet]:
         return []
     validation = run.data.rows("validation")
     path = lesion_sheet(validation, run / "figures" / "lesions.png", experiment.image_size, synthetic)
-    source = "the segmenter's" if experiment.segmenter.has_model else "the data set's"
+    source = "the segmenter's" if run.segmenter is not None else "the data set's"
     sheets = [Sheet(path, f"Lesions cut out of validation images with {source} masks, as the model sees them.")]
     if has_attention(run.model):
         chosen = stratified_sample(validation["label"].tolist(), experiment.explain.images, experiment.train.seed)
