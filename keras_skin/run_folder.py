@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,8 +42,6 @@ DRY_RUN_BANNER = "DRY RUN: two batches of everything. These numbers say nothing 
 TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
 """Columns of predictions.csv that are not numbers."""
 
-_DATE = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -53,11 +50,6 @@ class RunOptions:
     data_dir: str | None = None
     demo: bool = False
     dry_run: bool = False
-
-
-def without_date(name: str) -> str:
-    """The name that `RunFolder.create` was given for a folder of this name: without date, time and number."""
-    return _DATE.sub("", name)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def make_preset(path: Path, name: str, out: Path, own_data: bool = False, for_te
         copy_run(run, temporary)
         if (run / METADATA).is_file():
             shutil.copyfile(run / METADATA, temporary / METADATA)
-        if (run / SEGMENTER).is_dir():
+        if run.experiment.cuts_lesions:
             copy_run(RunFolder(run / SEGMENTER), temporary / SEGMENTER)
             digest = RunFolder(temporary / SEGMENTER).weights_sha256
             record = {**run.segmenter_record, "weights_sha256": digest}
@@ -242,9 +242,9 @@ def _problems(run: RunFolder, own_data: bool, for_tests: bool) -> Iterator[str]:
     if marks and not for_tests:
         yield f"it is {' and '.join(marks)}: its predictions mean nothing. Train on images, or add --for-tests."
     settings = run.experiment.segmenter
-    if settings is not None and not settings.has_model:
+    if settings is not None and settings.masks:
         yield "its lesions are cut out with the data set's own masks, which a user's image has not. Train it with a segmenter."
-    folders = [run, *([RunFolder(run / SEGMENTER)] if (run / SEGMENTER).is_dir() else [])]
+    folders = [run, *([RunFolder(run / SEGMENTER)] if run.experiment.cuts_lesions and (run / SEGMENTER).is_dir() else [])]
     if settings is not None and settings.has_model and len(folders) == 1:
         yield f"its folder lacks {SEGMENTER}/, the model that cuts out the lesions."
     for folder in folders:

@@ -21,12 +21,12 @@ from keras_skin.registry import UserError, atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST, PAGE = ROOT / "docs" / "papers.json", ROOT / "docs" / "papers.md"
-INTRODUCTION = """<!-- Made by tools/papers_page.py from docs/papers.json, experiments/*.json and experiments/tables/*.json. Do not edit. -->
+INTRODUCTION = """<!-- Made by tools/papers_page.py from docs/papers.json and the files in experiments/. Do not edit. -->
 
 # The papers, item by item
 
-Every table row, figure and testable claim of the five papers, with the file or command that makes it here, or the reason why nothing
-does. `python -m keras_skin.run NAME` trains an experiment, `python -m keras_skin.reproduce TABLE` all rows of a table.
+Every table row, figure and testable claim of the five papers, with the file or command that makes it here, or the reason why
+nothing does. `python -m keras_skin.run NAME` trains an experiment, `python -m keras_skin.reproduce TABLE` all rows of a table.
 [What they reach on real images](results.md).
 """
 SOURCE = "source"
@@ -37,8 +37,8 @@ def papers_page(papers: Sequence[Mapping[str, Any]]) -> str:
     """The text of docs/papers.md.
 
     Args:
-        papers: content of docs/papers.json: `heading`, `doi`, `citation` (the start of `paper.citation`), and `items` with `item`,
-            `content` and either `made_by` or `why_not`.
+        papers: content of docs/papers.json: `heading`, `citation` (the start of `paper.citation`), `tables` (their names), and
+            `items` with `item`, `content` and either `made_by` or `why_not`.
 
     Raises:
         UserError: if an experiment or a table belongs to none of the papers, or a source file of an item does not exist.
@@ -77,9 +77,7 @@ def _is_of(experiment: Experiment, paper: Mapping[str, Any]) -> bool:
     return experiment.paper is not None and experiment.paper.citation.startswith(paper["citation"])
 
 
-def _section(
-    paper: Mapping[str, Any], experiments: Mapping[str, Experiment], tables: Mapping[str, PaperTable]
-) -> Iterator[str]:
+def _section(paper: Mapping[str, Any], experiments: Mapping[str, Experiment], tables: Mapping[str, PaperTable]) -> Iterator[str]:
     own = {name: experiment for name, experiment in experiments.items() if _is_of(experiment, paper)}
     yield f"## {paper['heading']}\n"
     yield f"{next(item.paper.citation for item in own.values() if item.paper)}.\n"

@@ -17,10 +17,11 @@ from typing import Any
 from keras_skin.console import exit_code
 from keras_skin.evaluation.recorded import RecordedRun, record
 from keras_skin.experiment import load_experiment, shipped_experiments
+from keras_skin.experiment.changes import without_date
 from keras_skin.experiment.loading import read_json, shipped_folder
 from keras_skin.experiment.tables import shipped_tables, slug
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import RunFolder, without_date
+from keras_skin.run_folder import RunFolder
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 DEFAULT_METRICS = {"segmentation": ["dsc"], "classification": ["balanced_accuracy", "f1_weighted", "auc"]}

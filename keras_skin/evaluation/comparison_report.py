@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from keras_skin.evaluation.comparison import Comparison, Row, differing_settings, letters
+from keras_skin.evaluation.explanations import METRICS
 from keras_skin.evaluation.report import (
     EFFICIENCY,
     HEADLINE,
@@ -24,6 +26,7 @@ from keras_skin.evaluation.report import (
 from keras_skin.evaluation.run_report import efficiency
 from keras_skin.registry import UserError, atomic_path
 
+CAM_LAYER = "cam_features"
 COMPARED = {task: (*metrics, *(("f1_macro",) if task == "classification" else ())) for task, metrics in HEADLINE.items()}
 """The metrics of the first table; the terminal shows only these."""
 
@@ -117,6 +120,7 @@ def write_page(path: Path, comparison: Comparison, pictures: Sequence[Picture]) 
             papers=_papers(comparison),
             settings=differing_settings(comparison.sides),
             efficiency=_efficiency(comparison),
+            explanations=_explanations(comparison),
             cited=cited_rows(run.folder.paper for side in comparison.sides for run in side.runs),
             pictures=pictures,
             signed=format_difference,
@@ -172,6 +176,23 @@ def _efficiency(comparison: Comparison) -> dict[str, list[tuple[str, str]]]:
         for label, printed, value in efficiency_rows(side.runs[0].folder.paper, means):
             table.setdefault(label, [(NOTHING, NOTHING)] * len(comparison.sides))[index] = (printed, value)
     return table
+
+
+def _explanations(comparison: Comparison) -> dict[str, list[str]]:
+    """For each measure of the Grad-CAM maps its value with interval and number of images by side: of the side's first run."""
+    measured = [side.runs[0].folder.metrics.get("explanations", {}).get(CAM_LAYER, {}) for side in comparison.sides]
+    return {
+        label: [_explained(values.get(name)) for values in measured]
+        for name, (label, _) in METRICS.items()
+        if any(name in values for values in measured)
+    }
+
+
+def _explained(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return NOTHING
+    interval = f" ({value['ci95'][0]:.3f} to {value['ci95'][1]:.3f})" if value["ci95"] else ""
+    return f"{value['value']:.3f}{interval}, n = {value['n']}"
 
 
 def _papers(comparison: Comparison) -> list[str]:

@@ -88,7 +88,8 @@ class MeasuredRun:
 
 
 def explained_images(path: Path) -> dict[str, Path]:
-    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew, on validation images if it has any."""
+    """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew, on validation images if it has any.
+    `image.png` in the same folder is the image itself."""
     try:
         table = pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False)
     except OSError:

@@ -31,6 +31,7 @@ EFFICIENCY = {
     "latency_ms": "Milliseconds per image",
     "training_minutes": "Minutes of training",
     "weights_mb": "Megabytes of weights",
+    "footprint_mb": "Megabytes of weights and layer outputs for one image",
 }
 NOTHING = "-"
 

@@ -61,6 +61,7 @@ def efficiency(folder: RunFolder) -> dict[str, float]:
         return {}
     facts = {"parameters": folder.record.get("parameters"), "latency_ms": _latency(folder)}
     facts["training_minutes"] = folder.training_minutes
+    facts["footprint_mb"] = folder.record.get("footprint_mb")
     facts["weights_mb"] = folder.best_weights.stat().st_size / 1e6 if folder.best_weights.is_file() else None
     return {name: float(value) for name, value in facts.items() if value is not None}
 

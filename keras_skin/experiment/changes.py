@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 TEXTS = ("$schema", "extends", "title", "description", "paper", "demo", "changes")
@@ -25,6 +27,7 @@ ABSENT = "-"
 _PLACES = ("folder", "optional", "without")
 """Arguments of a data set that do not change its images."""
 _NAMED = 3
+_DATE = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
 
 
 def flattened(values: Any, skip: tuple[str, ...] = SILENT, path: str = "") -> Iterator[tuple[str, str]]:
@@ -38,10 +41,23 @@ def flattened(values: Any, skip: tuple[str, ...] = SILENT, path: str = "") -> It
 
 
 def without_places(values: Any) -> Any:
-    """Settings without the folders of the data sets."""
+    """Settings without the folders of the data sets, with the name of a segmenter's run instead of its folder, and without a
+    segmenter that only excludes images."""
     if isinstance(values, Mapping):
+        if {"run", "masks"} <= values.keys():
+            return None if values.get("exclude_only") else _segmenter(values)
         return {key: without_places(value) for key, value in values.items() if key not in _PLACES}
     return [without_places(value) for value in values] if isinstance(values, list) else values
+
+
+def without_date(name: str) -> str:
+    """The name that `RunFolder.create` was given for a folder of this name: without date, time and number."""
+    return _DATE.sub("", name)
+
+
+def _segmenter(values: Mapping[str, Any]) -> dict[str, Any]:
+    run = values["run"]
+    return {"run": run and without_date(Path(run).name), "preset": values.get("preset"), "masks": values["masks"]}
 
 
 def differences(

@@ -39,16 +39,20 @@ class SegmenterSettings(Settings):
     """How the lesion is cut out of its image, for models that need it. `run`: the folder of a finished run of a segmentation
     model, or its name without date and time, as in `runs/deep_unet_isic2018` (uses the newest finished one). `masks`
     `dataset`: the data set's own masks; a client cannot send these, so that such a model is not exported. `preset`: a trained
-    segmentation model by name, such as `jrl_isic`, or a preset's folder, `.zip` or `https://` address."""
+    segmentation model by name, such as `jrl_isic`, or a preset's folder, `.zip` or `https://` address.
+
+    `exclude_only` is for models that see no segmented image: no lesion is cut out, but the images that the segmenter was fitted
+    on are excluded from the measured splits, so that the model is measured on the same images as one that uses the segmenter."""
 
     run: str | None = None
     preset: str | None = None
     masks: Literal["dataset"] | None = None
+    exclude_only: bool = False
 
     @property
     def has_model(self) -> bool:
         """Whether a model predicts the masks."""
-        return self.masks is None
+        return self.masks is None and not self.exclude_only
 
     @model_validator(mode="after")
     def _check_source(self) -> SegmenterSettings:
@@ -56,6 +60,8 @@ class SegmenterSettings(Settings):
             raise ValueError(
                 'set one of "run" (of a segmentation model), "preset" and "masks" ("dataset"), and leave the others null'
             )
+        if self.exclude_only and self.masks:
+            raise ValueError('"exclude_only" excludes what a segmenter was fitted on: name it in "run" or "preset", not "masks"')
         return self
 
 
@@ -272,10 +278,11 @@ class PaperSettings(Settings):
     """What a paper prints, shown beside what is measured.
 
     `results`: the numbers of this experiment, or bounds such as "> 0.85". `other_results`: a second evaluation of the same
-    experiment in the same paper, by its name. `efficiency`: its parameters, milliseconds per image, training minutes and
-    megabytes of weights. `explanations`: its measures of heat maps. `cited`: other methods on the same images, from other
-    publications. These numbers belong to the file that names them: another model, other data, another length or recipe drops
-    them, and `dropped` gives the reason. A child file that names one of these keys inherits none of them.
+    experiment in the same paper, by its name. `efficiency`: its parameters, milliseconds per image, training minutes, megabytes
+    of weights, and megabytes of weights and layer outputs for one image (`footprint_mb`). `explanations`: its measures of heat
+    maps. `cited`: other methods on the same images, from other publications. These numbers belong to the file that names them:
+    another model, other data, another length or recipe drops them, and `dropped` gives the reason. A child file that names one
+    of these keys inherits none of them.
     """
 
     citation: str
@@ -283,7 +290,7 @@ class PaperSettings(Settings):
     row: str | None = None
     results: Results = Field({})
     other_results: dict[str, Results] = Field({})
-    efficiency: dict[Literal["parameters", "latency_ms", "training_minutes", "weights_mb"], Published] = Field({})
+    efficiency: dict[Literal["parameters", "latency_ms", "training_minutes", "weights_mb", "footprint_mb"], Published] = Field({})
     explanations: dict[str, Published] = Field({})
     cited: list[CitedSettings] = Field([])
     notes: list[str] = Field([])
@@ -331,6 +338,11 @@ class Experiment(Settings):
     changes: dict[str, str] = Field(
         {}, description="Written by the program: the settings that --set and --demo changed, with the values of the file."
     )
+
+    @property
+    def cuts_lesions(self) -> bool:
+        """Whether the model sees the lesion cut out of its image."""
+        return self.segmenter is not None and not self.segmenter.exclude_only
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Experiment:

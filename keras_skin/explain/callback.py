@@ -50,7 +50,7 @@ class ExplainCallback(keras.callbacks.Callback):
 
     - for each of up to `max_pictures` images a folder with the overlay and the raw map (`.npy`, float32, at the layer's
       resolution) of the predicted class and of each of `explain_classes`, for each branch of the model;
-    - contact sheets of the same maps, and of one image of each true class above its map;
+    - contact sheets of the same maps, those of the predicted class with the image beside each map;
     - for models with masks and labels, in each image's folder a mask of each class, see `class_masks`, and a sheet of them;
     - for models with clinical metadata the SHAP values of each field: `metadata_shap.csv`, summaries, and a waterfall in each
       image's folder;
@@ -232,10 +232,7 @@ class ExplainCallback(keras.callbacks.Callback):
             stem = self.cam.replace("++", "_plus_plus") + branch(layer, list(cams))
             for index in classes:
                 maps = in_batches(partial(cam, class_index=index), inputs, self.batch_size)
-                question = Question(CAMS[self.cam], stem, index, layer)
-                sheets.append(writer.write(question, maps))
-                if index is None and "label" in predictions:
-                    sheets.append(writer.write_beside(question, maps))
+                sheets.append(writer.write(Question(CAMS[self.cam], stem, index, layer), maps))
         if methods:
             background = None if self.background is None else self.background[image_names(model)[0]]
             saliency = Saliency(model, methods, background, self.seed)

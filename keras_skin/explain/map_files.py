@@ -13,12 +13,11 @@ from keras_skin.explain.grad_cam import FEATURES, NO_EVIDENCE, normalise
 from keras_skin.explain.overlay import contact_sheet, overlay, write_png
 from keras_skin.explain.samples import ExplainSample, file_name, write_array, write_bytes
 
+ORIGINAL = "image.png"
+"""The file of the image itself, beside its maps."""
 LEGEND = "green: true mask   magenta: predicted mask   red to white: evidence, each map divided by its own maximum"
 
 
-BESIDE = "_beside_images"
-"""End of the name of a sheet with the images above their maps."""
-_BESIDE_WIDTH = 220
 _UNKNOWN = 8  # pictures without a true class on a sheet of one of each
 
 
@@ -66,7 +65,10 @@ class MapWriter:
     synthetic: bool = False
 
     def write(self, question: Question, maps: Sequence[np.ndarray], sharp: bool = False) -> Sheet:
-        """Writes every image's overlay and raw map, and the sheet, which is returned.
+        """Writes every image's overlay and raw map, and the sheet, which is returned. Maps of the predicted class come with the
+        image itself, in a file and beside the map in the sheet.
+
+        Source: papers 000 (figures 9 and 10), 002 (figure 7) and 003 (figure 6) show the image beside its map.
 
         Args:
             question: what the maps show.
@@ -75,21 +77,16 @@ class MapWriter:
         """
         tiles = []
         for row, raw in enumerate(maps):
-            tiles.append(self._tile(question, row, raw, sharp))
+            tile = self._tile(question, row, raw, sharp)
+            if question.class_index is None:
+                original = overlay(self.samples[row].picture, caption=self._caption(row, question)[:-1], synthetic=self.synthetic)
+                write_bytes(self.folder / self.names[row] / ORIGINAL, write_png(original))
+                tiles.append(original)
+            tiles.append(tile)
             stem = self.folder / self.names[row] / f"{question.stem}_{self._subject(row, question)}"
-            write_bytes(stem.with_suffix(".png"), write_png(tiles[-1]))
+            write_bytes(stem.with_suffix(".png"), write_png(tile))
             write_array(stem.with_suffix(".npy"), raw)
         return self._sheet(question, tiles)
-
-    def write_beside(self, question: Question, maps: Sequence[np.ndarray]) -> Sheet:
-        """Writes the sheet of one image of each true class above its map, which is returned.
-
-        Source: paper 000, figures 9 and 10.
-        """
-        rows = self.one_of_each_class()
-        originals = [self.original(row, _BESIDE_WIDTH) for row in rows]
-        tiles = [self._tile(question, row, maps[row], width=_BESIDE_WIDTH) for row in rows]
-        return self._sheet(question, [*originals, *tiles], BESIDE, len(rows))
 
     def original(self, row: int, width: int) -> np.ndarray:
         """Returns the picture of a sample with its true outline, captioned with its class."""
@@ -133,7 +130,7 @@ class MapWriter:
             lines.append(f"map for: {self.classes[question.class_index]}, p = {probabilities[question.class_index]:.2f}")
         return lines
 
-    def _tile(self, question: Question, row: int, raw: np.ndarray, sharp: bool = False, width: int = 320) -> np.ndarray:
+    def _tile(self, question: Question, row: int, raw: np.ndarray, sharp: bool = False) -> np.ndarray:
         """Returns the picture of a sample with its map and its outlines."""
         sample = self.samples[row]
         heat, has_evidence = normalise(raw[None])
@@ -147,11 +144,10 @@ class MapWriter:
             predicted_mask=self.predictions["mask"][row] if "mask" in self.predictions else None,
             caption=self._caption(row, question),
             remark="" if has_evidence[0] else NO_EVIDENCE,
-            width=width,
             synthetic=self.synthetic,
         )
 
-    def _sheet(self, question: Question, tiles: Sequence[np.ndarray], kind: str = "", columns: int = 4) -> Sheet:
+    def _sheet(self, question: Question, tiles: Sequence[np.ndarray]) -> Sheet:
         if "label" not in self.predictions:
             subject = "the predicted lesion (mean logit of its pixels)"
         elif question.class_index is None:
@@ -159,10 +155,9 @@ class MapWriter:
         else:
             subject = f"class {self.classes[question.class_index]}"
         caption = f"{question.method} of {subject}" + (f" on layer {question.layer}" if question.layer else "")
-        caption += ", beside the image, one of each true class" if kind else ""
         suffix = "" if question.class_index is None else f"_{file_name(self.classes[question.class_index])}"
-        path = self.folder / f"sheet_{question.stem}{suffix}{kind}.png"
-        sheet = contact_sheet(tiles, columns, [caption, LEGEND], self.synthetic)
+        path = self.folder / f"sheet_{question.stem}{suffix}.png"
+        sheet = contact_sheet(tiles, title=[caption, LEGEND], synthetic=self.synthetic)
         write_bytes(path, write_png(sheet))
         return Sheet(path, f"SYNTHETIC: {caption}" if self.synthetic else caption)
 

@@ -217,9 +217,9 @@ def outlines(
 
 
 def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool = False) -> Path | None:
-    """Draws the Grad-CAM overlays of each side's first run next to one another, one image per row.
+    """Draws images and the Grad-CAM overlays of each side's first run next to one another, one image per row.
 
-    Source: paper 002, which shows Grad-CAM of the baseline next to the proposed network.
+    Source: paper 002, figure 7: the image, the map of the baseline, and that of the proposed network.
 
     Args:
         sides: all sides of the comparison.
@@ -232,16 +232,22 @@ def heat_maps(sides: Sequence[Side], path: Path, count: int = 6, synthetic: bool
     if not common:
         return None
     places = np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))
-    pictures = [[plt.imread(files[common[place]]) for files in overlays.values()] for place in places]
-    side_letters, shape = letters(sides), pictures[0][0].shape
-    with new_figure(path, (3.0 * len(overlays), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
-        grid = figure.subplots(len(places), len(overlays), squeeze=False)
+    side_letters = letters(sides)
+    columns = {f"{side_letters[name]}: {_shortened(name)}": files for name, files in overlays.items()}
+    originals = {image_id: file.with_name("image.png") for image_id, file in next(iter(overlays.values())).items()}
+    if all(originals[common[place]].is_file() for place in places):  # runs of earlier versions have none
+        columns = {"image": originals, **columns}
+    pictures = [[plt.imread(files[common[place]]) for files in columns.values()] for place in places]
+    shape = pictures[0][-1].shape
+    with new_figure(path, (3.0 * len(columns), 3.0 * shape[0] / shape[1] * len(places) + 0.4), synthetic) as figure:
+        grid = figure.subplots(len(places), len(columns), squeeze=False)
         for line, row in zip(grid, pictures, strict=True):
             for axes, picture in zip(line, row, strict=True):
                 axes.imshow(picture)
                 axes.set_axis_off()
-        for axes, name in zip(grid[0], overlays, strict=True):
-            axes.set_title(f"{side_letters[name]}: {_shortened(name)}", fontsize=9, loc="left")
+                axes.set_anchor("N")
+        for axes, name in zip(grid[0], columns, strict=True):
+            axes.set_title(name, fontsize=9, loc="left")
     return path
 
 
@@ -314,7 +320,7 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
         ),
         (
             heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
-            "Grad-CAM of the predicted class on the same images, by the first run of each side.",
+            "Images and Grad-CAM of the predicted class, by the first run of each side.",
         ),
     ]
     return [Picture(path, caption) for path, caption in pictures if path]

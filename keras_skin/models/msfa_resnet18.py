@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from keras_skin.layers.classifier import classifier
-from keras_skin.layers.multi_scale import multi_scale_aggregation
+from keras_skin.layers.multi_scale import POOLINGS, multi_scale_aggregation
 from keras_skin.models import register
 from keras_skin.models.backbones import build_backbone
 from keras_skin.registry import UserError
@@ -27,6 +27,7 @@ def MSFAResNet18(
     image_size: tuple[int, int] = (224, 224),
     classes: int = 7,
     aggregation: Literal["multi_scale", "none"] = "multi_scale",
+    pooling: Literal["window", "grid"] = "window",
     weights: str | None = None,
     backbone: str = "resnet18",
 ) -> keras.Model:
@@ -43,6 +44,7 @@ def MSFAResNet18(
         image_size: height and width, 32 or more.
         classes: number of classes, at least 2.
         aggregation: `"multi_scale"`, or `"none"` for the plain ResNet18 of the ablation.
+        pooling: whether 4, 8 and 16 are windows of so many positions or grids of so many cells, see `multi_scale_aggregation`.
         weights: weights of the backbone: `None` to start from random numbers, `"imagenet"`, or a path: see `build_backbone`.
         backbone: a name of `BACKBONES`; the paper's is resnet18.
 
@@ -65,18 +67,21 @@ def MSFAResNet18(
     - The paper describes the classification head only in figure 2; here it is the head of ResNet18.
     - The paper does not name the layer for Grad-CAM. Here it is the last of ResNet18, before the aggregation: on a 7x7 map the
       windows of 8 and 16 average nearly all positions, so the aggregated map has lost them.
+    - The baseline of table IV is `classifier` with two streams.
     """
     problems = []
     if classes < 2:
         problems.append(f"classes is {classes}, expected 2 or more")
     if aggregation not in AGGREGATIONS:
         problems.append(f"aggregation is {aggregation!r}, expected one of {', '.join(AGGREGATIONS)}")
+    if pooling not in POOLINGS:
+        problems.append(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
     if problems:
         raise UserError("The msfa_resnet18 model cannot be built: " + "; ".join(problems) + ".")
     image = keras.Input((*image_size, 3), name="image")
     x = keras.layers.Identity(name="cam_features")(build_backbone(backbone, image, weights).deepest)
     if aggregation == "multi_scale":
-        x = multi_scale_aggregation(x)
+        x = multi_scale_aggregation(x, pooling=pooling)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
     label, _ = classifier(pooled, classes, widths=())
     return keras.Model({"image": image}, {"label": label}, name="msfa_resnet18")

@@ -47,6 +47,7 @@ def TDBN(
     metadata_encoder: Literal["dense", "transformer"] = "dense",
     heads: int = 8,
     feed_forward: int = 2048,
+    attention_residual: bool = False,
     dropout: float = 0.3,
 ) -> keras.Model:
     """Classifies an image, its segmented lesion and its metadata, with an encoder per image and cross-attention between them.
@@ -67,7 +68,8 @@ def TDBN(
         classes: number of classes, at least 2.
         backbone: backbone of both encoders, a name of `BACKBONES`.
         weights: weights of the backbones: None, `"imagenet"` as in the paper, or a path, see `build_backbone`.
-        branches: `"both"`, or the single branch of an ablation, whose features are averaged without attention.
+        branches: `"both"`, or the single branch of an ablation, whose features are averaged without attention. (Table 3's
+            single images have the plain network of `classifier`.)
         shared_encoder: use one encoder for both images.
         metadata_width: number of metadata columns; 0 is the network without metadata.
         metadata_fields: number of columns of each metadata field. The last columns then tell for each field whether it is known
@@ -75,6 +77,7 @@ def TDBN(
         metadata_encoder: `"dense"` as in equation 7, or `"transformer"`, with one token for each field.
         heads: heads of the cross-attention, a divisor of C; each is C / heads wide.
         feed_forward: hidden units of the FFN.
+        attention_residual: add the image's tokens to the output of the cross-attention, before equation 6.
         dropout: dropout of projections and classifier, in [0, 1).
 
     Returns:
@@ -97,15 +100,15 @@ def TDBN(
 
     - The paper does not print the heads (8 of 240), the widths of the FFN (2048) and of the metadata network (128), and
       the dropout (0.3).
-    - The text has "residual connections", equation 6 has one: this model follows the equation, without one around the attention.
-      The tokens have no position embedding, because the paper mentions none.
+    - The text has "residual connections", equation 6 has one, around the FFN. The default follows the equation;
+      `attention_residual` adds one around the attention. The tokens have no position embedding, because the paper mentions none.
     - Equation 8 comes before the projection, which turns zeros into a constant; equation 9 multiplies by alpha again. This model
       does both. A single unknown field is zeros and a flag.
     - Title, abstract and figure have a "transformer", equation 7 has two dense layers: the equation is the default.
     - A shared encoder (not in the paper) takes both images in one batch, so that its batch normalisation has the same statistics
       in training and inference.
     """
-    _check(classes, branches, shared_encoder, metadata_width, metadata_fields, metadata_encoder, dropout)
+    _check(classes, branches, shared_encoder, metadata_width, metadata_fields, metadata_encoder, attention_residual, dropout)
     names = {"both": ("image", "segmented_image"), "image": ("image",), "segmented": ("segmented_image",)}[branches]
     inputs = {name: keras.Input((*image_size, 3), name=name) for name in names}
     features = _encode(list(inputs.values()), backbone, weights, shared_encoder)
@@ -118,7 +121,7 @@ def TDBN(
             raise UserError(
                 f"The tdbn model cannot be built: heads is {heads}, which does not divide the {width} of '{backbone}'."
             )
-        vision = _attend(features[0], features[1], heads, feed_forward)
+        vision = _attend(features[0], features[1], heads, feed_forward, attention_residual)
     else:
         vision = keras.layers.GlobalAveragePooling2D(name="pooled")(features[0])
     x = dense_block(vision, width, dropout, "vision_projection")
@@ -140,12 +143,14 @@ def _encode(images: list[Any], backbone: str, weights: str | None, shared: bool)
     return [build_backbone(backbone, image, weights, prefix).deepest for image, prefix in zip(images, prefixes, strict=False)]
 
 
-def _attend(image: Any, segmented: Any, heads: int, hidden: int) -> Any:
+def _attend(image: Any, segmented: Any, heads: int, hidden: int, residual: bool) -> Any:
     """Returns (B, C) from two maps (B, h, w, C): equations 5 and 6 and the mean over the tokens."""
     _, rows, columns, width = image.shape
     image = keras.layers.Reshape((rows * columns, width), name="image_tokens")(image)
     segmented = keras.layers.Reshape((rows * columns, width), name="segmented_tokens")(segmented)
     x = cross_attention(image, segmented, image, heads, "cross_attention")
+    if residual:
+        x = keras.layers.Add(name="attention_residual")([image, x])
     return keras.layers.GlobalAveragePooling1D(name="pooled")(feed_forward_step(x, hidden, "feed_forward"))
 
 
@@ -168,6 +173,7 @@ def _check(
     metadata_width: int,
     metadata_fields: Sequence[int],
     metadata_encoder: str,
+    attention_residual: bool,
     dropout: float,
 ) -> None:
     problems = []
@@ -178,6 +184,8 @@ def _check(
             problems.append(f"{argument} is {value!r}, expected one of {', '.join(choices)}")
     if shared_encoder and branches != "both":
         problems.append(f"shared_encoder is true, but branches {branches!r} has only one encoder")
+    if attention_residual and branches != "both":
+        problems.append(f"attention_residual is true, but branches {branches!r} has no attention")
     expected = sum(metadata_fields) + len(metadata_fields)
     if metadata_fields and (min(metadata_fields) < 1 or metadata_width != expected):
         problems.append(

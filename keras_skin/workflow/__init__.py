@@ -147,7 +147,7 @@ def _execute(folder: RunFolder, data_dir: Path | None, resume: bool) -> dict[str
 def _train_demo_segmenter(folder: RunFolder) -> None:
     """For a demo, trains the segmenter first. It must be a shipped experiment."""
     settings = folder.experiment.segmenter
-    name = Path(settings.run).name if settings and settings.run else ""
+    name = Path(settings.run).name if settings and settings.run and settings.has_model else ""
     if (folder / SEGMENTER).is_dir() or name not in shipped_experiments():
         return
     log.info("The segmenter comes first: %s", name)

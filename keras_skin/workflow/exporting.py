@@ -57,7 +57,7 @@ def export_run(run: Run, edition: str, compared: pd.DataFrame | None, out: Path 
     Raises:
         UserError: if the run's model cannot be exported, or not so.
     """
-    if run.experiment.segmenter is not None and run.segmenter is None:
+    if run.experiment.cuts_lesions and run.segmenter is None:
         raise UserError(
             "This run's model takes lesions cut out with the data set's own masks, which no client can send: it cannot be "
             "exported. Train it with segmenter.run or segmenter.preset."
@@ -166,7 +166,7 @@ def card_facts(run: Run) -> dict[str, Any]:
     extra |= {"changes": run.changes} if run.changes else {}
     extra |= {"banner": run.banner} if run.banner and not run.synthetic else {}
     extra |= {"citation": experiment.paper.citation} if experiment.paper else {}
-    segmenter = describe_segmenter(run)
+    segmenter = describe_segmenter(run) if run.experiment.cuts_lesions else {}
     return extra | ({"segmenter": segmenter["Segmenter"]} if segmenter else {})
 
 

@@ -45,11 +45,11 @@ def with_lesions(folder: RunFolder, data: PreparedData, segmenter: Run) -> Prepa
 def lesion_sheets(run: ActiveRun) -> list[Sheet]:
     """Sheets of the lesions that were cut out, and of the cross-attention on them."""
     experiment, synthetic = run.experiment, run.options.demo
-    if experiment.segmenter is None or not experiment.explain.images:
+    if not experiment.cuts_lesions or not experiment.explain.images:
         return []
     images, split = run.data.shown_rows, run.data.shown
     path = lesion_sheet(images, run / "figures" / "lesions.png", experiment.image_size, synthetic)
-    source = "the segmenter's" if experiment.segmenter.has_model else "the data set's"
+    source = "the segmenter's" if run.segmenter is not None else "the data set's"
     sheets = [Sheet(path, f"Lesions cut out of {split} images with {source} masks, as the model sees them.")]
     if has_attention(run.model):
         chosen = stratified_sample(images["label"].tolist(), experiment.explain.images, experiment.train.seed)

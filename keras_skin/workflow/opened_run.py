@@ -140,12 +140,15 @@ def build_model(
         ) from error
     finally:
         keras.config.set_dtype_policy(previous)
-    if ("segmented_image" in model.input) != (experiment.segmenter is not None):
+    if "segmented_image" in model.input and not experiment.cuts_lesions:
         raise UserError(
-            f"The model '{entry.name}' takes the lesion cut out of its image, but the experiment has no segmenter: set "
-            "segmenter.run to the run of a segmentation model, segmenter.preset to a preset, or segmenter.masks to dataset."
-            if experiment.segmenter is None
-            else f"The experiment has a segmenter, but this model '{entry.name}' takes no lesion cut out of its image: set "
-            "segmenter to null."
+            f"The model '{entry.name}' takes the lesion cut out of its image, but the experiment has no segmenter that cuts it: "
+            "set segmenter.run to the run of a segmentation model, segmenter.preset to a preset, or segmenter.masks to dataset; "
+            "segmenter.exclude_only must be false."
+        )
+    if "segmented_image" not in model.input and experiment.cuts_lesions:
+        raise UserError(
+            f"The experiment has a segmenter, but this model '{entry.name}' takes no lesion cut out of its image: set segmenter "
+            "to null; or set segmenter.exclude_only to true, to exclude only the images that it was fitted on."
         )
     return model

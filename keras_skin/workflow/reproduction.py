@@ -20,10 +20,10 @@ from keras_skin.evaluation.departures import departures, training_length
 from keras_skin.evaluation.reproduction import ClaimedOrder, RowRuns, judge, measure_row, measured_numbers
 from keras_skin.evaluation.reproduction_page import Reproduction, format_table, write_csv, write_page
 from keras_skin.experiment import Experiment
-from keras_skin.experiment.changes import flattened
+from keras_skin.experiment.changes import flattened, without_date
 from keras_skin.experiment.tables import PaperTable, TableRow
 from keras_skin.registry import UserError
-from keras_skin.run_folder import RunFolder, without_date
+from keras_skin.run_folder import RunFolder
 from keras_skin.training.fit import NonFiniteLoss
 from keras_skin.workflow.run_log import run_log
 

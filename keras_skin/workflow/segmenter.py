@@ -11,10 +11,11 @@ import pandas as pd
 
 from keras_skin.data.splits.leaks import FITTED
 from keras_skin.experiment import SegmenterSettings
+from keras_skin.experiment.changes import without_date
 from keras_skin.presets.files import RUN_FILES
 from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
-from keras_skin.run_folder import SEGMENTER, RunFolder, without_date
+from keras_skin.run_folder import SEGMENTER, RunFolder
 from keras_skin.workflow.initial import initial_run
 from keras_skin.workflow.opened_run import Run, load_run
 
@@ -59,18 +60,28 @@ def adopt_segmenter(folder: RunFolder, settings: SegmenterSettings) -> Path:
 
 
 def describe_segmenter(folder: RunFolder) -> dict[str, str]:
-    """A line for the report's summary and the export: what cut the lesions out."""
+    """A line for the report's summary and the export: what cut the lesions out, or was named to exclude images."""
     settings = folder.experiment.segmenter
     if settings is None:
         return {}
-    if not settings.has_model:
+    if settings.masks:
         return {"Segmenter": "none: the data set's own masks"}
+    if settings.exclude_only and folder.synthetic:
+        return {"Segmenter": "none; a demo excludes no images"}
     record = folder.segmenter_record
-    return {"Segmenter": f"{record['run']}, weights {record['weights_sha256'][:12]}"}
+    name = f"{record['run']}, weights {record['weights_sha256'][:12]}"
+    if settings.exclude_only:
+        return {"Segmenter": f"none; what another segmenter was fitted on is excluded from the measured splits: {name}"}
+    return {"Segmenter": name}
 
 
 def _find(settings: SegmenterSettings) -> Path:
-    return locate_preset(settings.preset) if settings.preset else find_run(str(settings.run))
+    try:
+        return locate_preset(settings.preset) if settings.preset else find_run(str(settings.run))
+    except UserError as error:
+        if not settings.exclude_only:
+            raise
+        raise UserError(f"{error}\nIt is needed for the list of its images only. To exclude none: --set segmenter=null") from None
 
 
 def find_run(name: str) -> Path:

@@ -27,6 +27,7 @@ from keras_skin.evaluation.shares import share_warning
 from keras_skin.experiment import Experiment
 from keras_skin.explain.callback import ExplainCallback, Explanations
 from keras_skin.export.endpoints import SERVED
+from keras_skin.models.footprint import footprint
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS, LATENCY, METADATA, RunFolder
 from keras_skin.training.precision import choose_precision, set_determinism
@@ -87,8 +88,9 @@ def prepare(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool) -
         initial_run(experiment.model.init)  # a mistyped name fails before the data are read
     set_determinism(settings.seed, settings.deterministic)
     folder.write_json("environment.json", environment())
-    segmenter = _segmenter(folder)
-    data = _prepare_data(folder, data_dir, fold, resume, segmenter)
+    adopted = _adopt_segmenter(folder)
+    segmenter = _open_segmenter(adopted, experiment) if adopted is not None and experiment.cuts_lesions else None
+    data = _prepare_data(folder, data_dir, fold, resume, adopted)
 
     build = functools.partial(build_model, experiment, len(data.classes), data.model_arguments)
     policy = _precision(folder, build)
@@ -126,7 +128,9 @@ def measure(run: ActiveRun) -> dict[str, Evaluation]:
             counts = pd.DataFrame(evaluation.confusion, index=classes, columns=classes)
             run.write_table(f"confusion_{split.replace('/', '_')}.csv", counts.rename_axis("true class").reset_index())
     run.write_json(LATENCY, _latency(run))
-    run.update_record(parameters=run.model.count_params())
+    served = keras.Model(run.model.input, _served(run.model))
+    footprint_mb = footprint(served)["weights + outputs of layers with weights"]
+    run.update_record(parameters=run.model.count_params(), footprint_mb=footprint_mb)
     return evaluations
 
 
@@ -178,18 +182,22 @@ def load_mask(path: str) -> np.ndarray:
     return load.load_mask(path).numpy()[..., 0] > 0.5
 
 
-def _segmenter(folder: RunFolder) -> Run | None:
-    """The opened segmenter that the experiment names a run or a preset of."""
+def _adopt_segmenter(folder: RunFolder) -> RunFolder | None:
+    """The segmenter that the experiment names a run or a preset of, in the run's folder."""
     settings = folder.experiment.segmenter
-    if settings is None or not settings.has_model:
+    if settings is None or settings.masks or (settings.exclude_only and folder.synthetic):
         return None
-    segmenter = open_segmenter(adopt_segmenter(folder, settings))
-    if folder.experiment.export.enabled:
+    return RunFolder(adopt_segmenter(folder, settings))
+
+
+def _open_segmenter(adopted: RunFolder, experiment: Experiment) -> Run:
+    segmenter = open_segmenter(adopted.path)
+    if experiment.export.enabled:
         refuse_export(segmenter.preprocessing)
     return segmenter
 
 
-def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: Run | None) -> PreparedData:
+def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: RunFolder | None) -> PreparedData:
     saved = folder / METADATA
     metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
     fitted = {"The segmenter": fitted_images(segmenter)} if segmenter else {}
@@ -247,9 +255,13 @@ def _precision(folder: RunFolder, build: Callable[[str], keras.Model]) -> str:
 
 
 def _outputs(model: keras.Model) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
-    served = keras.Model(model.input, {key: model.output[key] for key in SERVED if key in model.output})
+    served = keras.Model(model.input, _served(model))
     call = tf.function(functools.partial(served, training=False), reduce_retracing=True)
     return lambda inputs: {key: value.numpy() for key, value in call(dict(inputs)).items()}
+
+
+def _served(model: keras.Model) -> dict[str, Any]:
+    return {key: model.output[key] for key in SERVED if key in model.output}
 
 
 def _evaluate(run: ActiveRun, split: str) -> Evaluation:

@@ -57,6 +57,17 @@ def test_terminal_table(comparison):
     assert "SYNTHETIC" not in text
 
 
+def test_measures_of_maps_stand_side_by_side(comparison, tmp_path):
+    write_page(tmp_path / "without.html", comparison, [])
+    assert "Grad-CAM, measured" not in (tmp_path / "without.html").read_text()
+    folder = comparison.sides[1].runs[0].folder
+    inside = {"value": 0.61, "ci95": [0.5, 0.7], "n": 40}
+    folder.write_json("metrics.json", {**folder.metrics, "explanations": {"cam_features": {"relevance_inside": inside}}})
+    write_page(tmp_path / "page.html", comparison, [])
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", (tmp_path / "page.html").read_text().split("Grad-CAM, measured")[1])
+    assert cells[:3] == ["-", "0.610 (0.500 to 0.700), n = 40", "-"]
+
+
 def test_columns_without_numbers_are_left_out(comparison):
     rows = tuple(replace(row, published=(None,) * 3) for row in comparison.rows)
     assert "published" not in format_comparison(replace(comparison, rows=rows))

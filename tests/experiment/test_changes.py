@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_skin.experiment.changes import changed_settings, flattened, headline
@@ -52,6 +52,19 @@ def test_settings_that_leave_the_experiment_the_same_keep_them(key):
     assert list(experiment.changes) == [key]
 
 
+@pytest.mark.parametrize("name", ["tdbn_ham10000", "tdbn_ham10000_image"])
+def test_the_place_of_a_segmenter_is_no_setting(name):
+    run = "segmenter.run=/data/runs/deep_unet_isic2018-20260131-101500"
+    assert load_experiment(name, [run]).paper.has_numbers
+    other = load_experiment(name, ["segmenter.run=runs/unet_isic2018"]).paper
+    assert other.has_numbers == (name == "tdbn_ham10000_image")
+    if name == "tdbn_ham10000":
+        assert other.dropped == "segmenter.run is unet_isic2018 (published: deep_unet_isic2018)"
+    else:
+        assert load_experiment(name, ["segmenter=null"]).paper.has_numbers
+
+
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted({*OTHER_EXPERIMENTS, *SAME_EXPERIMENT})), st.booleans(), max_size=6))
 def test_exactly_the_overridden_settings_are_listed(keys):
     """An override with the file's own value changes nothing."""

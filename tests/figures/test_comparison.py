@@ -127,6 +127,19 @@ def test_heat_maps_of_the_same_image_stand_side_by_side(tmp_path):
             folder = path / "explain" / row.image_id
             folder.mkdir(parents=True)
             Image.new("RGB", (60, 50), colours[path.name]).save(folder / f"grad_cam_{row.predicted}.png")
+    without = pixels(figures.heat_maps(sides, tmp_path / "without.png", count=2))
+    for folder in (path / "explain" for path in paths[:2]):
+        for item in folder.iterdir():
+            Image.new("RGB", (60, 50), (20, 200, 20)).save(item / "image.png")
+    with_originals = pixels(figures.heat_maps(sides, tmp_path / "with.png", count=2))
+    thirds = np.array_split(with_originals, 3, axis=1)
+    for third, colour in zip(thirds, ((20, 200, 20), *colours.values()), strict=True):
+        assert like(third, np.array(colour) / 255) > 5000
+    assert like(without, np.array((20, 200, 20)) / 255) == 0
+    for item in (paths[1] / "explain").iterdir():
+        (item / "image.png").unlink()
+    for item in (paths[0] / "explain").iterdir():
+        (item / "image.png").unlink()
     sheet = pixels(figures.heat_maps(sides, tmp_path / "sheet.png", count=2))
     left, right = sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :]
     for half, name, other in ((left, "resnet", "jrl"), (right, "jrl", "resnet")):

@@ -28,7 +28,7 @@ def network(shape: tuple[int, ...], **arguments: object) -> keras.Model:
 
 
 def pooled(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    return keras.Model(model.input, model.get_layer("multi_scale_windows").output).predict_on_batch(x)
+    return keras.Model(model.input, model.get_layer("multi_scale_scales").output).predict_on_batch(x)
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (2, 2), (5, 20), (1, 3)])
@@ -44,15 +44,41 @@ def test_largest_window_is_the_mean_of_a_map_of_7x7() -> None:
     np.testing.assert_allclose(largest, np.broadcast_to(x.mean((1, 2)), (1, 7, 7, 2)), atol=1e-5)
 
 
+def grid_mean(x: np.ndarray, side: int) -> np.ndarray:
+    """Mean of each cell of a grid: from the position where it starts to the one where it ends, both included."""
+    _, height, width, _ = x.shape
+    result = np.empty((len(x), side, side, x.shape[3]), x.dtype)
+    for row in range(side):
+        for column in range(side):
+            rows = slice(row * height // side, -(-(row + 1) * height // side))
+            columns = slice(column * width // side, -(-(column + 1) * width // side))
+            result[:, row, column] = x[:, rows, columns].mean((1, 2))
+    return result
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (5, 20)])
+def test_grids_are_resized_to_the_map(shape: tuple[int, int]) -> None:
+    x = features(2, *shape, 3)
+    resize = keras.layers.Resizing(*shape)
+    expected = np.concatenate([resize(grid_mean(x, side)) for side in (4, 8, 16)], axis=-1)
+    np.testing.assert_allclose(pooled(network((*shape, 3), pooling="grid"), x), expected, atol=1e-5)
+
+
+def test_the_coarsest_grid_is_the_smoothest() -> None:
+    x = features(1, 7, 7, 1)
+    variation = pooled(network((7, 7, 1), pooling="grid"), x).std((1, 2))[0]
+    assert variation[0] < variation[1] < variation[2] < x.std()
+
+
 def test_worked_by_hand() -> None:
     x = np.array([1, 2, 6], "float32").reshape(1, 1, 3, 1)
     # Window 2 looks one position ahead; window 4 one back and two ahead.
-    np.testing.assert_allclose(np.ravel(pooled(network((1, 3, 1), windows=(2,)), x)), [1.5, 4, 6])
-    np.testing.assert_allclose(np.ravel(pooled(network((1, 3, 1), windows=(4,)), x)), [3, 3, 4])
+    np.testing.assert_allclose(np.ravel(pooled(network((1, 3, 1), scales=(2,)), x)), [1.5, 4, 6])
+    np.testing.assert_allclose(np.ravel(pooled(network((1, 3, 1), scales=(4,)), x)), [3, 3, 4])
 
 
 def test_projection_against_numpy() -> None:
-    model, x = network((3, 4, 2), windows=(1, 3), bottleneck=5), features(2, 3, 4, 2)
+    model, x = network((3, 4, 2), scales=(1, 3), bottleneck=5), features(2, 3, 4, 2)
     generator = np.random.default_rng(1)
     for weight in model.weights:
         values = generator.normal(size=weight.shape)
@@ -80,7 +106,12 @@ def test_parameters_on_the_published_map() -> None:
     assert model.count_params() < 0.3e6
 
 
-@pytest.mark.parametrize("arguments", [{"windows": ()}, {"windows": (4, 0)}, {"bottleneck": 0}])
+@pytest.mark.parametrize("arguments", [{"scales": ()}, {"scales": (4, 0)}, {"bottleneck": 0}])
 def test_sizes_must_be_positive(arguments: dict) -> None:
     with pytest.raises(ValueError, match="positive"):
         network((4, 4, 2), **arguments)
+
+
+def test_an_unknown_pooling_is_named() -> None:
+    with pytest.raises(ValueError, match="pooling is 'max', expected one of window, grid"):
+        network((4, 4, 2), pooling="max")

@@ -21,11 +21,18 @@ def test_published_parameters() -> None:
     assert 0 < whole - plain < 0.3e6
 
 
+def test_grids_need_no_more_parameters() -> None:
+    grid = MSFAResNet18(pooling="grid")
+    assert grid.count_params() == MSFAResNet18().count_params()
+    assert grid.get_layer("multi_scale_grid_4_cells").output.shape == (None, 4, 4, 512)
+    assert grid.get_layer("multi_scale_scales").output.shape == (None, 7, 7, 1536)
+
+
 def test_feature_layers() -> None:
     model = MSFAResNet18(image_size=(224, 160))
     sizes = [model.get_layer(f"encoder_{level}").output.shape[1:] for level in range(1, 6)]
     assert sizes == [(112, 80, 64), (56, 40, 64), (28, 20, 128), (14, 10, 256), (7, 5, 512)]
-    assert model.get_layer("multi_scale_windows").output.shape == (None, 7, 5, 1536)
+    assert model.get_layer("multi_scale_scales").output.shape == (None, 7, 5, 1536)
     assert model.get_layer("cam_features").output.shape == (None, 7, 5, 512)
 
 
@@ -72,5 +79,6 @@ def test_another_backbone_keeps_the_aggregation() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match=r"classes is 1, .*aggregation is 'msfa', expected one of multi_scale, none\."):
-        MSFAResNet18(classes=1, aggregation="msfa")
+    message = r"classes is 1, .*aggregation is 'msfa', expected one of multi_scale, none; pooling is "
+    with pytest.raises(UserError, match=message + r"'max', expected one of window, grid\."):
+        MSFAResNet18(classes=1, aggregation="msfa", pooling="max")

@@ -134,6 +134,16 @@ def test_query_and_value_are_of_the_image_and_key_of_the_segmented_image(full: k
     assert (first["label"] != second["label"]).any()
 
 
+def test_a_residual_around_the_attention_adds_the_images_tokens() -> None:
+    model = TDBN(**TINY, attention_residual=True)
+    assert model.count_params() == TDBN(**TINY).count_params()
+    attended = model.get_layer("cross_attention").output[0]
+    tokens, summed = model.get_layer("image_tokens").output, model.get_layer("attention_residual").output
+    result = keras.Model(model.input, [tokens, attended, summed]).predict_on_batch(conformance.images(model, 2))
+    np.testing.assert_allclose(result[2], result[0] + result[1], rtol=1e-5)
+    assert model.get_layer("feed_forward_1").input is summed
+
+
 @pytest.mark.parametrize(
     ("arguments", "inputs"),
     [
@@ -197,5 +207,7 @@ def test_mistakes_are_named() -> None:
         TDBN(**TINY, metadata_width=6, metadata_encoder="transformer")
     with pytest.raises(UserError, match="has only one encoder"):
         TDBN(**TINY, branches="image", shared_encoder=True)
+    with pytest.raises(UserError, match="attention_residual is true, but branches 'image' has no attention"):
+        TDBN(**TINY, branches="image", attention_residual=True)
     with pytest.raises(UserError, match="heads is 7, which does not divide the 512 of 'resnet18'"):
         TDBN(**TINY, heads=7)

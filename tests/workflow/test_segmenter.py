@@ -1,10 +1,13 @@
 """A finished run that cuts lesions out for another one: searched, copied and opened."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
+from keras_skin.data.datasets.readers import isic2019
+from keras_skin.evaluation.measured_run import read_runs
 from keras_skin.experiment import SegmenterSettings, load_experiment
 from keras_skin.presets.files import RUN_FILES
 from keras_skin.registry import UserError
@@ -12,6 +15,7 @@ from keras_skin.run import main
 from keras_skin.run_folder import BEST_WEIGHTS, RunFolder
 from keras_skin.workflow import segmenter
 from keras_skin.workflow.opened_run import build_model
+from keras_skin.workflow.prepare import prepare_data
 from tests.tiny_run import SHORT, arguments
 
 
@@ -97,6 +101,9 @@ def test_one_source_of_masks():
         with pytest.raises(ValueError, match='set one of "run"'):
             SegmenterSettings(**values)
     assert SegmenterSettings(preset="jrl_isic").has_model
+    assert not SegmenterSettings(preset="jrl_isic", exclude_only=True).has_model
+    with pytest.raises(ValueError, match='name it in "run" or "preset"'):
+        SegmenterSettings(masks="dataset", exclude_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,46 @@ SMALL = ["image.size=[64, 64]", "model.backbone=resnet18", "model.weights=null"]
 def test_model_and_segmenter_must_go_together():
     with pytest.raises(UserError, match="takes the lesion cut out of its image, but the experiment has no segmenter"):
         build_model(load_experiment("tdbn_ham10000", ["segmenter=null", "metadata=null", *SMALL]), 7)
-    with pytest.raises(UserError, match="takes no lesion cut out"):
-        build_model(load_experiment("tdbn_ham10000_image", ["segmenter.run=runs/unet", *SMALL]), 7)
+    with pytest.raises(UserError, match=r"takes no lesion cut out.*segmenter.exclude_only to true"):
+        build_model(load_experiment("tdbn_ham10000_image", ["segmenter.exclude_only=false", *SMALL]), 7)
+    with pytest.raises(UserError, match=r"segmenter\.exclude_only must be false"):
+        build_model(load_experiment("tdbn_ham10000_segmented", ["segmenter.exclude_only=true", *SMALL]), 7)
+
+
+def test_a_missing_segmenter_that_only_excludes_can_be_left_out(folder, tmp_path):
+    with pytest.raises(UserError, match=r"there is no run(.|\n)*To exclude none: --set segmenter=null"):
+        segmenter.adopt_segmenter(folder, SegmenterSettings(run=str(tmp_path / "unet"), exclude_only=True))
+
+
+@pytest.mark.slow
+def test_a_baseline_is_measured_on_the_images_of_the_model_that_uses_the_segmenter(tiny_run, tmp_path, monkeypatch):
+    """A segmenter that was fitted on images of ISIC 2019; all runs are measured, and hashed, on what is not among them."""
+    monkeypatch.delenv("KERAS_SKIN_DATA", raising=False)
+    counts = {"MEL": 9, "NV": 30, "BCC": 9, "AK": 6, "BKL": 6, "DF": 6, "VASC": 6, "SCC": 6}
+    isic2019.render(tmp_path / "data" / "isic2019", seed=0, counts=counts)
+    without = prepare_data(load_experiment("tdbn_isic2019", ["segmenter=null"]), tmp_path / "data")
+    fitted = without.table[without.table["split"] == "test"].iloc[::3]
+    shutil.copytree(tiny_run, tmp_path / "segmenter")
+    rows = fitted[["image_id", "group_id", "label", "dataset"]].assign(split="train")
+    RunFolder(tmp_path / "segmenter").write_table("splits.csv", rows)
+
+    small = [*SMALL, *SHORT, "train.batch_size=16", "train.epochs=1", "explain.images=0", "explain.measured=0"]
+    small += [f"segmenter.run={tmp_path / 'segmenter'}"]
+    runs = {}
+    for name, more in (("tdbn_isic2019", ["model.feed_forward=32", "export.enabled=false"]), ("tdbn_isic2019_image", [])):
+        options = [item for text in [*small, *more] for item in ("--set", text)]
+        assert main([name, "--dry-run", "--data", str(tmp_path / "data"), "--out", str(tmp_path / name), *options]) == 0
+        (runs[name],) = (tmp_path / name).iterdir()
+    measured = read_runs(list(runs.values()), "test")
+    assert len({run.images_sha256 for run in measured}) == 1
+    assert len(measured[0].predictions) > 5
+    for run in measured:
+        assert set(fitted["image_id"]).isdisjoint(run.predictions["image_id"])
+        leaks = run.folder.excluded[run.folder.excluded["reason"].str.contains("the segmenter was fitted on")]
+        assert set(leaks["image_id"]) >= set(fitted["image_id"])
+    baseline = RunFolder(runs["tdbn_isic2019_image"])
+    assert "excluded from the measured splits: segmenter, weights" in (baseline / "report.html").read_text()
+    assert "lesion cut out by" not in next(baseline.path.glob("saved_model/1/*.md")).read_text()
 
 
 @pytest.mark.slow
