@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from keras_skin.evaluation import segmentation
+from keras_skin.evaluation.report import published_results
 from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.run_folder import RunFolder
@@ -62,7 +63,7 @@ class MeasuredRun:
     @property
     def published(self) -> Mapping[str, Mapping[str, Published]]:
         """`{task: {metric: value}}` of the paper for this split."""
-        return (self.folder.paper.get("results") or {}).get(self.split) or {}
+        return published_results(self.folder.paper).get(self.split) or {}
 
     @cached_property
     def groups(self) -> np.ndarray:

@@ -247,10 +247,12 @@ Results = dict[str, dict[Literal["segmentation", "classification"], dict[str, Pu
 
 
 class CitedSettings(Settings):
-    """The numbers of another method that a paper quotes from elsewhere: `source` is the publication."""
+    """The numbers that a paper quotes from elsewhere: `source` is the publication. `rebuilt`: the experiment rebuilds this
+    method, so that its numbers stand beside the measured ones, marked as cited; otherwise it is another method."""
 
     method: str
     source: str
+    rebuilt: bool = False
     results: Results
 
 
