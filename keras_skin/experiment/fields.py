@@ -61,13 +61,15 @@ class SegmenterSettings(Settings):
 
 class DataSettings(Settings):
     """The data sets for training and testing. `test` null means the test split of `train`; `external` data sets are only used
-    for testing. `leak_guard` handles images that occur in training and in testing (same id, patient or lesion, file, or
-    picture): `error` lists them, `exclude` removes them from training."""
+    for testing. `complete` names clinical fields without which an image is not used: a model without metadata then has the same
+    images as one with `metadata.missing` `drop`. `leak_guard` handles images that occur in training and in testing (same id,
+    patient or lesion, file, or picture): `error` lists them, `exclude` removes them from training."""
 
     train: DatasetSettings
     extra_train: list[DatasetSettings] = Field([])
     test: DatasetSettings | None = None
     external: list[DatasetSettings] = Field([])
+    complete: list[str] = Field([])
     on_bad_image: Literal["exclude", "error"] = "exclude"
     leak_guard: Literal["error", "exclude"] = "error"
 
