@@ -150,7 +150,7 @@ class Claim(Settings):
 
 class MatrixMethod(Settings):
     """A method of a matrix: the overrides of `set`, and for each column of the matrix the printed numbers, in the order of the
-    matrix's `metrics`, or a row's keys where an experiment file holds them. `source` is the publication that the numbers are
+    matrix's `metrics` ([] if none are printed), or a row's keys where an experiment file holds them. `source` is the publication that the numbers are
     cited from (null: measured by the authors of the table)."""
 
     overrides: dict[str, Any] = Field({}, alias="set")
@@ -181,7 +181,7 @@ class Matrix(Settings):
             problems += [
                 f"{name}, {column}: {len(cell)} numbers, expected {len(self.metrics)}: {', '.join(self.metrics)}"
                 for column, cell in method.cells.items()
-                if isinstance(cell, list) and len(cell) != len(self.metrics)
+                if isinstance(cell, list) and len(cell) not in (0, len(self.metrics))
             ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -198,7 +198,7 @@ class Matrix(Settings):
     def _printed(self, name: str, column: str, numbers: list[float], split: str) -> dict[str, Any]:
         method = self.methods[name]
         overrides = {**method.overrides, **self.columns[column]}
-        results = {split: {self.task: dict(zip(self.metrics, numbers, strict=True))}}
+        results = {split: {self.task: dict(zip(self.metrics, numbers, strict=True))}} if numbers else {}
         printed: dict[str, Any] = {"set": overrides, "row": f"{self.row}, {cell_label(name, column)}"}
         if method.source is None:
             printed["results"] = results
