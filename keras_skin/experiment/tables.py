@@ -150,8 +150,8 @@ class Claim(Settings):
 
 class MatrixMethod(Settings):
     """A method of a matrix: the overrides of `set`, and for each column of the matrix the printed numbers, in the order of the
-    matrix's `metrics` ([] if none are printed), or a row's keys where an experiment file holds them. `source` is the publication that the numbers are
-    cited from (null: measured by the authors of the table)."""
+    matrix's `metrics` ([] if none are printed), or a row's keys where an experiment file holds them. `source` is the publication
+    that the numbers are cited from (null: measured by the authors of the table)."""
 
     overrides: dict[str, Any] = Field({}, alias="set")
     source: str | None = None

@@ -328,9 +328,10 @@ def test_vision_transformer_from_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:Layer 'attn'", "ignore:Layer 'stage")
 def test_swin_from_a_folder_fits_any_size(tmp_path: Path) -> None:
-    """The relative positions of a window do not depend on the image's size; scaling and stages are those of the whole backbone."""
+    """The relative positions of a window do not depend on the image's size."""
     arguments = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 7}
     source = SwinPreset("SwinTransformerBackbone", "swin_base_patch4_window7_224", arguments)
     reference = keras_hub.models.SwinTransformerBackbone(image_shape=(224, 224, 3), **arguments)
