@@ -18,7 +18,7 @@ CLASSES = ("mel", "nv", "bcc")
 def sides(tmp_path_factory):
     folder, table = tmp_path_factory.mktemp("runs"), images(40, CLASSES)
     paths = [
-        write_run(folder / "a", table, CLASSES, "jrl_isic2016", tasks=("label",), skill=3.0),
+        write_run(folder / "a", table, CLASSES, "jrl_isic2016", tasks=("label",), skill=1.0),
         write_run(folder / "b", table, CLASSES, "resnet50_isic2016", tasks=("label",), skill=0.0, seed=1),
         write_run(folder / "c", table, CLASSES, "unet_isic2016", tasks=("mask",)),
     ]

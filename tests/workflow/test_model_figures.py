@@ -118,12 +118,14 @@ def test_a_model_without_such_layers_has_no_such_figures(active, prepared):
 
 
 @pytest.mark.slow
-def test_every_column_of_the_metadata_is_attributed_on_test_images(tmp_path_factory, tmp_path, monkeypatch):
+def test_every_column_of_the_metadata_is_attributed_on_test_images(tmp_path_factory, tmp_path, monkeypatch, request):
     """A linear head: the SHAP values of a column are its weight times its distance from the background's mean."""
     folder, classes = tmp_path_factory.mktemp("pad"), readers.get("pad_ufes_20").info["classes"]
     readers.get("pad_ufes_20").info["render"](folder / "pad_ufes_20", counts=dict.fromkeys(classes, 12), size=(40, 40))
     settings = [*stratified("pad_ufes_20"), "image.size=[32, 32]", 'metadata={"preset": "pad_ufes_20_81"}', "model.name=fused"]
     monkeypatch.setattr(module, "ATTRIBUTED", 9)
+
+    request.addfinalizer(lambda: models.registry._entries.pop("fused"))
 
     @models.register("fused")
     def build(image_size, classes, metadata_width=0):
@@ -132,12 +134,9 @@ def test_every_column_of_the_metadata_is_attributed_on_test_images(tmp_path_fact
         joined = keras.layers.Concatenate()([pooled, metadata])
         return keras.Model({"image": image, "metadata": metadata}, {"label": keras.layers.Dense(classes, name="label")(joined)})
 
-    try:
-        experiment = load_experiment("resnet50_isic2016", settings)
-        prepared = prepare_data(experiment, folder)
-        network = build((32, 32), len(classes), 81)
-    finally:
-        del models.registry._entries["fused"]
+    experiment = load_experiment("resnet50_isic2016", settings)
+    prepared = prepare_data(experiment, folder)
+    network = build((32, 32), len(classes), 81)
     RunFolder(tmp_path).write_text("experiment.json", experiment.to_json())
     RunFolder(tmp_path).write_json("run.json", {"demo": False})
     run = ActiveRun(tmp_path, network, prepared.metadata, data=prepared)
