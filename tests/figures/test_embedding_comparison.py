@@ -18,7 +18,9 @@ CLASSES = ("mel", "nv", "bcc")
 
 
 def save(path, image_ids, features, split="test"):
-    np.savez(path / EMBEDDINGS, image_ids=np.array(list(image_ids), str), features=features.astype("float32"), split=np.array(split))
+    np.savez(
+        path / EMBEDDINGS, image_ids=np.array(list(image_ids), str), features=features.astype("float32"), split=np.array(split)
+    )
 
 
 @pytest.fixture

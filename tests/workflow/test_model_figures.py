@@ -145,9 +145,7 @@ def test_every_column_of_the_metadata_is_attributed_on_test_images(tmp_path_fact
     (tmp_path / "explain").mkdir()
     np.savez(tmp_path / "explain" / "shap_background.npz", np.zeros((5, 3), "float32"), background)
     drawn = []
-    monkeypatch.setattr(
-        module, "attribution_bars", lambda *arguments, **keywords: drawn.append((arguments, keywords)) or arguments[3]
-    )
+    monkeypatch.setattr(module, "attribution_bars", lambda *drawing, **_: drawn.append(drawing) or drawing[3])
     picture = module._column_attributions(run, "test")
     values, names, drawn_classes, path = drawn[0]
     assert path == picture.path == tmp_path / "figures" / "test_metadata_columns.png"
