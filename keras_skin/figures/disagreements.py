@@ -42,28 +42,29 @@ def disagreements(
     Returns None where no two sides disagree.
     """
     side_letters = letters(sides)
-    tables = {side_letters[side.name]: _classified(side, classes) for side in sides}
+    tables = {
+        side_letters[side.name]: _labelled(side.runs[0].predictions, classes)
+        for side in sides
+        if "predicted" in side.runs[0].predictions
+    }
     first = side_letters[sides[reference].name]
-    others = [letter for letter, table in tables.items() if table is not None and letter != first][:OTHERS]
-    base = tables[first]
-    if base is None or not others:
-        return None
-    groups: dict[str, tuple[tuple[str, str], pd.DataFrame, int]] = {}
+    others = [letter for letter in tables if letter != first][:OTHERS] if first in tables else []
+    groups: dict[str, tuple[tuple[str, str], pd.DataFrame]] = {}
     for other in others:
         for right, wrong in ((first, other), (other, first)):
-            chosen, number = _right_and_wrong(tables[right], tables[wrong], count)
-            if number:
-                groups[f"{right} right, {wrong} wrong ({number:,})"] = ((right, wrong), chosen, number)
+            rows = _right_and_wrong(tables[right], tables[wrong])
+            if len(rows):
+                groups[f"{right} right, {wrong} wrong ({len(rows):,})"] = ((right, wrong), in_turn(rows, count))
     if not groups:
         return None
-    width = max(len(rows) for _, rows, _ in groups.values())
+    width = max(len(rows) for _, rows in groups.values())
     with new_figure(path, (max(2.3 * width + 0.4, 5.0), 2.75 * len(groups) + 0.9), synthetic) as figure:
         grid = figure.subplots(len(groups), width, squeeze=False)
-        for line, (name, (pair, rows, _)) in zip(grid, groups.items(), strict=True):
+        for line, (name, (pair, rows)) in zip(grid, groups.items(), strict=True):
             for axes, index in zip(line, rows.index, strict=False):
                 row = rows.loc[index]
                 draw_outlines(axes, load(str(row["dataset"]), str(row["image_id"])), [])
-                captions = [_caption(letter, tables[letter], index) for letter in pair]
+                captions = [_caption(letter, tables[letter].loc[index]) for letter in pair]
                 axes.set_title("\n".join([str(row["image_id"]), f"true: {row['label']}", *captions]), fontsize=8.5, loc="left")
             for axes in line[len(rows) :]:
                 axes.set_visible(False)
@@ -73,22 +74,16 @@ def disagreements(
     return path
 
 
-def _classified(side: Side, classes: Sequence[str]) -> pd.DataFrame | None:
-    """The labelled predictions of a side's first run with the probability of the predicted class; None without classes."""
-    table = side.runs[0].predictions
-    if "predicted" not in table:
-        return None
-    table = table[table["label"].isin(list(classes))]
+def _labelled(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The labelled rows with the probability of the predicted class."""
+    table = predictions[predictions["label"].isin(list(classes))]
     return table.assign(probability=table[[f"probability_{name}" for name in classes]].max(axis=1))
 
 
-def _right_and_wrong(right: pd.DataFrame | None, wrong: pd.DataFrame | None, count: int) -> tuple[pd.DataFrame, int]:
-    assert right is not None
-    assert wrong is not None
-    rows = right[(right["predicted"] == right["label"]) & (wrong["predicted"] != wrong["label"])]
-    return in_turn(rows, count), len(rows)
+def _right_and_wrong(right: pd.DataFrame, wrong: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `right` that are right there and wrong in `wrong`."""
+    return right[(right["predicted"] == right["label"]) & (wrong["predicted"] != wrong["label"])]
 
 
-def _caption(letter: str, table: pd.DataFrame | None, index: int) -> str:
-    assert table is not None
-    return f"{letter}: {table.loc[index, 'predicted']} {float(table.loc[index, 'probability']):.2f}"
+def _caption(letter: str, row: pd.Series) -> str:
+    return f"{letter}: {row['predicted']} {row['probability']:.2f}"

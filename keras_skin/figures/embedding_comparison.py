@@ -42,7 +42,7 @@ def embedding_comparison(
     with new_figure(path, (5.0 * columns, 5.2 * rows + 0.8), synthetic) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (name, embedding) in zip(grid, embeddings.items(), strict=False):
-            features = _of_images(embedding, table["image_id"])
+            features = _of_images(embedding, table["image_id"].tolist())
             draw_by_class(axes, tsne(features), labels, classes)
             finish(axes, f"{side_letters[name]}{_separation(features, labels)}")
         for axes in grid[len(embeddings) :]:

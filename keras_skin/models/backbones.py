@@ -237,6 +237,10 @@ def build_backbone(
     """
     backbone = get_backbone(name)
     _check_size(name, backbone, image.shape)
+    if output_stride == 16 and isinstance(backbone.source, SwinPreset):
+        raise UserError(
+            f"Backbone '{name}' cannot keep stride 16 to the end: it merges patches, which has no dilated form. Use another one."
+        )
     structure = backbone.source.build(tuple(image.shape[1:]))
     arrays = None if weights is None else _arrays(backbone.source.load(name, weights, tuple(image.shape[1:])))
     names = _names(structure, [layer for layer, _ in backbone.features], prefix)

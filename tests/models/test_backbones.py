@@ -485,6 +485,11 @@ def test_torch_weights_are_downloaded_where_no_package_is(keras_home: Path, monk
     assert (keras_home / "models" / source.file).read_bytes() == official
 
 
+def test_merged_patches_have_no_dilation() -> None:
+    with pytest.raises(UserError, match=r"Backbone 'swin_base' cannot keep stride 16 to the end"):
+        build_backbone("swin_base", keras.Input((32, 32, 3)), output_stride=16)
+
+
 def not_installed(package: str) -> None:
     raise metadata.PackageNotFoundError(package)
 
