@@ -19,7 +19,7 @@ from keras_skin.figures.explanations import attribution_bars
 from keras_skin.figures.super_resolution import SuperResolved, super_resolution_figure
 from keras_skin.registry import atomic_path
 from keras_skin.run_folder import EMBEDDINGS
-from keras_skin.workflow.explaining import EXPLAIN
+from keras_skin.workflow.explaining import DEMO_MEASURED, EXPLAIN
 from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.patient import metadata_explainer
 
@@ -108,7 +108,9 @@ def _column_attributions(run: ActiveRun, split: str) -> Picture | None:
     if explainer is None:
         return None
     table = run.data.rows(split)
-    chosen = stratified_sample(table["label"].tolist(), ATTRIBUTED, run.experiment.train.seed)
+    settings = run.experiment.explain
+    count = min(ATTRIBUTED, max(settings.images, settings.measured), DEMO_MEASURED if run.options.demo else ATTRIBUTED)
+    chosen = stratified_sample(table["label"].tolist(), count, run.experiment.train.seed)
     table = table.iloc[chosen].reset_index(drop=True)
     log.info("Attributing %d images of %s to the columns of the metadata", len(table), split)
     inputs = [inputs for inputs, _ in run.batches(table).unbatch().as_numpy_iterator()]
