@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         default=os.environ.get("KERAS_SKIN_DATA"),
-        help="folder of the data sets, for the outlines (default: $KERAS_SKIN_DATA, else the folder of the first run)",
+        help="folder of the data sets, for pictures of the images (default: $KERAS_SKIN_DATA, else the folder of the first run)",
     )
     parser.add_argument("--split", metavar="SPLIT", default="test", help="test (default), validation or external/NAME")
     return parser
@@ -110,11 +110,14 @@ def _originals(run: MeasuredRun, data_dir: Path | None) -> Originals:
 
 
 def _loader(originals: Originals) -> LoadOriginal:
+    import numpy as np
+
     def load(dataset: str, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        with quiet_import():  # only outlines need TensorFlow
+        with quiet_import():  # only pictures need TensorFlow
             from keras_skin.data.images.load import load_image, load_mask
         image, mask = originals.files[dataset, image_id]
-        return load_image(image).numpy().astype("uint8"), load_mask(mask).numpy()[..., 0] > 0.5
+        picture = load_image(image).numpy().astype("uint8")
+        return picture, load_mask(mask).numpy()[..., 0] > 0.5 if mask else np.zeros(picture.shape[:2], bool)
 
     return load
 

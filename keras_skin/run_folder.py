@@ -35,6 +35,8 @@ PRESET = "preset.json"
 """The file that makes a small run a preset, see `keras_skin.presets`."""
 EXPORTS = {"float32": "saved_model", "bfloat16": "saved_model_bfloat16", "litert": "litert", "images": "saved_model_images"}
 """The folder of each edition of an export; below it lie versions."""
+EMBEDDINGS = "embeddings.npz"
+"""The features that the classifier takes, of images of the tested split: `image_ids`, `features` (N, D) and `split`."""
 MISSING_IMAGE = "missing image"
 """The kind of excluded.csv that stands for an image which is not on the disk, see `ExclusionKind`."""
 SYNTHETIC_BANNER = "SYNTHETIC DATA: the images were drawn by a program. These numbers say nothing about patients."

@@ -49,7 +49,7 @@ def experiment_of(folder: RunFolder) -> str:
 def compared_metrics(experiment: str) -> dict[str, list[str]]:
     """The metrics that the tables with this experiment show or claim something about."""
     tables = [read_json(shipped_folder().joinpath("tables", f"{name}.json")) for name in shipped_tables()]
-    own_tables = [table for table in tables if any(experiment in _experiments(row) for row in table["rows"])]
+    own_tables = [table for table in tables if experiment in _experiments(table)]
     metrics: dict[str, list[str]] = {}
     for table in own_tables:
         pairs = [(task, name) for task, names in table["metrics"].items() for name in names]
@@ -58,8 +58,14 @@ def compared_metrics(experiment: str) -> dict[str, list[str]]:
     return {task: list(dict.fromkeys(names)) for task, names in metrics.items()} or DEFAULT_METRICS
 
 
-def _experiments(row: dict[str, Any]) -> set[str]:
-    return {row["experiment"], (row.get("paper_protocol") or {}).get("experiment") or row["experiment"]}
+def _experiments(values: Any) -> set[str]:
+    """Every experiment that a table names, in rows, cells or protocols."""
+    if isinstance(values, list):
+        return set().union(*map(_experiments, values))
+    if not isinstance(values, dict):
+        return set()
+    names = {values["experiment"]} if isinstance(values.get("experiment"), str) else set()
+    return names.union(*map(_experiments, values.values()))
 
 
 def record_result(path: Path, name: str | None = None, results: Path = RESULTS) -> Path:

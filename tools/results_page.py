@@ -23,7 +23,7 @@ from keras_skin.console import exit_code
 from keras_skin.evaluation.comparison_report import format_difference
 from keras_skin.evaluation.departures import Departure, departures
 from keras_skin.evaluation.recorded import RecordedRun, overrides
-from keras_skin.evaluation.report import HEADLINE, format_published, metric_label, split_label
+from keras_skin.evaluation.report import HEADLINE, format_published, metric_label, published_results, split_label
 from keras_skin.evaluation.reproduction import ClaimedOrder, Key, judge
 from keras_skin.evaluation.seeds import Pooled, difference, pool
 from keras_skin.experiment import load_experiment
@@ -67,7 +67,7 @@ class Row:
     def published(self) -> Mapping[str, Any]:
         """The paper's results by split, task and metric."""
         paper = self.row.paper_experiment.paper
-        return paper.model_dump()["results"] if paper else {}
+        return published_results(paper.model_dump() if paper else None)
 
     @property
     def protocol_split(self) -> str | None:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from keras_skin.evaluation import segmentation
 from keras_skin.evaluation.evaluate import tested_splits
+from keras_skin.evaluation.report import published_results
 from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError, did_you_mean
-from keras_skin.run_folder import RunFolder
+from keras_skin.run_folder import EMBEDDINGS, RunFolder
 
 KEY = ["dataset", "image_id"]
 NAMED = 5
@@ -63,7 +64,7 @@ class MeasuredRun:
     @property
     def published(self) -> Mapping[str, Mapping[str, Published]]:
         """`{task: {metric: value}}` of the paper for this split."""
-        return (self.folder.paper.get("results") or {}).get(self.split) or {}
+        return published_results(self.folder.paper).get(self.split) or {}
 
     @cached_property
     def groups(self) -> np.ndarray:
@@ -85,6 +86,25 @@ class MeasuredRun:
             return None
         with Image.open(file) as opened:
             return np.asarray(opened.convert("L")) > 127
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The features (N, D) that a run's classifier takes, of the images of one split."""
+
+    image_ids: tuple[str, ...]
+    features: np.ndarray
+
+
+def read_embedding(path: Path, split: str) -> Embedding | None:
+    """The features that a run saved of a split; None if it saved none."""
+    file = path / EMBEDDINGS
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        if str(arrays["split"]) != split:
+            return None
+        return Embedding(tuple(map(str, arrays["image_ids"])), arrays["features"].astype(np.float32))
 
 
 def explained_images(path: Path) -> dict[str, Path]:

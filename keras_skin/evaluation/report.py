@@ -142,6 +142,23 @@ def difference(measured: float | None, published: Published | None) -> float | N
     return None if measured is None or published is None or isinstance(published, str) else measured - published
 
 
+def published_results(paper: Mapping[str, Any] | None) -> dict[str, dict[str, dict[str, Any]]]:
+    """What stands beside measured numbers, `{split: {task: {metric: value}}}`: the paper's own results, and those that it cites
+    of the method that the experiment rebuilds, as "0.7490 (cited)".
+
+    Args:
+        paper: an experiment's `paper` block, or None.
+    """
+    merged: dict[str, dict[str, dict[str, Any]]] = {}
+    cited = [method["results"] for method in (paper or {}).get("cited") or [] if method.get("rebuilt")]
+    for results, mark in [*((results, " (cited)") for results in cited), ((paper or {}).get("results") or {}, "")]:
+        for split, tasks in results.items():
+            for task, values in tasks.items():
+                target = merged.setdefault(split, {}).setdefault(task, {})
+                target |= {name: f"{format_published(value)}{mark}" if mark else value for name, value in values.items()}
+    return merged
+
+
 def comparison_rows(
     paper: Mapping[str, Any] | None, metrics: Mapping[str, Any], missing: Mapping[str, int] | None = None
 ) -> list[ComparisonRow]:
@@ -155,7 +172,7 @@ def comparison_rows(
     Returns:
         Rows by split (those with published numbers first), task and metric; a published number that was not measured has one too.
     """
-    published = (paper or {}).get("results") or {}
+    published = published_results(paper)
     rows = []
     for split in sorted(dict.fromkeys([*metrics, *published]), key=lambda name: name not in published):
         counts = [value["n"] for task in HEADLINE for value in metrics.get(split, {}).get(task, {}).values()]
@@ -292,6 +309,7 @@ def write_report(path: Path, context: ReportContext) -> None:
             others=other_results(paper, context.metrics),
             efficiency=efficiency_rows(paper, context.efficiency),
             cited=cited_rows([paper]),
+            published=bool(published_results(paper)),
             groups=_by_split(rows),
             scale=_Scale.around(rows),
             tables=list(_metric_tables(context.metrics)),

@@ -14,7 +14,7 @@ from keras_skin.evaluation.comparison import LOWER_IS_BETTER
 from keras_skin.evaluation.departures import Departure
 from keras_skin.evaluation.measured_run import read_run
 from keras_skin.evaluation.report import difference as gap
-from keras_skin.evaluation.report import metric_label, split_label
+from keras_skin.evaluation.report import metric_label, published_results, split_label
 from keras_skin.evaluation.seeds import RESAMPLES, DifferenceOfMeans, Pooled, Sample, difference, pool, run_samples
 from keras_skin.experiment.fields import Published
 from keras_skin.registry import UserError
@@ -167,7 +167,7 @@ def measure_row(
         synthetic = synthetic or is_synthetic or is_protocol_synthetic
         for task, names in metrics.items():
             for metric in names:
-                published = (row.paper.get("results") or {}).get(split, {}).get(task, {}).get(metric)
+                published = published_results(row.paper).get(split, {}).get(task, {}).get(metric)
                 measured = _pooled(samples, task, metric, random)
                 protocol = _pooled(protocol_samples, task, metric, random)
                 if measured or protocol or published is not None:

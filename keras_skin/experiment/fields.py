@@ -67,13 +67,15 @@ class SegmenterSettings(Settings):
 
 class DataSettings(Settings):
     """The data sets for training and testing. `test` null means the test split of `train`; `external` data sets are only used
-    for testing. `leak_guard` handles images that occur in training and in testing (same id, patient or lesion, file, or
-    picture): `error` lists them, `exclude` removes them from training."""
+    for testing. `complete` names clinical fields without which an image is not used: a model without metadata then has the same
+    images as one with `metadata.missing` `drop`. `leak_guard` handles images that occur in training and in testing (same id,
+    patient or lesion, file, or picture): `error` lists them, `exclude` removes them from training."""
 
     train: DatasetSettings
     extra_train: list[DatasetSettings] = Field([])
     test: DatasetSettings | None = None
     external: list[DatasetSettings] = Field([])
+    complete: list[str] = Field([])
     on_bad_image: Literal["exclude", "error"] = "exclude"
     leak_guard: Literal["error", "exclude"] = "error"
 
@@ -267,10 +269,12 @@ Results = dict[str, dict[Literal["segmentation", "classification"], dict[str, Pu
 
 
 class CitedSettings(Settings):
-    """The numbers of another method that a paper quotes from elsewhere: `source` is the publication."""
+    """The numbers that a paper quotes from elsewhere: `source` is the publication. `rebuilt`: the experiment rebuilds this
+    method, so that its numbers stand beside the measured ones, marked as cited; otherwise it is another method."""
 
     method: str
     source: str
+    rebuilt: bool = False
     results: Results
 
 

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_validator, model_validator
 
+from keras_skin.experiment.changes import TEXTS, differences, why_not_published
 from keras_skin.experiment.components import Settings
-from keras_skin.experiment.fields import Experiment
+from keras_skin.experiment.fields import CitedSettings, Experiment, PaperSettings, Results
 from keras_skin.experiment.loading import UnknownExperiment, invalid, load_experiment, read_json, shipped_folder
 from keras_skin.registry import UserError, did_you_mean
 
@@ -48,14 +49,26 @@ class ProtocolSettings(Settings):
     split: str | None = None
 
 
+class PrintedSettings(Settings):
+    """What a paper prints for a row without an experiment file of its own. `set` are the overrides that make the row's
+    experiment that of the paper; `row`, `results` and `cited` are as in an experiment's `paper` block."""
+
+    overrides: dict[str, Any] = Field({}, alias="set")
+    row: str
+    results: Results = Field({})
+    cited: list[CitedSettings] = Field([])
+
+
 class TableRow(Settings):
     """One row: an experiment with the overrides of `set` (dotted key: value), trained with `seeds` seeds. `published` names the
-    experiment file whose `paper` block holds the row's printed numbers and whose settings are the paper's (null: `experiment`).
+    experiment file whose `paper` block holds the row's printed numbers and whose settings are the paper's (null: `experiment`);
+    `printed` gives the numbers and the settings of a row that has no such file.
     """
 
     label: str = Field(min_length=1)
     experiment: str
     published: str | None = None
+    printed: PrintedSettings | None = None
     overrides: dict[str, Any] = Field({}, alias="set")
     seeds: PositiveInt = 1
     budget: BudgetSettings | None = None
@@ -82,15 +95,32 @@ class TableRow(Settings):
             values |= self.paper_protocol.overrides
         if self.budget is not None:
             values |= {f"train.{key}": value for key, value in self.budget.model_dump(exclude_none=True).items()}
-        overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-        experiment = load_experiment(name, overrides)
+        experiment = load_experiment(name, _texts(values))
+        if self.printed is not None:
+            experiment = self._as_printed(experiment)
         train = experiment.train.model_copy(update={"seed": experiment.train.seed + seed})
         return experiment.model_copy(update={"train": train})
 
     @property
     def paper_experiment(self) -> Experiment:
-        """The experiment file that holds the printed numbers, as it is."""
-        return load_experiment(self.published or self.experiment)
+        """The experiment that the printed numbers belong to: a file as it is, or that of `printed`."""
+        if self.printed is None:
+            return load_experiment(self.published or self.experiment)
+        experiment, file = load_experiment(self.experiment, _texts(self.printed.overrides)), load_experiment(self.experiment)
+        assert file.paper is not None
+        numbers = {"row": self.printed.row, "results": self.printed.results, "cited": self.printed.cited}
+        paper = PaperSettings(citation=file.paper.citation, doi=file.paper.doi, notes=file.paper.notes, **numbers)
+        return experiment.model_copy(update={"title": f"{self.label}: {file.title}", "changes": {}, "paper": paper})
+
+    def _as_printed(self, experiment: Experiment) -> Experiment:
+        """The experiment with the title and the numbers of the paper's one; its changes are those from that one."""
+        printed = self.paper_experiment
+        settings, paper_settings = (json.loads(item.to_json()) for item in (experiment, printed))
+        reason = why_not_published(settings, paper_settings)
+        changes = {key: before for key, (_, before) in differences(settings, paper_settings, TEXTS).items()}
+        assert printed.paper is not None
+        paper = printed.paper.without_numbers(reason) if reason else printed.paper
+        return experiment.model_copy(update={"title": printed.title, "changes": changes, "paper": paper})
 
     @model_validator(mode="after")
     def _check_experiments(self) -> TableRow:
@@ -118,9 +148,75 @@ class Claim(Settings):
     split: str | None = None
 
 
+class MatrixMethod(Settings):
+    """A method of a matrix: the overrides of `set`, and for each column of the matrix the printed numbers, in the order of the
+    matrix's `metrics` ([] if none are printed), or a row's keys where an experiment file holds them. `source` is the publication
+    that the numbers are cited from (null: measured by the authors of the table)."""
+
+    overrides: dict[str, Any] = Field({}, alias="set")
+    source: str | None = None
+    cells: dict[str, list[float] | dict[str, Any]]
+
+
+class Matrix(Settings):
+    """Rows for every method and column, labelled "method, column": the `experiment` with the method's and the column's `set`.
+    The printed numbers are those of `task` and `metrics` on the table's first split; `row` is where they are printed."""
+
+    experiment: str
+    row: str
+    task: Task
+    metrics: list[str]
+    columns: dict[str, dict[str, Any]]
+    methods: dict[str, MatrixMethod]
+
+    @model_validator(mode="after")
+    def _check_cells(self) -> Matrix:
+        problems = []
+        for name, method in self.methods.items():
+            unknown = [column for column in method.cells if column not in self.columns]
+            problems += [
+                f"{name}: there is no column '{column}'.{did_you_mean(column, self.columns)} Columns: {', '.join(self.columns)}"
+                for column in unknown
+            ]
+            problems += [
+                f"{name}, {column}: {len(cell)} numbers, expected {len(self.metrics)}: {', '.join(self.metrics)}"
+                for column, cell in method.cells.items()
+                if isinstance(cell, list) and len(cell) not in (0, len(self.metrics))
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def rows(self, split: str) -> list[dict[str, Any]]:
+        """The rows as values of `TableRow`; `split` is that of the printed numbers."""
+        return [
+            {"label": cell_label(name, column), **(cell if isinstance(cell, dict) else self._printed(name, column, cell, split))}
+            for name, method in self.methods.items()
+            for column, cell in method.cells.items()
+        ]
+
+    def _printed(self, name: str, column: str, numbers: list[float], split: str) -> dict[str, Any]:
+        method = self.methods[name]
+        overrides = {**method.overrides, **self.columns[column]}
+        results = {split: {self.task: dict(zip(self.metrics, numbers, strict=True))}} if numbers else {}
+        printed: dict[str, Any] = {"set": overrides, "row": f"{self.row}, {cell_label(name, column)}"}
+        if method.source is None:
+            printed["results"] = results
+        else:
+            printed["cited"] = [
+                {"method": cell_label(name, column), "source": method.source, "rebuilt": True, "results": results}
+            ]
+        return {"experiment": self.experiment, "set": overrides, "printed": printed}
+
+
+def cell_label(method: str, column: str) -> str:
+    """The label of a cell of a matrix."""
+    return f"{method}, {column}"
+
+
 class PaperTable(Settings):
     """A table of a paper: its rows, the `splits` that are compared, the `metrics` that are shown, and the paper's claims. `set`
-    are overrides of all rows; a row's own `set` comes after them."""
+    are overrides of all rows; a row's own `set` comes after them. `matrix` adds a row for each of its cells."""
 
     schema_file: str = Field(SCHEMA, alias="$schema", description="For editors: path of the JSON Schema.")
     title: str
@@ -129,7 +225,8 @@ class PaperTable(Settings):
     splits: list[str] = Field(["test"], min_length=1)
     metrics: dict[Task, list[str]] = Field(min_length=1)
     overrides: dict[str, Any] = Field({}, alias="set")
-    rows: list[TableRow] = Field(min_length=1)
+    matrix: Matrix | None = None
+    rows: list[TableRow] = Field([], validate_default=True)
     claims: list[Claim] = Field([])
 
     def row(self, label: str) -> TableRow:
@@ -138,10 +235,15 @@ class PaperTable(Settings):
 
     @field_validator("rows", mode="before")
     @classmethod
-    def _add_overrides(cls, rows: Any, info: ValidationInfo) -> Any:
-        """Lays each row's `set` over the table's."""
+    def _add_cells_and_overrides(cls, rows: Any, info: ValidationInfo) -> Any:
+        """Adds the rows of the matrix, and lays each row's `set` over the table's."""
+        if not isinstance(rows, list):
+            return rows
+        matrix, splits = info.data.get("matrix"), info.data.get("splits")
+        if matrix is not None and splits:
+            rows = [*rows, *matrix.rows(splits[0])]
         common = info.data.get("overrides")
-        if not common or not isinstance(rows, list):
+        if not common:
             return rows
         return [
             {**row, "set": {**common, **row.get("set", {})}}
@@ -152,7 +254,9 @@ class PaperTable(Settings):
 
     @field_validator("rows")
     @classmethod
-    def _check_labels(cls, rows: list[TableRow]) -> list[TableRow]:
+    def _check_labels(cls, rows: list[TableRow], info: ValidationInfo) -> list[TableRow]:
+        if not rows and info.data.get("matrix", "invalid") is None:
+            raise ValueError("a table needs rows or a matrix")
         slugs = [row.slug for row in rows]
         repeats = sorted({row.label for row in rows if slugs.count(row.slug) > 1})
         if repeats:
@@ -213,10 +317,8 @@ def load_table(source: str | os.PathLike[str], metrics: Mapping[str, Collection[
     """
     path = _locate(source)
     values = read_json(path)
-    rows = values.get("rows")
-    labels = [str(row.get("label")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     try:
-        return PaperTable.model_validate(values, context={"labels": labels, "metrics": metrics})
+        return PaperTable.model_validate(values, context={"labels": _labels(values), "metrics": metrics})
     except ValidationError as error:
         raise invalid(error, str(path), "table", PaperTable) from None
 
@@ -234,6 +336,24 @@ def _locate(source: str | os.PathLike[str]) -> Any:
     if path.name == str(source) and name in names:
         return shipped_folder().joinpath("tables", f"{name}.json")
     raise UserError(f"There is no table '{source}'.{did_you_mean(name, names)}\nShipped tables: {', '.join(names)}.")
+
+
+def _labels(values: Mapping[str, Any]) -> list[str]:
+    """The labels of all rows and cells of a file that may be invalid."""
+    rows, matrix = values.get("rows"), values.get("matrix")
+    methods = matrix.get("methods") if isinstance(matrix, dict) else None
+    cells = [
+        cell_label(name, column)
+        for name, method in (methods.items() if isinstance(methods, dict) else ())
+        if isinstance(method, dict)
+        for column in method.get("cells") or ()
+    ]
+    return [*(str(row.get("label")) for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict)), *cells]
+
+
+def _texts(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as `load_experiment` takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
 def _problem(read: Callable[[], Experiment]) -> str:

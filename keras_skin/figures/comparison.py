@@ -18,6 +18,8 @@ from keras_skin.evaluation.measured_run import explained_images
 from keras_skin.evaluation.report import Picture, split_label
 from keras_skin.figures.box_plots import segmentation_box_plots
 from keras_skin.figures.curves import classes_with_curves, curve
+from keras_skin.figures.disagreements import disagreements
+from keras_skin.figures.embedding_comparison import embedding_comparison
 from keras_skin.figures.style import (
     CYCLE,
     GREEN,
@@ -321,6 +323,26 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
         (
             heat_maps(sides, folder / "grad_cam.png", synthetic=synthetic),
             "Images and Grad-CAM of the predicted class, by the first run of each side.",
+        ),
+        (
+            disagreements(
+                sides,
+                comparison.reference,
+                classes,
+                lambda dataset, image_id: load(dataset, image_id)[0],
+                folder / "disagreements.png",
+                title=f"{title}: images that only one run classifies rightly",
+                synthetic=synthetic,
+            )
+            if load and classes
+            else None,
+            "Images that only one of two runs classifies rightly, with the probability of each run's predicted class.",
+        ),
+        (
+            embedding_comparison(sides, comparison.split, classes, folder / "embeddings.png", synthetic=synthetic)
+            if classes
+            else None,
+            "Features before each classifier, by the first run of each side. A higher silhouette means tighter classes.",
         ),
     ]
     return [Picture(path, caption) for path, caption in pictures if path]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -67,21 +68,10 @@ def embedding_figure(
         return None
     labels, positions = np.asarray(truth, str), tsne(features, seed)
     right = labels == np.asarray(predicted, str)
-    size = float(np.clip(4000 / len(positions), 8, 40))
+    size = point_size(len(positions))
     with new_figure(path, (11.0, 5.6), synthetic) as figure:
         by_class, by_success = figure.subplots(1, 2)
-        for index, name in enumerate(classes):
-            x, y = positions[labels == name].T
-            by_class.scatter(
-                x,
-                y,
-                s=size,
-                color=CYCLE[index % len(CYCLE)],
-                marker=MARKERS[index % len(MARKERS)],
-                alpha=0.75,
-                linewidths=0,
-                label=f"{name} (n = {len(x):,})",
-            )
+        draw_by_class(by_class, positions, labels, classes)
         by_success.scatter(
             *positions[right].T, s=size, color="#B4BCC6", marker="o", linewidths=0, label=f"right ({right.sum():,})"
         )
@@ -89,10 +79,36 @@ def embedding_figure(
             *positions[~right].T, s=1.6 * size, color=RED, marker="x", linewidths=1.3, label=f"wrong ({(~right).sum():,})"
         )
         for axes, name in ((by_class, "True class"), (by_success, "Right and wrong")):
-            axes.set_title(name, loc="left", weight="bold")
-            axes.set(xticks=[], yticks=[])
-            axes.set_box_aspect(1)
-            axes.grid(visible=False)
+            finish(axes, name)
             axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.02), ncols=3, handletextpad=0.3)
         figure.suptitle(f"{title} (n = {len(positions):,})" if title else f"n = {len(positions):,}", x=0.01, ha="left")
     return path
+
+
+def point_size(count: int) -> float:
+    """The size of a point in a figure of this many points."""
+    return float(np.clip(4000 / count, 8, 40))
+
+
+def draw_by_class(axes: Axes, positions: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Draws positions (N, 2) with a colour and a marker for each class."""
+    for index, name in enumerate(classes):
+        x, y = positions[labels == name].T
+        axes.scatter(
+            x,
+            y,
+            s=point_size(len(positions)),
+            color=CYCLE[index % len(CYCLE)],
+            marker=MARKERS[index % len(MARKERS)],
+            alpha=0.75,
+            linewidths=0,
+            label=f"{name} (n = {len(x):,})",
+        )
+
+
+def finish(axes: Axes, title: str) -> None:
+    """Makes a panel square and removes its scales, which mean nothing in a layout."""
+    axes.set_title(title, loc="left", weight="bold")
+    axes.set(xticks=[], yticks=[])
+    axes.set_box_aspect(1)
+    axes.grid(visible=False)

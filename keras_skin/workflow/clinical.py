@@ -14,16 +14,17 @@ from keras_skin.registry import UserError
 
 
 def complete_cases(experiment: Experiment, records: Records) -> Records:
-    """With `metadata.missing` `drop`, the records without rows that lack a field.
+    """The records without rows that lack a field of `data.complete` or, with `metadata.missing` `drop`, one of the metadata.
 
     Raises:
         UserError: if the data set has no such metadata.
     """
     settings = experiment.metadata
-    if settings is None:
-        return records
-    fields = _fields(experiment, records.name)
-    if settings.missing != "drop":
+    fields = _available(experiment.data.complete, records.name, "data.complete")
+    if settings is not None:
+        inputs = _fields(experiment, records.name)
+        fields = list(dict.fromkeys([*fields, *(inputs if settings.missing == "drop" else ())]))
+    if not fields:
         return records
     blank = (records.table[fields] == "").any(axis=1)
     excluded = excluded_rows(records.table[blank], ExclusionKind.INCOMPLETE_METADATA, "metadata are not complete")
@@ -56,13 +57,23 @@ def _fields(experiment: Experiment, dataset: str) -> list[str]:
     trained = readers.get(experiment.data.train.name).info
     default = [name for name in trained.get("metadata", {}) if name not in trained.get("never_inputs", ())]
     wanted = experiment.metadata.inputs or default
-    info = readers.get(dataset).info
-    available = [*info.get("metadata", {}), *info.get("never_inputs", ())]
-    lacking = [name for name in wanted if name not in available]
-    if lacking or not wanted:
+    if not wanted:
         raise UserError(
-            f"The experiment uses clinical metadata, but the data set '{dataset}' has no {', '.join(lacking) or 'metadata'}. "
-            f"It has: {', '.join(available) or 'none'}. Set metadata.inputs to fields that every data set has, or remove "
+            f"The experiment uses clinical metadata, but the data set '{dataset}' has none. Name another data set, or remove "
             "metadata."
         )
-    return wanted
+    return _available(wanted, dataset, "metadata.inputs")
+
+
+def _available(fields: list[str], dataset: str, key: str) -> list[str]:
+    """The fields, all of which the data set must have; `key` is the setting that names them."""
+    info = readers.get(dataset).info
+    available = [*info.get("metadata", {}), *info.get("never_inputs", ())]
+    lacking = [name for name in fields if name not in available]
+    if lacking:
+        remove = " or remove metadata" if key.startswith("metadata") else " or to []"
+        raise UserError(
+            f"The experiment uses clinical metadata, but the data set '{dataset}' has no {', '.join(lacking)}. "
+            f"It has: {', '.join(available) or 'none'}. Set {key} to fields that every data set has,{remove}."
+        )
+    return fields

@@ -113,8 +113,12 @@ def model_inputs(
     return {name: inputs[name] for name in run.model.input}, lesion
 
 
-def metadata_explainer(run: Run) -> MetadataShap | None:
+def metadata_explainer(run: Run, by_column: bool = False) -> MetadataShap | None:
     """Attributes the logits of the run's model to the clinical fields, relative to training images that the run saved.
+
+    Args:
+        run: a finished run, or one that has made its explanations.
+        by_column: attribute them to the columns of the encoded metadata, such as `elevation = True`, instead.
 
     Returns:
         None if the model takes no clinical fields, or the run saved no images.
@@ -124,8 +128,8 @@ def metadata_explainer(run: Run) -> MetadataShap | None:
         return None
     with np.load(file, allow_pickle=False) as arrays:
         background = [arrays[name] for name in arrays.files]
-    columns, switches = run.metadata.field_of_columns, run.metadata.availability_columns
-    return MetadataShap(run.model, background, columns, switches, run.experiment.train.seed)
+    columns = run.metadata.column_names if by_column else run.metadata.field_of_columns
+    return MetadataShap(run.model, background, columns, run.metadata.availability_columns, run.experiment.train.seed)
 
 
 def _readable(files: Sequence[Path]) -> None:

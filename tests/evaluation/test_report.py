@@ -164,7 +164,10 @@ def test_what_else_a_paper_prints_stands_beside_what_is_measured(tmp_path):
         "other_results": {"table 2": {"test": {"classification": {"accuracy": 0.8432}}}},
         "efficiency": {"latency_ms": "> 40", "parameters": 11_500_000},
         "explanations": {"iou_predicted_mask": 0.7736},
-        "cited": [{"method": "CUMED", "source": "[12]", "results": {"test": {"segmentation": {"dsc": 0.897}}}}],
+        "cited": [
+            {"method": "CUMED", "source": "[12]", "results": {"test": {"segmentation": {"dsc": 0.897}}}},
+            {"method": "AuxNet", "source": "[32]", "rebuilt": True, "results": {"test": {"classification": {"auc": 0.96}}}},
+        ],
     }
     context = ReportContext(
         title="t",
@@ -183,6 +186,8 @@ def test_what_else_a_paper_prints_stands_beside_what_is_measured(tmp_path):
     assert "Parameters 11,500,000 -" in text
     assert "Minutes of training - 30" in text
     assert "CUMED [12] Test split DSC 0.8970" in text
+    assert "AUC 0.9600 (cited)" in text
+    assert "0.8970 (cited)" not in text, "another method's number does not stand beside the measured one"
     assert "0.7736" in text
     assert "10 of 200" in text
     (row,) = [row for row in comparison_rows(paper, METRICS, {"test": 190}) if row.metric == "accuracy"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_skin.evaluation.report import TASKS
+from keras_skin.evaluation.report import TASKS, published_results
 from keras_skin.experiment import load_experiment
 from keras_skin.experiment.loading import shipped_folder
 from keras_skin.experiment.tables import load_table, shipped_tables, table_schema, table_titles
@@ -138,3 +138,100 @@ def test_labels_must_differ_in_the_names_of_their_folders(tmp_path):
 def test_an_unknown_table_suggests_the_nearest():
     with pytest.raises(UserError, match=r"no table 'jlr'\. Did you mean 'jrl'\?\nShipped tables: deep_unet, "):
         load_table("jlr")
+
+
+# The matrix of a table
+
+
+def matrix(**changes):
+    values = {
+        "experiment": "dualrefnet_pad_ufes_20",
+        "row": "table 3a",
+        "task": "classification",
+        "metrics": ["accuracy", "auc"],
+        "columns": {"VGG13": {}, "ResNet50": {"model.backbone": "resnet50"}},
+        "methods": {
+            "AuxNet": {
+                "set": {"model.gamma": 0.0},
+                "source": "Somebody, 2024",
+                "cells": {"VGG13": {"experiment": "dualrefnet_pad_ufes_20_auxnet"}, "ResNet50": [0.848, 0.967]},
+            },
+            "Proposed": {"cells": {"ResNet50": [0.843, 0.995]}},
+        },
+    }
+    return {**values, **changes}
+
+
+def matrix_table(path, **changes):
+    claim = {"text": "x", "task": "classification", "metric": "auc", "better": "Proposed, ResNet50", "than": "AuxNet, ResNet50"}
+    return write(path, **{"rows": [], "matrix": matrix(), "claims": [claim], **changes})
+
+
+def test_a_matrix_gives_a_row_for_every_cell(tmp_path):
+    table = load_table(matrix_table(tmp_path / "table.json"), TASKS)
+    assert [row.label for row in table.rows] == ["AuxNet, VGG13", "AuxNet, ResNet50", "Proposed, ResNet50"]
+    file, cited, own = table.rows
+    assert file.experiment_of(0) == load_experiment("dualrefnet_pad_ufes_20_auxnet")
+    experiment = cited.experiment_of(2)
+    assert experiment.title == "AuxNet, ResNet50: DualRefNet on PAD-UFES-20"
+    assert (experiment.model.arguments["backbone"], experiment.model.arguments["gamma"]) == ("resnet50", 0.0)
+    assert (experiment.train.seed, experiment.changes, experiment.paper.results) == (2, {}, {})
+    paper = experiment.paper.model_dump()
+    assert (paper["row"], paper["cited"][0]["source"]) == ("table 3a, AuxNet, ResNet50", "Somebody, 2024")
+    assert published_results(paper)["test"]["classification"] == {"accuracy": "0.8480 (cited)", "auc": "0.9670 (cited)"}
+    paper = own.experiment_of(0).paper
+    assert paper.results == {"test": {"classification": {"accuracy": 0.843, "auc": 0.995}}}
+    assert paper.cited == []
+
+
+def test_a_cell_that_is_shortened_has_no_printed_numbers_and_lists_what_was_changed(tmp_path):
+    table = load_table(matrix_table(tmp_path / "table.json", set={"train.epochs": 2}), TASKS)
+    experiment = table.row("Proposed, ResNet50").experiment_of(0)
+    assert experiment.changes == {"train.epochs": "70"}
+    assert experiment.paper.dropped == "train.epochs is 2 (published: 70)"
+    assert not experiment.paper.has_numbers
+    printed = table.row("Proposed, ResNet50").paper_experiment
+    assert printed.train.epochs == 70
+    assert printed.paper.has_numbers
+
+
+def test_the_mistakes_of_a_matrix(tmp_path):
+    methods = {"A": {"cells": {"VGG31": [0.1, 0.2], "ResNet50": [0.1]}}}
+    with pytest.raises(UserError) as error:
+        load_table(matrix_table(tmp_path / "table.json", matrix=matrix(methods=methods), claims=[]), TASKS)
+    assert "matrix: A: there is no column 'VGG31'. Did you mean 'VGG13'? Columns: VGG13, ResNet50" in str(error.value)
+    assert "A, ResNet50: 1 numbers, expected 2: accuracy, auc" in str(error.value)
+    with pytest.raises(UserError, match="rows: a table needs rows or a matrix"):
+        load_table(write(tmp_path / "table.json", rows=[], claims=[]))
+
+
+@pytest.mark.parametrize(("name", "cells"), [("dualrefnet_pad_ufes_20", 35), ("dualrefnet_isic2019", 25)])
+def test_every_cell_of_table_3_has_its_own_experiment_and_three_printed_numbers(name, cells):
+    table = load_table(name, TASKS)
+    experiments = [table.row(f"{method}, {column}").experiment_of(0) for method, column in _cells(table)]
+    assert len(experiments) == cells
+    settings = [json.loads(experiment.to_json()) for experiment in experiments]
+    distinct = {json.dumps({key: values[key] for key in ("model", "metadata", "losses")}) for values in settings}
+    assert len(distinct) == cells
+    for experiment, (method, _) in zip(experiments, _cells(table), strict=True):
+        numbers = published_results(experiment.paper.model_dump())["test"]["classification"]
+        assert {"accuracy", "balanced_accuracy", "auc"} <= set(numbers)
+        assert all(isinstance(value, str) == (method != "Proposed") for value in numbers.values())
+
+
+@pytest.mark.parametrize("name", ["dualrefnet_pad_ufes_20", "dualrefnet_isic2019"])
+def test_the_files_of_cells_have_the_settings_of_their_method_and_column(name):
+    table = load_table(name, TASKS)
+    for method, column in _cells(table):
+        overrides = {**table.matrix.methods[method].overrides, **table.matrix.columns[column]}
+        texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+        expected, row = load_experiment(table.matrix.experiment, texts), table.row(f"{method}, {column}").experiment_of(0)
+        for block in ("data", "metadata", "model", "losses", "train", "balancing", "split", "image"):
+            left, right = getattr(row, block), getattr(expected, block)
+            if block == "losses":
+                left, right = ({key: loss for key, loss in losses.items() if loss} for losses in (left, right))
+            assert left == right, (method, column, block)
+
+
+def _cells(table):
+    return [(name, column) for name, method in table.matrix.methods.items() for column in method.cells]

@@ -20,11 +20,13 @@ from keras_skin.layers.class_token import ClassToken
 from keras_skin.layers.column_tokens import ColumnTokens
 from keras_skin.layers.enlargement import Enlargement, LearnedEnlargement
 from keras_skin.layers.field_tokens import FieldTokens
+from keras_skin.layers.gated_positional_attention import ContentAttention, GatedPositionalAttention, PositionEmbedding
 from keras_skin.layers.metablock import MetaBlock
 from keras_skin.layers.metanet import MetaNet
 from keras_skin.layers.min_max_scaling import MinMaxScaling
 from keras_skin.layers.reverse_joint_gate import ReverseJointGate
 from keras_skin.layers.visual_attention import VisualAttention
+from keras_skin.layers.window_attention import WindowAttention
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -40,17 +42,22 @@ CASES = [
     (CBAM, {"hidden_units": 1, "kernel_size": 3}, normal(1, 3, 3, 2)),
     (ClassFrequencyClassifier, {"classes": 3, "strength": 0.3, "class_counts": (5, 9, 40)}, normal(2, 7)),
     (ClassToken, {}, normal(2, 5, 8)),
+    (ClassToken, {"positions": False}, normal(2, 5, 8)),
     (ColumnTokens, {"features": 4}, normal(2, 5)),
+    (ContentAttention, {"heads": 2}, normal(2, 5, 8)),
     (Enlargement, {"interpolation": "lanczos3"}, abs(normal(2, 4, 6, 3)) * 100),
     (FieldTokens, {"widths": [1, 3], "units": 4}, normal(2, 6)),
+    (GatedPositionalAttention, {"heads": 4, "grid": (2, 3)}, normal(2, 6, 8)),
     (KnownFields, {"widths": [1, 3]}, normal(2, 6)),
     (LearnedEnlargement, {}, abs(normal(2, 4, 6, 3)) * 100),
     (MetaBlock, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (MetaNet, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
     (MinMaxScaling, {}, normal(2, 4, 6, 3)),
+    (PositionEmbedding, {}, normal(2, 5, 8)),
     (ReverseJointGate, {}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (ReverseJointGate, {"gate": "sigmoid"}, [normal(2, 4, 6, 3), normal(2, 3)]),
     (VisualAttention, {}, [normal(2, 4, 6, 3), normal(2, 5)]),
+    (WindowAttention, {"heads": 2, "window": 4, "shift": 2}, normal(2, 6, 9, 4)),
 ]
 every_case = pytest.mark.parametrize(("kind", "arguments", "inputs"), CASES)
 

@@ -22,6 +22,7 @@ from keras.src.utils import file_utils
 from sklearn.datasets import load_sample_images
 
 from keras_skin.layers.batch_normalization import BatchNormalization
+from keras_skin.models.backbone_sources import SwinPreset
 from keras_skin.models.backbones import BACKBONES, build_backbone, get_backbone
 from keras_skin.models.torch_file import read_state_dict
 from keras_skin.registry import UserError
@@ -29,7 +30,7 @@ from keras_skin.registry import UserError
 PYRAMID = (2, 4, 8, 16, 32)
 # Channels of the pyramid and of the deepest features; parameters without top, moving statistics included. The counts are those
 # that Keras prints (EfficientNet without the seven numbers of its own scaling) and that KerasHub's presets state (resnet_vd_34:
-# 21,838,408 with a top of 513,000; ViT: 85,798,656 at 224x224).
+# 21,838,408 with a top of 513,000; ViT: 85,798,656 at 224x224; Swin). ConViT has 86,540,040 with a top of 769,000 at 224x224.
 PUBLISHED = {
     "resnet18": ((64, 64, 128, 256, 512), 512, 11_186_112),
     "resnet34": ((64, 64, 128, 256, 512), 512, 21_838_408 - 513_000),
@@ -47,8 +48,11 @@ PUBLISHED = {
     "efficientnet_lite2": ((32, 24, 48, 120, 352), 1280, 6_150_168 - 1_281_000),
     "xception": ((256, 728, 2048), 2048, 20_861_480),
     "vit_base": ((768,), 768, 85_798_656 - (14 * 14 - 4 * 4) * 768),
+    "convit_base": ((768,), 768, 86_540_040 - 769_000 - (14 * 14 - 4 * 4) * 768),
+    "swin_base": ((128, 256, 512, 1024), 1024, 86_743_224),
 }
 # One of each construction is tried in every run; the others, which share its code, in the nightly one.
+TRANSFORMERS = ("vit_base", "convit_base", "swin_base")
 FAST = ("resnet18", "mobilenet_v2", "efficientnet_lite0")
 
 
@@ -79,14 +83,15 @@ def images(count: int = 2, size: int = 64) -> np.ndarray:
 
 def test_the_table_is_complete() -> None:
     assert set(BACKBONES) == set(PUBLISHED)
-    assert {name for name in BACKBONES if get_backbone(name).strides == PYRAMID} == set(BACKBONES) - {"xception", "vit_base"}
+    others = {"xception", *TRANSFORMERS}
+    assert {name for name in BACKBONES if get_backbone(name).strides == PYRAMID} == set(BACKBONES) - others
 
 
 @pytest.mark.slow
-@every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "efficientnet_lite1", "vit_base"}))
+@every_backbone(tuple(set(PUBLISHED) - {"densenet201", "efficientnet_b4", "efficientnet_lite1", *TRANSFORMERS}))
 def test_pyramid_parameters_and_layers(name: str) -> None:
     channels, deepest, parameters = PUBLISHED[name]
-    image = keras.Input((64, 96, 3) if name != "vit_base" else (64, 64, 3), name="image")
+    image = keras.Input((64, 64 if name in TRANSFORMERS else 96, 3), name="image")
     features = build_backbone(name, image)
     assert tuple(features.levels) == get_backbone(name).strides
     for (stride, tensor), count in zip(features.levels.items(), channels, strict=True):
@@ -184,6 +189,8 @@ PREPROCESSING = {
     "resnet34": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vgg13": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "vit_base": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="tf"),
+    "swin_base": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
+    "convit_base": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
     "mobilenet_v2_torch": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
     "efficientnet_lite0": lambda x: (x - 127) / 128,
     "efficientnet_lite1": lambda x: (x - 127) / 128,
@@ -318,6 +325,22 @@ def test_vision_transformer_from_a_folder(tmp_path: Path) -> None:
     assert_same_features(network("vit_base", weights=str(tmp_path)), expected)
     with pytest.raises(UserError, match=r"are for images of 64x64, image_size is 96x64"):
         network("vit_base", (96, 64), weights=str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:Layer 'attn'", "ignore:Layer 'stage")
+def test_swin_from_a_folder_fits_any_size(tmp_path: Path) -> None:
+    """The relative positions of a window do not depend on the image's size."""
+    arguments = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 7}
+    source = SwinPreset("SwinTransformerBackbone", "swin_base_patch4_window7_224", arguments)
+    reference = keras_hub.models.SwinTransformerBackbone(image_shape=(224, 224, 3), **arguments)
+    reference.save_to_preset(str(tmp_path))
+    pictures = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype("float32")
+    expected = reference.predict_on_batch(pictures).reshape(1, 7, 7, 64)
+    result = source.load("swin", str(tmp_path), (224, 224, 3)).predict_on_batch(pictures)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert source.load("swin", str(tmp_path), (64, 96, 3)).output.shape == (None, 2, 3, 64)
 
 
 @pytest.mark.slow
@@ -462,11 +485,26 @@ def test_torch_weights_are_downloaded_where_no_package_is(keras_home: Path, monk
     assert (keras_home / "models" / source.file).read_bytes() == official
 
 
+def test_merged_patches_have_no_dilation() -> None:
+    with pytest.raises(UserError, match=r"Backbone 'swin_base' cannot keep stride 16 to the end"):
+        build_backbone("swin_base", keras.Input((32, 32, 3)), output_stride=16)
+
+
 def not_installed(package: str) -> None:
     raise metadata.PackageNotFoundError(package)
 
 
 # Messages
+
+
+@pytest.mark.slow
+def test_missing_weights_of_convit_name_their_address(keras_home: Path) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"'convit_base' are missing: convit_base.pth is not in .*models, and it could not be downloaded .*no route to host"
+        r".*Fetch https://dl.fbaipublicfiles.com/convit/convit_base.pth and put the file into .*models; or set weights",
+    ):
+        network("convit_base", weights="imagenet")
 
 
 def test_missing_torch_weights_name_all_ways_to_get_them(keras_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,8 +546,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         network("resnet20")
     with pytest.raises(UserError, match=r"image_size is 16x64"):
         network("resnet18", (16, 64))
-    with pytest.raises(UserError, match=r"multiples of 16"):
-        network("vit_base", (40, 32))
+    for name, multiple in (("vit_base", 16), ("convit_base", 16), ("swin_base", 32)):
+        with pytest.raises(UserError, match=rf"image_size is 40x32, but backbone '{name}' needs multiples of {multiple}"):
+            network(name, (40, 32))
     with pytest.raises(UserError, match=r"/imagenette does not exist"):
         network("resnet50", weights="imagenette")
     (tmp_path / "broken.weights.h5").write_bytes(b"nothing")

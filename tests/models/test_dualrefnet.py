@@ -154,7 +154,8 @@ def test_every_metadata_encoder_takes_notice_of_them(encoder: str) -> None:
     assert (model.predict_on_batch(other)["label"] != model.predict_on_batch(inputs)["label"]).any()
 
 
-NIGHTLY = [pytest.param(name, marks=pytest.mark.nightly) for name in ("efficientnet_b4", "densenet121", "vit_base")]
+LARGE = ("efficientnet_b4", "densenet121", "vit_base", "swin_base", "convit_base")
+NIGHTLY = [pytest.param(name, marks=pytest.mark.nightly) for name in LARGE]
 
 
 @pytest.mark.slow

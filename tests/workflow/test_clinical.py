@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_skin import models
 from keras_skin.data.datasets import readers
 from keras_skin.experiment import load_experiment
+from keras_skin.experiment.tables import load_table
 from keras_skin.explain.__main__ import main as explain
 from keras_skin.registry import UserError
 from keras_skin.workflow import load_run, resume, start
@@ -87,6 +88,49 @@ def test_incomplete_rows_are_left_out_before_the_split(pad):
     assert len(blank) > 0
     assert set(everything.table["image_id"]) - set(whole.table["image_id"]) == set(blank["image_id"])
     assert (whole.excluded["reason"] == "metadata are not complete").sum() == len(blank)
+
+
+@pytest.fixture(scope="module")
+def isic2019(tmp_path_factory):
+    folder, classes = tmp_path_factory.mktemp("isic2019"), readers.get("isic2019").info["classes"]
+    readers.get("isic2019").info["render"](folder / "isic2019", counts=dict.fromkeys(classes, 12), size=(24, 32))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("table", "labels"),
+    [
+        (
+            "dualrefnet_isic2019",
+            ("No metadata, DenseNet121", "Concat, DenseNet121", "AuxNet, DenseNet121", "Proposed, DenseNet121", "Visual, VGG13"),
+        ),
+        (
+            "dualrefnet_isic2019_lite",
+            (
+                "No metadata",
+                "Metadata",
+                "Metadata, super-resolution",
+                "Metadata, super-resolution, regularisation",
+            ),
+        ),
+    ],
+)
+def test_every_rung_of_the_ladder_is_trained_and_measured_on_the_same_images(isic2019, table, labels):
+    """Images with unknown metadata are left out in the rung without metadata too, so that the splits are the same."""
+    rows = load_table(table)
+    splits = []
+    for label in labels:
+        prepared = prepare_data(rows.row(label).experiment_of(0), isic2019)
+        assert (prepared.excluded["reason"] == "metadata are not complete").sum() > 0, label
+        splits.append(prepared.table.set_index("image_id")["split"].to_dict())
+    assert all(split == splits[0] for split in splits)
+    everything = prepare_data(load_experiment("dualrefnet_isic2019_no_metadata", ["data.complete=[]"]), isic2019)
+    assert len(everything.table) > len(splits[0])
+
+
+def test_a_complete_field_that_a_data_set_does_not_have(pad):
+    with pytest.raises(UserError, match=r"the data set 'pad_ufes_20' has no sex\. It has: age.* Set data\.complete to fields"):
+        prepare_data(experiment('data.complete=["sex"]'), pad)
 
 
 def test_metadata_that_a_data_set_or_a_model_does_not_have(pad):

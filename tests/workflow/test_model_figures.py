@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from keras_skin import models
 from keras_skin.data.datasets import readers
+from keras_skin.evaluation.measured_run import read_embedding
 from keras_skin.evaluation.super_resolution import psnr
 from keras_skin.experiment import load_experiment
 from keras_skin.run_folder import RunFolder
@@ -75,6 +78,9 @@ def test_features_of_the_classifier_with_their_classes(active, prepared, tmp_pat
         row["image_id"]: image.mean(axis=(0, 1))
         for row, image in zip(table.to_dict("records"), pictures(active(model(False)), table), strict=True)
     }
+    saved = read_embedding(tmp_path, "test")
+    np.testing.assert_array_equal(saved.features, features)
+    assert [table.set_index("image_id")["label"][image_id] for image_id in saved.image_ids] == list(truth)
     for feature, label in zip(features, truth, strict=True):
         near = min(means, key=lambda image_id: np.abs(means[image_id] - feature).max())
         np.testing.assert_allclose(feature, means[near], atol=1e-2)
@@ -109,3 +115,50 @@ def test_the_validation_part_where_there_is_no_test_part(active, prepared):
 
 def test_a_model_without_such_layers_has_no_such_figures(active, prepared):
     assert not model_figures(active(model(False, "other")), evaluated(prepared))
+
+
+@pytest.mark.slow
+def test_every_column_of_the_metadata_is_attributed_on_test_images(tmp_path_factory, tmp_path, monkeypatch, request):
+    """A linear head: the SHAP values of a column are its weight times its distance from the background's mean."""
+    folder, classes = tmp_path_factory.mktemp("pad"), readers.get("pad_ufes_20").info["classes"]
+    readers.get("pad_ufes_20").info["render"](folder / "pad_ufes_20", counts=dict.fromkeys(classes, 12), size=(40, 40))
+    settings = [*stratified("pad_ufes_20"), "image.size=[32, 32]", 'metadata={"preset": "pad_ufes_20_81"}', "model.name=fused"]
+    monkeypatch.setattr(module, "ATTRIBUTED", 9)
+
+    request.addfinalizer(lambda: models.registry._entries.pop("fused"))
+
+    @models.register("fused")
+    def build(image_size, classes, metadata_width=0):
+        image, metadata = keras.Input((*image_size, 3), name="image"), keras.Input((metadata_width,), name="metadata")
+        pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        joined = keras.layers.Concatenate()([pooled, metadata])
+        return keras.Model({"image": image, "metadata": metadata}, {"label": keras.layers.Dense(classes, name="label")(joined)})
+
+    experiment = load_experiment("resnet50_isic2016", settings)
+    prepared = prepare_data(experiment, folder)
+    network = build((32, 32), len(classes), 81)
+    RunFolder(tmp_path).write_text("experiment.json", experiment.to_json())
+    RunFolder(tmp_path).write_json("run.json", {"demo": False})
+    run = ActiveRun(tmp_path, network, prepared.metadata, data=prepared)
+    assert module._column_attributions(run, "test") is None, "without a background there is nothing to be relative to"
+    background = prepared.encoded(prepared.rows("train"))[:5]
+    (tmp_path / "explain").mkdir()
+    np.savez(tmp_path / "explain" / "shap_background.npz", np.zeros((5, 3), "float32"), background)
+    drawn = []
+    monkeypatch.setattr(module, "attribution_bars", lambda *drawing, **_: drawn.append(drawing) or drawing[3])
+    picture = module._column_attributions(run, "test")
+    values, names, drawn_classes, path = drawn[0]
+    assert path == picture.path == tmp_path / "figures" / "test_metadata_columns.png"
+    assert "9 images of test, stacked by class: the 20 strongest of 81 columns" in picture.caption
+    assert (values.shape, tuple(drawn_classes)) == ((9, 20, len(classes)), tuple(classes))
+    assert len(set(names)) == 20
+    assert set(names) <= set(prepared.metadata.column_names)
+    table = pd.read_csv(tmp_path / "explain" / "metadata_shap_columns.csv", dtype={"image_id": str})
+    assert set(prepared.metadata.column_names) <= set(table["field"])
+    assert set(table["image_id"]) <= set(prepared.rows("test")["image_id"])
+    one = table[(table["field"] == names[0]) & (table["class"] == classes[0])].set_index("image_id")["shap"]
+    rows = prepared.rows("test").set_index("image_id", drop=False).loc[one.index]
+    column = prepared.metadata.column_names.index(names[0])
+    weight = keras.ops.convert_to_numpy(network.get_layer("label").kernel)[3 + column, 0]
+    expected = weight * (prepared.encoded(rows)[:, column] - background[:, column].mean())
+    np.testing.assert_allclose(one, expected, atol=1e-4)

@@ -3,7 +3,8 @@ from pathlib import Path
 from PIL import Image
 
 from keras_skin.data.datasets import readers
-from keras_skin.data.datasets.originals import find_originals
+from keras_skin.data.datasets.originals import CHOICES, find_originals
+from keras_skin.experiment.components import DatasetSettings
 
 
 def experiment(**test):
@@ -30,6 +31,11 @@ def test_a_folder_of_its_own_is_looked_into_as_the_experiment_says(tmp_path):
     originals = find_originals(experiment(folder="elsewhere", labels=["benign"], optional=True), [("ph2", "IMD003")], tmp_path)
     assert originals.problems == ()
     assert len(originals.files) > 3
+
+
+def test_every_setting_of_a_data_set_is_known():
+    """A setting that is none of a reader's arguments must not be passed to it."""
+    assert set(CHOICES) == set(DatasetSettings.model_fields)
 
 
 def test_missing_data_are_reported_in_a_line_each(tmp_path):
