@@ -49,7 +49,8 @@ def papers_page(papers: Sequence[Mapping[str, Any]]) -> str:
     if problems:
         raise UserError("\n".join(problems))
     sections = ["\n".join(_section(paper, experiments, tables)) for paper in papers]
-    return "\n".join([INTRODUCTION, *sections])
+    others = {name: experiment for name, experiment in experiments.items() if experiment.paper is None}
+    return "\n".join([INTRODUCTION, *sections, "## In none of the papers\n", *_experiments(others)])
 
 
 def _problems(
@@ -81,13 +82,8 @@ def _section(paper: Mapping[str, Any], experiments: Mapping[str, Experiment], ta
     own = {name: experiment for name, experiment in experiments.items() if _is_of(experiment, paper)}
     yield f"## {paper['heading']}\n"
     yield f"{next(item.paper.citation for item in own.values() if item.paper)}.\n"
-    yield "### Rows\n"
-    yield "| in the paper | experiment | what it is | printed numbers |"
-    yield "|---|---|---|---|"
-    for name, experiment in own.items():
-        row = experiment.paper.row if experiment.paper else None
-        yield _line(row or "not in the paper", f"[`{name}`](../experiments/{name}.json)", experiment.title, _printed(experiment))
-    yield ""
+    yield "### Experiments\n"
+    yield from _experiments(own)
     for name in paper["tables"]:
         table = tables[name]
         yield f"### {table.title}\n"
@@ -109,6 +105,15 @@ def _section(paper: Mapping[str, Any], experiments: Mapping[str, Experiment], ta
         files = ", ".join(f"[{Path(file).name}](../{file})" for file in item.get(SOURCE, []))
         made_by = item.get("made_by") or f"Not here: {item['why_not']}"
         yield _line(item["item"], item["content"], f"{made_by}{f' ({files})' if files else ''}")
+    yield ""
+
+
+def _experiments(experiments: Mapping[str, Experiment]) -> Iterator[str]:
+    yield "| in the paper | experiment | what it is | printed numbers |"
+    yield "|---|---|---|---|"
+    for name, experiment in experiments.items():
+        row = experiment.paper.row if experiment.paper else None
+        yield _line(row or "not in the paper", f"[`{name}`](../experiments/{name}.json)", experiment.title, _printed(experiment))
     yield ""
 
 
