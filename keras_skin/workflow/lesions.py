@@ -47,7 +47,7 @@ def lesion_sheets(run: ActiveRun) -> list[Sheet]:
     experiment, synthetic = run.experiment, run.options.demo
     if experiment.segmenter is None or not experiment.explain.images:
         return []
-    images, split = run.data.shown_rows, run.data.shown
+    images, split = run.data.shown_rows, run.data.shown_split
     path = lesion_sheet(images, run / "figures" / "lesions.png", experiment.image_size, synthetic)
     source = "the segmenter's" if experiment.segmenter.has_model else "the data set's"
     sheets = [Sheet(path, f"Lesions cut out of {split} images with {source} masks, as the model sees them.")]
