@@ -25,15 +25,15 @@ def choose_samples(table: pd.DataFrame, classes: Sequence[str], count: int = 2) 
         count: images of each data set and class.
     """
     with_mask = table[table["mask"] != ""]
-    chosen = [with_mask[:0]]
+    samples = [with_mask[:0]]
     for _, images in with_mask.groupby("dataset", sort=False):
-        trained = images[images["split"] == "train"]
-        images = trained if len(trained) else images
+        training_images = images[images["split"] == "train"]
+        images = training_images if len(training_images) else images
         for name in (*classes, ""):
             of_class = images[images["label"] == name]
             number = min(count, len(of_class))
-            chosen.append(of_class.iloc[[int((place + 0.5) * len(of_class) / number) for place in range(number)]])
-    return pd.concat(chosen)
+            samples.append(of_class.iloc[[int((place + 0.5) * len(of_class) / number) for place in range(number)]])
+    return pd.concat(samples)
 
 
 def samples_figure(samples: pd.DataFrame, load: LoadSample, path: Path, title: str = "", synthetic: bool = False) -> Path | None:

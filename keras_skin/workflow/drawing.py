@@ -162,8 +162,10 @@ def _training_figures(figures: Figures, run: ActiveRun, training: Trained) -> No
     data, result, synthetic = run.data, training.result, run.synthetic
     is_last = run.experiment.train.monitor == LAST
     curves = learning_curves(result.history, figures.path("learning_curves"), None if is_last else result.best_epoch, synthetic)
-    kept = "the weights are those of the last epoch" if is_last else "the dotted line marks the epoch with the best weights"
-    figures.add(curves, f"Learning curves; {kept}.")
+    which_weights = (
+        "the weights are those of the last epoch" if is_last else "the dotted line marks the epoch with the best weights"
+    )
+    figures.add(curves, f"Learning curves; {which_weights}.")
     counts = data.table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=list(data.classes), columns=["train", *data.tested], fill_value=0)
     figures.add(class_counts(counts, figures.path("class_counts"), synthetic), "Images of each class in each split.")

@@ -33,7 +33,7 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
     count = max(settings.images, measured)
     if not count:
         return None
-    samples = _samples(run, _chosen(run, data.shown, count))
+    samples = _samples(run, _chosen(run, data.shown_split, count))
     needs_background = "metadata" in run.model.input or "image_shap" in settings.methods
     background = _background(run) if needs_background else None
     return ExplainCallback(
@@ -50,7 +50,7 @@ def make_explainer(run: ActiveRun) -> ExplainCallback | None:
         background=background,
         metadata_columns=data.metadata.field_of_columns if data.metadata else (),
         metadata_switches=data.metadata.availability_columns if data.metadata else (),
-        split=data.shown,
+        split=data.shown_split,
         synthetic=synthetic,
         seed=run.experiment.train.seed,
     )
@@ -74,7 +74,7 @@ def first_picture(run: ActiveRun, explainer: ExplainCallback) -> keras.callbacks
             )
             for row, sample in enumerate(samples)
         ]
-        title = [f"{run.data.shown} images after the first epoch; outlines: green true, magenta predicted".capitalize()]
+        title = [f"{run.data.shown_split} images after the first epoch; outlines: green true, magenta predicted".capitalize()]
         path = run / "figures" / "first_epoch.png"
         write_bytes(path, write_png(contact_sheet(tiles, columns=3, title=title, synthetic=run.options.demo)))
         log.info("First picture: %s", path)

@@ -47,7 +47,7 @@ def lesion_sheets(run: ActiveRun) -> list[Sheet]:
     experiment, synthetic = run.experiment, run.options.demo
     if not experiment.cuts_lesions or not experiment.explain.images:
         return []
-    images, split = run.data.shown_rows, run.data.shown
+    images, split = run.data.shown_rows, run.data.shown_split
     path = lesion_sheet(images, run / "figures" / "lesions.png", experiment.image_size, synthetic)
     source = "the segmenter's" if run.segmenter is not None else "the data set's"
     sheets = [Sheet(path, f"Lesions cut out of {split} images with {source} masks, as the model sees them.")]

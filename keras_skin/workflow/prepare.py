@@ -81,7 +81,7 @@ class PreparedData:
         return tested_splits(self.table)
 
     @property
-    def shown(self) -> str:
+    def shown_split(self) -> str:
         """The split whose images are explained, and on which the export is compared: `validation`, or the first tested split of a
         run without validation images."""
         return self.tested[0]
@@ -89,7 +89,7 @@ class PreparedData:
     @property
     def shown_rows(self) -> pd.DataFrame:
         """The rows of the split that is shown."""
-        return self.rows(self.shown)
+        return self.rows(self.shown_split)
 
 
 def prepare_data(

@@ -154,7 +154,7 @@ def explain(run: ActiveRun, explainer: ExplainCallback | None) -> Explanations:
     sheets = lesion_sheets(run)
     if explainer is None:
         return Explanations(sheets, {}, [])
-    pictures, samples, split = len(explainer.picture_samples), len(explainer.samples), run.data.shown
+    pictures, samples, split = len(explainer.picture_samples), len(explainer.samples), run.data.shown_split
     log.info("Explaining %d %s images, measuring the maps of %d", pictures, split, samples)
     explanations = explainer.explain(run.model)
     for warning in explanations.warnings:

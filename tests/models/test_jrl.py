@@ -152,8 +152,8 @@ def test_scaling_by_each_image_removes_gain_and_offset(build: Callable[..., kera
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     pixels = np.random.default_rng(0).integers(0, 100, (1, 32, 64, 3)).astype("float32")
     gain, offset = np.array([2.0, 1.5, 1.0], "float32"), np.array([0.0, 20.0, 50.0], "float32")
-    plain, lit = (reloaded.predict_on_batch({"image": value}) for value in (pixels, pixels * gain + offset))
-    np.testing.assert_allclose(lit["mask"], plain["mask"], atol=1e-4)
+    plain, brightened = (reloaded.predict_on_batch({"image": value}) for value in (pixels, pixels * gain + offset))
+    np.testing.assert_allclose(brightened["mask"], plain["mask"], atol=1e-4)
     np.testing.assert_allclose(
         reloaded.predict_on_batch({"image": pixels * 0})["mask"],
         model.predict_on_batch({"image": pixels * 0 + 9})["mask"],

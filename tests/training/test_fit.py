@@ -299,11 +299,11 @@ def test_the_last_epoch_is_kept_whatever_it_logs(small, seeded, tmp_path, caplog
     assert (result.best_epoch, result.best_value, result.monitor) == (3, None, "the last one")
     assert "the weights of epoch 3, the last one, are kept" in caplog.text
     assert "*best" not in caplog.text
-    kept = small.compiled_model()
-    load_weights(kept, tmp_path / "best.weights.h5")
+    loaded = small.compiled_model()
+    load_weights(loaded, tmp_path / "best.weights.h5")
     trained = load_run_state(tmp_path / "run_state.npz")
     assert trained.record["epoch"] == 3
-    for one, other in zip(model.get_weights(), kept.get_weights(), strict=True):
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -158,8 +158,8 @@ def test_all_images_are_trained_on_without_a_validation_split(demo):
     paper = prepare_data(load_experiment("jrl_isic2016_paper_protocol"), demo)
     usual = prepare_data(load_experiment("jrl_isic2016"), demo)
     assert keys(paper, "train") >= keys(usual, "train") | keys(usual, "validation")
-    assert (paper.tested, paper.shown) == (["test", "external/ph2"], "test")
-    assert usual.shown == "validation"
+    assert (paper.tested, paper.shown_split) == (["test", "external/ph2"], "test")
+    assert usual.shown_split == "validation"
     assert keys(paper, "test") == keys(usual, "test") == set(paper.shown_rows["image_id"])
     assert any("no validation images: the weights of the last epoch are kept" in note for note in paper.notes)
 
