@@ -11,7 +11,7 @@ from keras_skin.data.datasets import readers
 from keras_skin.data.datasets.records import locate, read_dataset
 from keras_skin.registry import UserError
 
-CHOICES = ("name", "folder", "labels", "parts", "optional")
+CHOICES = ("name", "folder", "labels", "parts", "optional", "without")
 """Settings of a data set in an experiment that are not arguments of its reader."""
 
 
