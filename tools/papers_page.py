@@ -102,7 +102,7 @@ def _section(paper: Mapping[str, Any], experiments: Mapping[str, Experiment], ta
     yield "| in the paper | content | here |"
     yield "|---|---|---|"
     for item in paper["items"]:
-        files = ", ".join(f"[{Path(file).name}](../{file})" for file in item.get(SOURCE, []))
+        files = ", ".join(f"`{file}`" for file in item.get(SOURCE, []))
         made_by = item.get("made_by") or f"Not here: {item['why_not']}"
         yield _line(item["item"], item["content"], f"{made_by}{f' ({files})' if files else ''}")
     yield ""
@@ -113,7 +113,7 @@ def _experiments(experiments: Mapping[str, Experiment]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, experiment in experiments.items():
         row = experiment.paper.row if experiment.paper else None
-        yield _line(row or "not in the paper", f"[`{name}`](../experiments/{name}.json)", experiment.title, _printed(experiment))
+        yield _line(row or "not in the paper", f"`{name}`", experiment.title, _printed(experiment))
     yield ""
 
 
