@@ -60,7 +60,9 @@ def test_a_fine_tuned_preset_needs_no_other_model_and_lists_all_images(tool, run
     own, initial = RunFolder(run).splits, RunFolder(start).splits
     fitted = initial.loc[initial["split"].isin(["train", "validation"]), "image_id"]
     assert set(folder.splits["image_id"]) == {*own["image_id"], *fitted}
-    assert "from the weights of start" in (folder / CARD).read_text()
+    card = (folder / CARD).read_text()
+    assert "from the weights of start" in card
+    assert str(tmp_path) not in card
 
     def change(table):
         table["dataset"] = "ham10000"

@@ -146,6 +146,7 @@ def copy_run(run: RunFolder, target: Path) -> None:
 
         settings = json.loads(run.experiment.to_json())
         settings["model"]["init"] = None
+        settings.get("changes", {}).pop("model.init", None)
         RunFolder(target).write_json("experiment.json", settings)
         own = run.splits
         others = fitted_images(run).assign(split="train")
@@ -230,6 +231,7 @@ def describe_changes(experiment: Experiment) -> list[str]:
         shipped = load_experiment(name)
         if shipped.title == experiment.title:
             differing = differences(*(json.loads(item.to_json()) for item in (experiment, shipped)))
+            differing.pop("model.init", None)  # `describe_training` names the initial weights
             changes = [f"`{key}`: {now} (shipped: {before})" for key, (now, before) in sorted(differing.items())]
             return [f"The experiment is `{name}`{', as shipped' if not changes else ', with other settings'}.", *changes]
     return ["The experiment is not one that the package ships."]
