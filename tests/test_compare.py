@@ -134,6 +134,7 @@ def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, crossval_ru
         "box_plots.png",
         "curves.png",
         "differences.png",
+        "embeddings.png",
         "grad_cam.png",
         "outlines.png",
     ]
@@ -145,4 +146,4 @@ def test_two_demo_runs_and_a_cross_validation_are_compared(tiny_run, crossval_ru
     # the folds' test parts together are the data set, and so is the test part of the other run
     assert main([str(crossval_run), str(tiny_run), "--html", str(tmp_path / "folds.html")]) == 0
     assert "20 images" in capsys.readouterr().out
-    assert (tmp_path / "folds.html").read_text().count("<figure>") == 4  # with outlines, from the folds' masks
+    assert (tmp_path / "folds.html").read_text().count("<figure>") == 5  # with outlines, from the folds' masks
