@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_skin.experiment import Experiment, load_experiment
 from keras_skin.experiment.changes import changed_settings, headline
-from keras_skin.experiment.fields import PRINTED
+from keras_skin.experiment.paper import PRINTED
 from keras_skin.registry import UserError, atomic_path
 
 if TYPE_CHECKING:

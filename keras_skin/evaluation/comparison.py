@@ -17,7 +17,7 @@ from keras_skin.evaluation.measures import TaskMeasure, task_measures
 from keras_skin.evaluation.report import metric_label
 from keras_skin.evaluation.seeds import drawn_runs, mean_of_runs
 from keras_skin.experiment.changes import flattened, without_date
-from keras_skin.experiment.fields import Published
+from keras_skin.experiment.paper import Published
 from keras_skin.registry import UserError
 from keras_skin.run_folder import SYNTHETIC_BANNER
 

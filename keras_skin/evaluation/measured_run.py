@@ -16,7 +16,7 @@ from PIL import Image
 from keras_skin.evaluation import segmentation
 from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.evaluation.report import published_results
-from keras_skin.experiment.fields import Published
+from keras_skin.experiment.paper import Published
 from keras_skin.registry import UserError, did_you_mean
 from keras_skin.run_folder import EMBEDDINGS, RunFolder
 

@@ -16,7 +16,7 @@ import numpy as np
 from keras_skin.evaluation import classification, segmentation
 from keras_skin.evaluation.measured_run import read_run
 from keras_skin.evaluation.seeds import Sample, run_samples
-from keras_skin.experiment.changes import differences, without_places
+from keras_skin.experiment.changes import differences, without_folders, without_places
 from keras_skin.registry import UserError
 from keras_skin.run_folder import RunFolder
 
@@ -25,7 +25,6 @@ RESAMPLES = 400
 _LEVELS = 65_000
 """A resample is stored as a 16-bit number: 1 + its place between -1 and 1 in this many steps; 0 stands for NaN."""
 _VERSIONS = ("tensorflow", "keras", "numpy")
-_PLACE = re.compile(r'(?:~|\.{0,2})/[^"\s]*/')
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def overrides(settings: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
     and the training's precision, which the machine decides unless it is set; `-` where only the other has one."""
     ignored = ("train.seed", "train.precision")
     differing = differences(without_places(settings), without_places(base))  # the hashes of the splits identify the images
-    return {key: _PLACE.sub("", value) for key, (value, _) in differing.items() if key not in ignored}
+    return {key: without_folders(value) for key, (value, _) in differing.items() if key not in ignored}
 
 
 def _split(folder: RunFolder, split: str, metrics: Mapping[str, Sequence[str]]) -> RecordedSplit:

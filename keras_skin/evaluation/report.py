@@ -15,7 +15,7 @@ from jinja2 import Environment
 
 from keras_skin.evaluation import classification, segmentation
 from keras_skin.evaluation.explanations import explanation_rows
-from keras_skin.experiment.fields import Published
+from keras_skin.experiment.paper import Published
 from keras_skin.registry import atomic_path
 from keras_skin.templates import templates
 

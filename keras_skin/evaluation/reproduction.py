@@ -16,7 +16,7 @@ from keras_skin.evaluation.measured_run import read_run
 from keras_skin.evaluation.report import difference as gap
 from keras_skin.evaluation.report import metric_label, published_results, split_label
 from keras_skin.evaluation.seeds import RESAMPLES, DifferenceOfMeans, Pooled, Sample, difference, pool, run_samples
-from keras_skin.experiment.fields import Published
+from keras_skin.experiment.paper import Published
 from keras_skin.registry import UserError
 
 Key = tuple[str, str, str]

@@ -26,6 +26,7 @@ ABSENT = "-"
 """Stands for a setting that only the other experiment has."""
 _PLACES = ("folder", "optional", "without")
 """Arguments of a data set that do not change its images."""
+_FOLDERS = re.compile(r'(?:~|\.{0,2})/[^"\s]*/')
 _NAMED = 3
 _DATE = re.compile(r"-\d{8}-\d{6}(-\d+)?$")
 
@@ -85,17 +86,22 @@ def why_not_published(settings: Mapping[str, Any], published: Mapping[str, Any])
     return f"{', '.join(texts[:_NAMED])}{more}"
 
 
+def without_folders(text: str) -> str:
+    """A value with the last part of every path alone: reports, cards and records name no folder of the machine."""
+    return _FOLDERS.sub("", text)
+
+
 def changed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """`{dotted key: "1 (file: 50)"}` of the settings that differ from the experiment's file."""
     flat = dict(flattened(settings, TEXTS))
     changes: Mapping[str, str] = settings.get("changes") or {}
-    return {key: f"{flat.get(key, ABSENT)} (file: {before})" for key, before in changes.items()}
+    return {key: without_folders(f"{flat.get(key, ABSENT)} (file: {before})") for key, before in changes.items()}
 
 
 def headline(settings: Mapping[str, Any], *marks: str) -> str:
     """The title of an experiment with the marks of a run, such as `dry run`, and the settings that were changed."""
     flat = dict(flattened(settings, TEXTS))
-    changes = [f"{key}={flat.get(key, ABSENT)}" for key in settings.get("changes") or {}]
+    changes = [f"{key}={without_folders(flat.get(key, ABSENT))}" for key in settings.get("changes") or {}]
     if len(changes) > _NAMED:
         changes = [*changes[:_NAMED], f"{len(changes) - _NAMED} more settings"]
     texts = [*filter(None, marks), *([f"changed: {', '.join(changes)}"] if changes else [])]

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from keras_skin.experiment.changes import ABSENT, TEXTS, differences, flattened, why_not_published
 from keras_skin.experiment.components import Settings
-from keras_skin.experiment.fields import PRINTED, Experiment
+from keras_skin.experiment.fields import Experiment
+from keras_skin.experiment.paper import PRINTED
 from keras_skin.registry import UserError, did_you_mean
 
 log = logging.getLogger("keras_skin")

@@ -104,8 +104,8 @@ class MapWriter:
         return [str(sample.image_id), *label]
 
     def one_of_each_class(self) -> list[int]:
-        """Returns the row of one sample of each true class, in the order of the classes: the most probable rightly predicted one,
-        else the most probable; the first rows if no class is known."""
+        """Returns the row of one sample of each true class, in the order of the classes: the most probable one that is predicted
+        correctly, else the most probable; the first rows if no class is known."""
         labels = [sample.label for sample in self.samples]
         rows = []
         for index in range(len(self.classes)):

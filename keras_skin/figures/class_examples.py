@@ -51,8 +51,8 @@ def class_examples(
 
 
 def typical_of_each_class(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Returns a row for each class that has one: of the rightly classified images (of all if there are none) that with the score
-    `dsc` next to their median.
+    """Returns a row for each class that has one: of the correctly classified images (of all if there are none) that with the
+    score `dsc` next to their median.
 
     Args:
         predictions: as in `class_examples`.

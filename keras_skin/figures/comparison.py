@@ -331,12 +331,12 @@ def draw_figures(comparison: Comparison, folder: Path, load: LoadOriginal | None
                 classes,
                 lambda dataset, image_id: load(dataset, image_id)[0],
                 folder / "disagreements.png",
-                title=f"{title}: images that only one run classifies rightly",
+                title=f"{title}: images that only one run classifies correctly",
                 synthetic=synthetic,
             )
             if load and classes
             else None,
-            "Images that only one of two runs classifies rightly, with the probability of each run's predicted class.",
+            "Images that only one of two runs classifies correctly, with the probability of each run's predicted class.",
         ),
         (
             embedding_comparison(sides, comparison.split, classes, folder / "embeddings.png", synthetic=synthetic)

@@ -1,4 +1,4 @@
-"""The figure of images that one run classifies rightly and another wrongly."""
+"""The figure of images that one run classifies correctly and another wrongly."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def disagreements(
     title: str = "",
     synthetic: bool = False,
 ) -> Path | None:
-    """Draws, for the reference and each other side, the images that only one of the two classifies rightly.
+    """Draws, for the reference and each other side, the images that only one of the two classifies correctly.
 
-    Source: Khurshid et al., Scientific Reports, 2025, figure 7a, which shows images that DualRefNet classifies rightly and a
+    Source: Khurshid et al., Scientific Reports, 2025, figure 7a, which shows images that DualRefNet classifies correctly and a
     transformer wrongly, with both probabilities. Here the opposite case is shown too, and the true classes take turns, the most
     confident image of each first.
 
@@ -70,7 +70,7 @@ def disagreements(
                 axes.set_visible(False)
             line[0].set_ylabel(name, fontsize=10, weight="bold")
         names = [f"{letter}: {name}" for name, letter in side_letters.items() if letter in (first, *others)]
-        figure.suptitle("\n".join([title or "Images that only one run classifies rightly", *names]), x=0.01, ha="left")
+        figure.suptitle("\n".join([title or "Images that only one run classifies correctly", *names]), x=0.01, ha="left")
     return path
 
 

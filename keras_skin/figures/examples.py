@@ -1,4 +1,4 @@
-"""The figure of rightly and of wrongly classified images, with the probability."""
+"""The figure of correctly and of wrongly classified images, with the probability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def examples_figure(
     title: str = "",
     synthetic: bool = False,
 ) -> Path | None:
-    """Draws a row of rightly and a row of wrongly classified images, those with the highest probability of the predicted class.
+    """Draws a row of correctly and a row of wrongly classified images, those with the highest probability of the predicted class.
 
     Source: Khurshid et al., Scientific Reports, 2025, figure 5a, which shows the highest probabilities of both kinds. Here the
     true classes take turns, so that a common class does not fill a row.

@@ -1,4 +1,4 @@
-"""Share of rightly classified images."""
+"""Share of correctly classified images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Share of rightly classified images of each class, averaged over the classes."""
+"""Share of correctly classified images of each class, averaged over the classes."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def open_segmenter(path: Path) -> Run:
 def fitted_images(run: RunFolder) -> pd.DataFrame:
     """The rows of splits.csv that a model was trained or chosen on, with those of the model that its training started from.
 
-    The drawn images of a demo have ids of their own, so the model that a demo starts from adds none.
+    The images of a demo are drawn. The images of the model that it starts from are therefore not added.
     """
     table = run.splits
     own = table[table["split"].isin(FITTED)]

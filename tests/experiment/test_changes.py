@@ -110,6 +110,13 @@ def test_a_changed_experiment_stays_changed_when_it_is_run_again(tmp_path):
     assert load_experiment(file, ["train.epochs=50"]).changes == {}
 
 
+def test_no_folder_of_the_machine_is_named():
+    overrides = [override("data.train.folder", "/home/me/skin"), override("model.init", "../runs/first")]
+    settings = json.loads(load_experiment("jrl_isic2016", overrides).to_json())
+    assert changed_settings(settings) == {"data.train.folder": "skin (file: null)", "model.init": "first (file: null)"}
+    assert headline(settings).endswith("(changed: data.train.folder=skin, model.init=first)")
+
+
 def test_the_title_names_changes_and_the_list_is_complete():
     settings = json.loads(load_experiment("jrl_isic2016", ["train.epochs=1", "model.variant=mtl1"]).to_json())
     assert headline(settings, "dry run", "").endswith("PH2 (dry run; changed: model.variant=mtl1, train.epochs=1)")

@@ -1,4 +1,4 @@
-"""Images that only one of two runs classifies rightly: which are drawn, and what stands above them."""
+"""Images that only one of two runs classifies correctly: which are drawn, and what stands above them."""
 
 import matplotlib.pyplot as plt
 import numpy as np
