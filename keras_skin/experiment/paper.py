@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from keras_skin.experiment.components import Settings
 
-Published = float | Annotated[str, Field(pattern=r"^[<>] \d+(\.\d+)?$")]
+_BOUND = re.compile(r"[<>] \d+(\.\d+)?")
+
+
+def _check_bound(value: float | str) -> float | str:
+    if isinstance(value, str) and not _BOUND.fullmatch(value):
+        raise ValueError("expected a number, or a bound such as '> 0.85'")
+    return value
+
+
+Published = Annotated[float | str, AfterValidator(_check_bound)]
 """A printed number, or a bound such as "> 0.85"."""
 Results = dict[str, dict[Literal["segmentation", "classification"], dict[str, Published]]]
 """Printed numbers by split, task and metric, as fractions."""
