@@ -29,7 +29,8 @@ BUILDERS = (
 LIBRARIES = ("tensorflow", "keras", "keras-hub", "numpy", "pandas", "albumentations", "opencv-python-headless")
 VARIABLES = ("TF_", "KERAS_BACKEND", "OMP_", "XLA_", "CUDA_")
 """Starts of the names of environment variables that change a trained model."""
-DAY = 24 * 3600
+UNUSED = 4 * 3600
+"""Seconds after which the folder of a tree is deleted: twice as long as any test run."""
 
 
 def user_folder() -> Path:
@@ -40,12 +41,12 @@ def user_folder() -> Path:
 
 @functools.cache
 def tree_folder() -> Path:
-    """The folder of this tree. Deletes the folders that were not used for a day."""
+    """The folder of this tree. Deletes the folders that no test run used for hours."""
     folder = user_folder() / tree_hash()
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
     for other in user_folder().iterdir():
-        if time.time() - other.stat().st_mtime > DAY:
+        if time.time() - other.stat().st_mtime > UNUSED:
             shutil.rmtree(other, ignore_errors=True)
     return folder
 
