@@ -1,0 +1,320 @@
+"""Kills tiny runs in every phase, resumes them, and compares each with the same run undisturbed:
+
+    python tools/chaos.py --out chaos --kills 60
+
+A trial is one run that is killed several times, in later and later phases, and resumed after each kill. The signals are SIGKILL,
+SIGTERM, SIGINT, and SIGINT twice. The moment within a phase is drawn. At the end, the trial must hold the same files as the
+undisturbed run, with the same contents: weights, tables, metrics and pictures, except times, dates and paths.
+
+The image store is in a new folder for each trial, so that its writing is interrupted too. `chaos.json` in the output folder lists
+every kill; the exit code is 1 if a trial differs. Results are kept, so a stopped command continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from tiny_run import TINY, arguments, tiny  # noqa: E402 - the tests are no installed package
+
+SIGNALS = {"SIGKILL": 1, "SIGTERM": 1, "SIGINT": 1, "SIGINT twice": 2}
+"""Name of a signal, and how often it is sent."""
+PHASES = {
+    "read the data": r"^Run folder: ",
+    "draw the data": r"^Drawing a SYNTHETIC stand-in",
+    "write the image store": r"^Images:",
+    "segment": r"^Segmenting \d+ images",
+    "train": r"^epoch 1/\d+",
+    "train on": r"^epoch 2/\d+",
+    "second fold": r"^Fold 2 of",
+    "measure": r"^Measuring on",
+    "time": r"^Measuring latency",
+    "explain": r"^Explaining \d+",
+    "export": r"^Exporting: ",
+    "report": r"^Drawing figures and writing the report",
+}
+"""Name of a phase, and the line of output that starts it."""
+TIMED = {"history.csv": ("seconds",)}
+"""Columns of tables that differ between two runs."""
+UNLIKE = {".lock", "run.log", "latency.json", "environment.json"}
+"""Files whose contents differ between two runs: times, and the machine."""
+VARIES = re.compile(r"seconds|minutes|memory|milliseconds|latency|finished_on|data_dir|^path$|^run$|date")
+"""Keys of JSON files whose values differ between two runs."""
+LONGEST = 600.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run: a shipped experiment, and overrides that make it tiny."""
+
+    experiment: str
+    overrides: tuple[str, ...]
+    needs: str = ""
+
+    def command(self, out: Path, segmenter: Path | None) -> list[str]:
+        """Returns the arguments of `keras_skin.run`."""
+        overrides = [*self.overrides, *([f"segmenter.run={segmenter}"] if segmenter else [])]
+        return arguments(self.experiment, "--out", str(out), overrides=overrides)
+
+
+def kinds() -> dict[str, Kind]:
+    """Returns a joint model, a cross-validation, a curriculum with replay, and a classifier behind a segmenter."""
+    return {
+        "joint": Kind("jrl_ph2", tuple(TINY)),
+        "folds": Kind("jrl_ph2_crossval", (*TINY, "split.folds=2", "train.epochs=2")),
+        "curriculum": Kind("dual_task_ham10000", tuple(tiny("dual_task_ham10000"))),
+        "segmenter": Kind("tdbn_ham10000", (*tiny("tdbn_ham10000"), "model.shared_encoder=true"), needs="joint"),
+    }
+
+
+@dataclass
+class Kill:
+    """One kill: the phase, the signal, the seconds after the start of the phase, and what the process answered."""
+
+    phase: str
+    signal: str
+    after: float
+    exit_code: int | None = None
+    hit: bool = False
+    last_line: str = ""
+
+
+@dataclass
+class Trial:
+    """One run with its kills, the number of times it was started, and how it differs from the undisturbed run."""
+
+    kind: str
+    kills: list[Kill]
+    starts: int = 0
+    differences: list[str] = field(default_factory=list)
+
+
+class Process:
+    """`python -m keras_skin.run` in a process of its own, with the times at which its phases started."""
+
+    def __init__(self, command: list[str], cache: Path) -> None:
+        environment = {**os.environ, "KERAS_SKIN_CACHE": str(cache), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        self.started = time.monotonic()
+        self.lines: list[str] = []
+        self.phases: dict[str, float] = {}
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "keras_skin.run", *command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                for phase, pattern in PHASES.items():
+                    if phase not in self.phases and re.match(pattern, line):
+                        self.phases[phase] = time.monotonic() - self.started
+                self._changed.notify()
+        with self._changed:
+            self._changed.notify()
+
+    def kill_in(self, kill: Kill) -> None:
+        """Sends the signal the given seconds after the phase starts. A process that ends before is not hit."""
+        deadline = time.monotonic() + LONGEST
+        with self._changed:
+            while kill.phase not in self.phases and self._reader.is_alive() and time.monotonic() < deadline:
+                self._changed.wait(1.0)
+        if kill.phase in self.phases:
+            try:
+                self.process.wait(kill.after)
+            except subprocess.TimeoutExpired:
+                kill.hit = True
+                for number in range(SIGNALS[kill.signal]):
+                    time.sleep(0.05 * number)
+                    self.process.send_signal(getattr(signal, kill.signal.split()[0]))
+        kill.exit_code = self.wait()
+        kill.last_line = next((line for line in reversed(self.lines) if line), "")
+
+    def wait(self) -> int:
+        """Waits for the end and returns the exit code. A process that hangs is killed."""
+        try:
+            self.process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            self.lines.append(f"hung for {LONGEST:.0f} s")
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        return self.process.returncode
+
+
+def run_trial(trial: Trial, kind: Kind, folder: Path, segmenter: Path | None) -> Path | None:
+    """Starts a run, kills it, resumes it until every kill was sent, then lets it finish; returns the run's folder."""
+    out, cache = folder / "runs", folder / "cache"
+    for kill in [*trial.kills, None]:
+        runs = sorted(out.glob("*-*")) if out.is_dir() else []
+        if len(runs) > 1:
+            trial.differences.append(f"{len(runs)} run folders")
+        process = Process(["--resume", str(runs[0])] if runs else kind.command(out, segmenter), cache)
+        trial.starts += 1
+        if kill is not None:
+            process.kill_in(kill)
+            if any("Traceback" in line for line in process.lines):
+                trial.differences.append(f"{kill.signal} in '{kill.phase}' gave a traceback: {process.lines[-1]}")
+            if not kill.hit and kill.exit_code == 0:
+                break
+        elif process.wait():
+            trial.differences.append(f"the last resume ended with {process.process.returncode}: {process.lines[-1:]}")
+    runs = sorted(out.glob("*-*")) if out.is_dir() else []
+    return runs[0] if runs else None
+
+
+def differences(reference: Path, run: Path) -> Iterator[str]:
+    """Yields a sentence for each file that one folder lacks or that differs in more than times, dates and paths."""
+    before, after = files(reference), files(run)
+    yield from (f"{name} is missing" for name in sorted(before - after))
+    yield from (f"{name} is a stray file" for name in sorted(after - before))
+    for name in sorted(before & after):
+        if Path(name).name not in UNLIKE and not same(reference / name, run / name):
+            yield f"{name} differs"
+
+
+def files(folder: Path) -> set[str]:
+    """Relative paths of all files."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two files hold the same, except what differs between any two runs."""
+    if first.suffix == ".h5":
+        return arrays_equal(h5_arrays(first), h5_arrays(second))
+    if first.suffix == ".npz":
+        with np.load(first) as left, np.load(second) as right:
+            return arrays_equal(dict(left), dict(right))
+    if first.suffix == ".json":
+        return bool(steady(json.loads(first.read_text())) == steady(json.loads(second.read_text())))
+    if first.name in TIMED:
+        return table(first) == table(second)
+    if first.suffix == ".html" or "saved_model" in first.parts[-4:-1]:
+        return second.stat().st_size > 0  # names times and folders; an export is compared through its agreement
+    return first.read_bytes() == second.read_bytes()
+
+
+def h5_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an HDF5 file."""
+    arrays: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
+
+
+def arrays_equal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    """Whether names and values are equal, bit for bit, except arrays named after times."""
+    return first.keys() == second.keys() and all(
+        VARIES.search(key) or np.array_equal(value, second[key], equal_nan=value.dtype.kind == "f")
+        for key, value in first.items()
+    )
+
+
+def steady(value: Any) -> Any:
+    """A JSON value without what differs between any two runs."""
+    if isinstance(value, dict):
+        return {key: steady(item) for key, item in value.items() if not VARIES.search(key)}
+    return [steady(item) for item in value] if isinstance(value, list) else value
+
+
+def table(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, without its columns of times."""
+    header, *rows = (line.split(",") for line in path.read_text().splitlines())
+    columns = [number for number, name in enumerate(header) if name not in TIMED[path.name]]
+    return [[row[column] for column in columns] for row in (header, *rows)]
+
+
+def undisturbed(name: str, kind: Kind, folder: Path, segmenter: Path | None) -> tuple[Path, dict[str, float]]:
+    """Runs a kind to its end; returns its folder and the seconds of each of its phases."""
+    marker = folder / "phases.json"
+    if not marker.is_file():
+        process = Process(kind.command(folder / "runs", segmenter), folder / "cache")
+        if process.wait():
+            raise SystemExit("\n".join([f"The undisturbed run of '{name}' failed:", *process.lines[-30:]]))
+        starts = sorted(process.phases.items(), key=lambda item: item[1])
+        ends = [start for _, start in starts[1:]] + [time.monotonic() - process.started]
+        marker.write_text(json.dumps({phase: end - start for (phase, start), end in zip(starts, ends, strict=True)}))
+    (run,) = (folder / "runs").iterdir()
+    return run, json.loads(marker.read_text())
+
+
+def draw_trial(name: str, phases: dict[str, float], kills: int, draw: random.Random) -> Trial:
+    """A trial with kills in later and later phases, each with a drawn signal and moment."""
+    chosen = sorted(draw.sample(range(len(phases)), min(kills, len(phases))))
+    names = list(phases)
+    return Trial(
+        name,
+        [Kill(names[n], draw.choice(list(SIGNALS)), round(draw.uniform(0, phases[names[n]]), 2)) for n in chosen],
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of chaos.json")
+    parser.add_argument("--kills", type=int, default=60, help="number of kills that must hit")
+    parser.add_argument("--per-run", type=int, default=3, help="kills of one run")
+    parser.add_argument("--kinds", nargs="+", default=list(kinds()), choices=list(kinds()))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+
+    references: dict[str, tuple[Path, dict[str, float]]] = {}
+    for name in sorted(options.kinds, key=lambda name: bool(kinds()[name].needs)):
+        needed = kinds()[name].needs
+        if needed and needed not in references:
+            references[needed] = undisturbed(needed, kinds()[needed], options.out / "undisturbed" / needed, None)
+        segmenter = references[needed][0] if needed else None
+        references[name] = undisturbed(name, kinds()[name], options.out / "undisturbed" / name, segmenter)
+
+    report, draw, number, hits = options.out / "chaos.json", random.Random(options.seed), 0, 0
+    trials: list[Trial] = []
+    past = json.loads(report.read_text()) if report.is_file() else []
+    while hits < options.kills:
+        name = options.kinds[number % len(options.kinds)]
+        reference, phases = references[name]
+        trial = draw_trial(name, phases, options.per_run, draw)
+        if number < len(past):
+            trial = Trial(**{**past[number], "kills": [Kill(**kill) for kill in past[number]["kills"]]})
+        else:
+            folder = options.out / f"trial_{number:03d}"
+            needed = kinds()[name].needs
+            run = run_trial(trial, kinds()[name], folder, references[needed][0] if needed else None)
+            trial.differences += differences(reference, run) if run else ["there is no run folder"]
+            print(f"{number:3d} {name:10s}", *(f"{kill.signal} in {kill.phase!r} +{kill.after} s;" for kill in trial.kills))
+            print("\n".join(f"      {text}" for text in trial.differences or ["equal"]), flush=True)
+        trials.append(trial)
+        hits += sum(kill.hit for kill in trial.kills)
+        number += 1
+        report.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
+    unequal = sum(bool(trial.differences) for trial in trials)
+    print(f"{hits} kills in {len(trials)} runs, seed {options.seed}: {unequal} runs differ from the undisturbed ones.")
+    return 1 if unequal else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
