@@ -1,6 +1,5 @@
 """The containers' files, as far as they can be checked without a docker engine; each check also finds what is wrong in a copy."""
 
-import configparser
 import http.server
 import json
 import re
@@ -28,6 +27,7 @@ from tests.container_checks import (
     unlike_tensorflow,
     unpinned,
 )
+from tools.lock import LOCKS
 
 LOOPBACK = "127.0.0.1"
 
@@ -180,21 +180,13 @@ def test_devices(files, device, code):
     assert not code or "expected cpu or gpu" in result.stderr
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_requirements_are_those_of_setup_cfg(files, device, tmp_path):
-    (install,) = (text for text in files.instruction("RUN") if "requirements.py" in text)
-    command = install.split("&& pip")[0].replace("python docker", f"{sys.executable} docker")
-    for name in ("setup.cfg", "docker"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path, env={"DEVICE": device})
-    lines = (tmp_path / "requirements.txt").read_text().splitlines()
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    extras = ["pretrained", "serve", "serving", *(["gpu"] if device == "gpu" else [])]
-    assert lines == [
-        *setup["options"]["install_requires"].split(),
-        *(line for extra in extras for line in setup["options.extras_require"][extra].split()),
-    ]
+@pytest.mark.parametrize(("device", "lock"), [("cpu", "requirements.lock"), ("gpu", "requirements-gpu.lock")])
+def test_the_image_installs_the_lock_file_of_its_device(files, device, lock):
+    (install,) = (text for text in files.instruction("RUN") if "--require-hashes" in text)
+    command = install.replace("&& pip", "&& echo")
+    printed = subprocess.run(["sh", "-c", command], check=True, env={"DEVICE": device}, capture_output=True, text=True).stdout
+    assert printed.split()[-1] == lock
+    assert f"docker/{lock}" in LOCKS
 
 
 def test_the_page_is_started_with_arguments_that_the_command_takes(files):

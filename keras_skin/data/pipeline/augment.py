@@ -5,6 +5,7 @@ A policy is pure: the same arguments and random generator give the same result, 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -202,15 +203,39 @@ class _Composed(ABC):
     def _compose(self) -> Any:
         """The transforms; one object per thread, because it holds its random state."""
         if not hasattr(self._local, "compose"):
-            os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version online
-            import albumentations
-
+            albumentations = _import_albumentations()
             self._local.compose = albumentations.Compose(self._transforms(albumentations))
         return self._local.compose
 
     @abstractmethod
     def _transforms(self, albumentations: Any) -> list[Any]:
         """The transforms in their order."""
+
+
+def _import_albumentations() -> Any:
+    """The MIT-licensed albumentations.
+
+    Raises:
+        UserError: if AlbumentationsX is installed. It has the same import name, is under the AGPL, and draws other numbers.
+    """
+    if _is_installed("albumentationsx"):
+        raise UserError(
+            "AlbumentationsX is installed. It replaces albumentations under the same name and is under the AGPL licence; "
+            "keras_skin uses the MIT-licensed one. Run: pip uninstall albumentationsx albumentations && "
+            "pip install 'albumentations<2.1'"
+        )
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version online
+    import albumentations
+
+    return albumentations
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @register("flips_rotations")

@@ -317,3 +317,9 @@ assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 """
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_agpl_successor_under_the_same_name_is_refused(monkeypatch):
+    monkeypatch.setattr(augment.importlib.metadata, "distribution", lambda name: name)
+    with pytest.raises(UserError, match=r"(?s)AlbumentationsX is installed.*pip uninstall albumentationsx"):
+        FlipsRotations()(IMAGE, MASK, 0, rng())
