@@ -1,0 +1,72 @@
+"""A short form of tools/chaos.py, and proof that it notices what differs."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from tools import chaos
+from tools.chaos import Kill, Trial, differences
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_equals_the_undisturbed_one(tiny_run, tmp_path):
+    trial = Trial("joint", [Kill("train", "SIGKILL", 1.0), Kill("explain", "SIGTERM", 0.3)])
+    run = chaos.run_trial(trial, chaos.kinds()["joint"], tmp_path, None)
+    assert [kill.hit for kill in trial.kills] == [True, True]
+    assert trial.starts == 3
+    assert trial.differences == []
+    assert list(differences(tiny_run, run)) == []
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two equal folders with a file of every kind."""
+    folder = tmp_path / "a"
+    (folder / "checkpoints").mkdir(parents=True)
+    with h5py.File(folder / "checkpoints" / "best.weights.h5", "w") as file:
+        file["layer/kernel"] = np.arange(6.0).reshape(2, 3)
+    np.savez(folder / "state.npz", epoch=np.array(2), values=np.array([1.0, np.nan]))
+    (folder / "metrics.json").write_text(json.dumps({"test": {"dsc": 0.9, "seconds": 3.0}}))
+    (folder / "history.csv").write_text("epoch,seconds,loss\n1,2.5,0.7\n")
+    (folder / "latency.json").write_text("{}")
+    shutil.copytree(folder, tmp_path / "b")
+    return folder, tmp_path / "b"
+
+
+def test_times_are_no_difference(folders):
+    a, b = folders
+    (b / "metrics.json").write_text(json.dumps({"test": {"dsc": 0.9, "seconds": 4.0}}))
+    (b / "history.csv").write_text("epoch,seconds,loss\n1,9.9,0.7\n")
+    (b / "latency.json").write_text('{"milliseconds": 1}')
+    assert list(differences(a, b)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("metrics.json", lambda path: path.write_text(json.dumps({"test": {"dsc": 0.9000001}}))),
+        ("history.csv", lambda path: path.write_text("epoch,seconds,loss\n1,2.5,0.8\n")),
+        ("state.npz", lambda path: np.savez(path, epoch=np.array(2), values=np.array([1.1, np.nan]))),
+    ],
+)
+def test_other_contents_are_found(name, change, folders):
+    a, b = folders
+    change(b / name)
+    assert list(differences(a, b)) == [f"{name} differs"]
+
+
+def test_other_weights_are_found(folders):
+    a, b = folders
+    with h5py.File(b / "checkpoints" / "best.weights.h5", "r+") as file:
+        file["layer/kernel"][0, 0] = 1e-7
+    assert list(differences(a, b)) == ["checkpoints/best.weights.h5 differs"]
+
+
+def test_missing_and_stray_files_are_found(folders):
+    a, b = folders
+    (b / "metrics.json").unlink()
+    (b / ".x-report.html").touch()
+    assert list(differences(a, b)) == ["metrics.json is missing", ".x-report.html is a stray file"]
