@@ -54,8 +54,8 @@ def test_a_changed_file_is_an_error_and_built_again():
         assert (folder / "file.txt").read_text() == "built"
 
 
-def test_folders_of_other_trees_are_deleted_after_a_day(tmp_path, tree):
-    for name, age in (("old", 2 * module.DAY), ("recent", 60)):
+def test_folders_of_other_trees_are_deleted_when_no_run_uses_them(tmp_path, tree):
+    for name, age in (("old", 2 * module.UNUSED), ("recent", 60)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     module.tree_folder.cache_clear()
