@@ -204,6 +204,7 @@ def test_every_test_file_mirrors_a_module():
         "test_docker",
         "test_docs_site",
         "test_experiments_end_to_end",
+        "test_golden_arrays",
         "test_jax_backend",
         "test_notebooks",
         "test_public_names",
