@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_other_weights_are_found(folders):
     with h5py.File(b / "checkpoints" / "best.weights.h5", "r+") as file:
         file["layer/kernel"][0, 0] = 1e-7
     assert list(differences(a, b)) == ["checkpoints/best.weights.h5 differs"]
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(2, []), (3, ["figures/curves.png differs"])])
+def test_figures_may_differ_by_rounding_only(levels, expected, folders):
+    for folder, value in zip(folders, (100, 100 + levels), strict=True):
+        (folder / "figures").mkdir()
+        cv2.imwrite(str(folder / "figures" / "curves.png"), np.full((4, 5, 3), value, np.uint8))
+    assert list(differences(*folders)) == expected
 
 
 def test_missing_and_stray_files_are_found(folders):

@@ -4,7 +4,7 @@
 
 A trial is one run that is killed several times, in later and later phases, and resumed after each kill. The signals are SIGKILL,
 SIGTERM, SIGINT, and SIGINT twice. The moment within a phase is drawn. At the end, the trial must hold the same files as the
-undisturbed run, with the same contents: weights, tables, metrics and pictures, except times, dates and paths.
+undisturbed run, with the same contents: weights, tables, metrics and pictures, except times, memory and the folder's path.
 
 The image store is in a new folder for each trial, so that its writing is interrupted too. `chaos.json` in the output folder lists
 every kill; the exit code is 1 if a trial differs. Results are kept, so a stopped command continues where it stopped.
@@ -25,10 +25,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import h5py
 import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -52,13 +54,17 @@ PHASES = {
     "report": r"^Drawing figures and writing the report",
 }
 """Name of a phase, and the line of output that starts it."""
-TIMED = {"history.csv": ("seconds",)}
-"""Columns of tables that differ between two runs."""
-UNLIKE = {".lock", "run.log", "latency.json", "environment.json"}
-"""Files whose contents differ between two runs: times, and the machine."""
-VARIES = re.compile(r"seconds|minutes|memory|milliseconds|latency|finished_on|data_dir|^path$|^run$|date")
-"""Keys of JSON files whose values differ between two runs."""
+VARIES = {"seconds", "milliseconds", "peak_memory_mib", "finished_on", "Training time", "Latency, batch 1", "Latency, batch 32"}
+"""Keys and columns whose values differ between any two runs: times, dates and memory."""
+NOT_COMPARED = re.compile(
+    r"\.lock|run\.log|latency\.json|environment\.json|report\.html|saved_model\.pb|fingerprint\.pb|variables\.(index|data-.*)"
+)
+"""Files that only have to be there: times and the machine; TensorFlow's files, whose order differs between two processes (what an
+export answers is compared through the agreement in its model.json)."""
+LEVELS = 2
+"""Largest difference of a pixel of a figure, of 255. Two undisturbed runs differ by one."""
 LONGEST = 600.0
+"""Seconds after which a process counts as hung, and is killed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,12 @@ def kinds() -> dict[str, Kind]:
         "curriculum": Kind("dual_task_ham10000", tuple(tiny("dual_task_ham10000"))),
         "segmenter": Kind("tdbn_ham10000", (*tiny("tdbn_ham10000"), "model.shared_encoder=true"), needs="joint"),
     }
+
+
+class Pixels(NamedTuple):
+    """The pixels of a figure, (H, W, 3) integers."""
+
+    values: np.ndarray
 
 
 @dataclass
@@ -164,6 +176,8 @@ class Process:
             self.process.kill()
             self.process.wait()
         self._reader.join(10)
+        if self.process.stdout:
+            self.process.stdout.close()
         return self.process.returncode
 
 
@@ -189,12 +203,12 @@ def run_trial(trial: Trial, kind: Kind, folder: Path, segmenter: Path | None) ->
 
 
 def differences(reference: Path, run: Path) -> Iterator[str]:
-    """Yields a sentence for each file that one folder lacks or that differs in more than times, dates and paths."""
+    """Yields a sentence for each file that one folder lacks, or that differs in more than `VARIES` and the folder's own path."""
     before, after = files(reference), files(run)
     yield from (f"{name} is missing" for name in sorted(before - after))
     yield from (f"{name} is a stray file" for name in sorted(after - before))
     for name in sorted(before & after):
-        if Path(name).name not in UNLIKE and not same(reference / name, run / name):
+        if not NOT_COMPARED.fullmatch(Path(name).name) and not equal(contents(reference, name), contents(run, name)):
             yield f"{name} differs"
 
 
@@ -203,20 +217,25 @@ def files(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
-def same(first: Path, second: Path) -> bool:
-    """Whether two files hold the same, except what differs between any two runs."""
-    if first.suffix == ".h5":
-        return arrays_equal(h5_arrays(first), h5_arrays(second))
-    if first.suffix == ".npz":
-        with np.load(first) as left, np.load(second) as right:
-            return arrays_equal(dict(left), dict(right))
-    if first.suffix == ".json":
-        return bool(steady(json.loads(first.read_text())) == steady(json.loads(second.read_text())))
-    if first.name in TIMED:
-        return table(first) == table(second)
-    if first.suffix == ".html" or "saved_model" in first.parts[-4:-1]:
-        return second.stat().st_size > 0  # names times and folders; an export is compared through its agreement
-    return first.read_bytes() == second.read_bytes()
+def contents(folder: Path, name: str) -> Any:
+    """What a file of a run says, without `VARIES` and the folder's path: arrays, a JSON value, cells, pixels or bytes."""
+    file = folder / name
+    if file.suffix == ".h5":
+        return h5_arrays(file)
+    if file.suffix == ".npz":
+        with np.load(file) as archive:
+            arrays = dict(archive)
+        return {key: steady(json.loads(bytes(array))) if key == "json" else array for key, array in arrays.items()}
+    if file.suffix == ".json":
+        return steady(json.loads(file.read_text().replace(str(folder), "RUN")))
+    if file.suffix == ".csv":
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        return table.drop(columns=[column for column in table if column in VARIES]).to_dict("list")
+    if file.suffix == ".xlsx":  # an archive with the time of its writing
+        return pd.read_excel(file, header=None, dtype=str, keep_default_na=False).to_dict("list")
+    if file.suffix == ".png" and "figures" in file.parts:
+        return Pixels(cv2.imread(str(file)).astype(int))
+    return file.read_bytes()
 
 
 def h5_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -227,26 +246,22 @@ def h5_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def arrays_equal(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    """Whether names and values are equal, bit for bit, except arrays named after times."""
-    return first.keys() == second.keys() and all(
-        VARIES.search(key) or np.array_equal(value, second[key], equal_nan=value.dtype.kind == "f")
-        for key, value in first.items()
-    )
+def equal(first: Any, second: Any) -> bool:
+    """Whether the contents of two files are equal: arrays bit for bit, pixels of figures up to `LEVELS`."""
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(value, second[key]) for key, value in first.items())
+    if isinstance(first, Pixels):
+        return first.values.shape == second.values.shape and bool(np.abs(first.values - second.values).max() <= LEVELS)
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+    return bool(first == second)
 
 
 def steady(value: Any) -> Any:
-    """A JSON value without what differs between any two runs."""
+    """A JSON value without the keys in `VARIES`."""
     if isinstance(value, dict):
-        return {key: steady(item) for key, item in value.items() if not VARIES.search(key)}
+        return {key: steady(item) for key, item in value.items() if key not in VARIES}
     return [steady(item) for item in value] if isinstance(value, list) else value
-
-
-def table(path: Path) -> list[list[str]]:
-    """The cells of a CSV file, without its columns of times."""
-    header, *rows = (line.split(",") for line in path.read_text().splitlines())
-    columns = [number for number, name in enumerate(header) if name not in TIMED[path.name]]
-    return [[row[column] for column in columns] for row in (header, *rows)]
 
 
 def undisturbed(name: str, kind: Kind, folder: Path, segmenter: Path | None) -> tuple[Path, dict[str, float]]:
