@@ -2,7 +2,7 @@
 
 These libraries are no longer developed, or are continued under another licence. `golden_arrays.npz` holds their results, so that
 a successor can be put in their place and shown to do the same. Only where a successor draws other random numbers may the cases
-with `drawn` in their names be written anew, after a look at them: `python -m tests.golden_arrays` from the repository's root.
+with `drawn` in their names be written anew, after a look at them: `python tests/golden_arrays.py`.
 """
 
 from pathlib import Path

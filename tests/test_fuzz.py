@@ -23,9 +23,8 @@ def test_damaged_requests_are_answered(clinical_run, tmp_path):
 
 
 def outcomes(case, out, count=1):
-    case.__dict__["input"] = out / "input"
     (out / "input").write_bytes(b"the input")
-    return fuzz.fuzz("tables", case, count, 0, out)
+    return fuzz.fuzz("tables", fuzz.Cases(case, out / "input"), count, 0, out)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST = 10.0
 """Seconds after which a case counts as hung."""
@@ -53,6 +53,18 @@ class Hung(Exception):
 
 class Failed(Exception):
     """A case had an outcome that is no sentence of the package."""
+
+
+class Cases(NamedTuple):
+    """How a target is fuzzed.
+
+    Attributes:
+        run: draws and runs one case.
+        input: the file that a case writes its input to.
+    """
+
+    run: Callable[[random.Random], None]
+    input: Path
 
 
 @contextmanager
@@ -147,7 +159,7 @@ def changed_table(content: bytes, draw: random.Random) -> bytes:
     return draw.choice(("\n", "\r\n")).join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
 
 
-def experiment_cases(folder: Path) -> Callable[[random.Random], bytes]:
+def experiment_cases(folder: Path) -> Cases:
     """Loads changed copies of the shipped experiments from a file, or with a changed override."""
     from keras_skin.experiment import load_experiment, shipped_experiments
     from keras_skin.experiment.loading import shipped_folder
@@ -165,13 +177,11 @@ def experiment_cases(folder: Path) -> Callable[[random.Random], bytes]:
         overrides = [f"{draw.choice(('train.epochs', 'model.name', 'x', 'data.train.name', '.', ''))}={draw.choice(TEXTS)}"]
         file.write_bytes(changed_bytes(content, draw) if draw.random() < 0.2 else content)
         load_experiment(file, overrides if draw.random() < 0.2 else [], demo=draw.random() < 0.3)
-        return file.read_bytes()
 
-    case.__dict__["input"] = file
-    return case
+    return Cases(case, file)
 
 
-def table_cases(folder: Path) -> Callable[[random.Random], bytes]:
+def table_cases(folder: Path) -> Cases:
     """Reads stand-ins of the data sets with one table changed."""
     from keras_skin.data.datasets import readers
 
@@ -181,24 +191,22 @@ def table_cases(folder: Path) -> Callable[[random.Random], bytes]:
             continue
         readers.get(name).info["render"](folder / name, seed=1, size=(24, 32))
         tables += [(name, file, file.read_bytes()) for file in sorted((folder / name).rglob("*.csv"))]
-    kept = folder / "changed.csv"
+    copy_of_input = folder / "changed.csv"
 
     def case(draw: random.Random) -> bytes:
         name, file, content = draw.choice(tables)
         changed = changed_table(content, draw)
-        kept.write_bytes(changed)
+        copy_of_input.write_bytes(changed)
         file.write_bytes(changed)
         try:
             readers.get(name).builder(folder / name)
         finally:
             file.write_bytes(content)
-        return changed
 
-    case.__dict__["input"] = kept
-    return case
+    return Cases(case, copy_of_input)
 
 
-def image_cases(folder: Path) -> Callable[[random.Random], bytes]:
+def image_cases(folder: Path) -> Cases:
     """Decodes changed JPEG, PNG and BMP files as the exported graph does. It answers a blank image, and never an error."""
     import cv2
     import numpy as np
@@ -214,11 +222,11 @@ def image_cases(folder: Path) -> Callable[[random.Random], bytes]:
         for end, flags in ((".jpg", []), (".jpg", progressive), (".png", []), (".bmp", []))
     ]
     decode = tf.function(lambda contents: decode_or_blank(contents, (16, 24)), input_signature=[tf.TensorSpec([], tf.string)])
-    kept = folder / "changed.image"
+    copy_of_input = folder / "changed.image"
 
     def case(draw: random.Random) -> bytes:
         changed = changed_bytes(draw.choice(files), draw)
-        kept.write_bytes(changed)
+        copy_of_input.write_bytes(changed)
         image, valid = decode(changed)
         if (
             image.shape != (16, 24, 3)
@@ -226,13 +234,11 @@ def image_cases(folder: Path) -> Callable[[random.Random], bytes]:
             or (not valid and tf.reduce_any(image > 0))
         ):
             raise Failed("the decoded image is not finite, of another size, or not blank though it is invalid")
-        return changed
 
-    case.__dict__["input"] = kept
-    return case
+    return Cases(case, copy_of_input)
 
 
-def request_cases(folder: Path, run: Path) -> Callable[[random.Random], bytes]:
+def request_cases(folder: Path, run: Path) -> Cases:
     """Sends changed requests to the server of a run's export, by REST and by the page's form."""
     import cv2
     import numpy as np
@@ -248,14 +254,14 @@ def request_cases(folder: Path, run: Path) -> Callable[[random.Random], bytes]:
     image = cv2.imencode(".png", np.full((40, 60, 3), (150, 180, 220), np.uint8))[1].tobytes()
     inputs = served.metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]
     blank: dict[str, Any] = {name: -1 if spec["dtype"] == "DT_FLOAT" else "" for name, spec in inputs.items()}
-    kept = folder / "changed.request"
+    copy_of_input = folder / "changed.request"
 
     def case(draw: random.Random) -> bytes:
         contents = changed_bytes(image, draw) if draw.random() < 0.5 else image
         body: Any = {"instances": [{**blank, "image_bytes": {"b64": base64.b64encode(contents).decode()}}]}
         raw = json.dumps(changed_json(body, draw) if draw.random() < 0.7 else body).encode()
         raw = changed_bytes(raw, draw) if draw.random() < 0.2 else raw
-        kept.write_bytes(raw)
+        copy_of_input.write_bytes(raw)
         if draw.random() < 0.3:
             answers = {name: draw.choice(("50", "male", *TEXTS[:8])).encode("utf-8", "replace").decode() for name in blank}
             name = draw.choice(("mole.png", "a" * 300, "../x.png", "\x00.png"))
@@ -270,13 +276,11 @@ def request_cases(folder: Path, run: Path) -> Callable[[random.Random], bytes]:
             )
         if answer.status_code >= 500 or "Traceback" in answer.text or (answer.status_code >= 400 and len(answer.text) < 20):
             raise Failed(f"status {answer.status_code}: {answer.text[:500]}")
-        return raw
 
-    case.__dict__["input"] = kept
-    return case
+    return Cases(case, copy_of_input)
 
 
-def fuzz(target: str, case: Callable[[random.Random], bytes], count: int, seed: int, out: Path) -> Counter[str]:
+def fuzz(target: str, cases: Cases, count: int, seed: int, out: Path) -> Counter[str]:
     """Runs cases 0 to `count` - 1; returns how many were accepted, refused and failed. Failures are kept in `out`."""
     from keras_skin.registry import UserError
 
@@ -286,16 +290,16 @@ def fuzz(target: str, case: Callable[[random.Random], bytes], count: int, seed: 
         begin = time.monotonic()
         try:
             with time_limit(LONGEST):
-                case(random.Random(f"{target} {seed} {number}"))
+                cases.run(random.Random(f"{target} {seed} {number}"))
             outcomes["accepted"] += 1
         except UserError as error:
             outcomes["refused"] += 1
             if not str(error).strip() or len(str(error)) > 20_000 or "Traceback" in str(error):
                 outcomes["failed"] += 1
-                keep(case, out / f"{target}_{seed}_{number}", f"The sentence is empty or too long:\n{str(error)[:2000]}")
+                keep(cases.input, out / f"{target}_{seed}_{number}", f"The sentence is empty or too long:\n{str(error)[:2000]}")
         except Exception:
             outcomes["failed"] += 1
-            keep(case, out / f"{target}_{seed}_{number}", traceback.format_exc())
+            keep(cases.input, out / f"{target}_{seed}_{number}", traceback.format_exc())
         slowest = max(slowest, time.monotonic() - begin)
     counts = ", ".join(f"{outcomes[kind]:,} {kind}" for kind in ("accepted", "refused", "failed"))
     print(
@@ -305,10 +309,10 @@ def fuzz(target: str, case: Callable[[random.Random], bytes], count: int, seed: 
     return outcomes
 
 
-def keep(case: Callable[[random.Random], bytes], stem: Path, text: str) -> None:
+def keep(file: Path, stem: Path, text: str) -> None:
     """Keeps the input of a failed case and what came of it."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".input").write_bytes(case.__dict__["input"].read_bytes())
+    stem.with_suffix(".input").write_bytes(file.read_bytes())
     stem.with_suffix(".txt").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -323,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.requests and not options.run:
         parser.error("--requests needs --run: a run with an export")
-    targets: dict[str, Callable[[Path], Callable[[random.Random], bytes]]] = {
+    targets: dict[str, Callable[[Path], Cases]] = {
         "experiments": experiment_cases,
         "tables": table_cases,
         "images": image_cases,

@@ -265,7 +265,7 @@ def _summary(results: Mapping[str, RecordedRun]) -> str:
     if measured:
         largest = max(measured, key=lambda name: results[name].peak_memory_mib or 0)
         text += f"; the largest peak memory was {(results[largest].peak_memory_mib or 0) / 1024:.1f} GiB (`{largest}`)"
-    return f"{text}.\n"
+    return f"{text}. Minutes are wall time: pauses and other programs that ran beside a training are part of them.\n"
 
 
 def _others(results: Mapping[str, RecordedRun]) -> str:

@@ -218,7 +218,7 @@ def _import_albumentations() -> Any:
     Raises:
         UserError: if AlbumentationsX is installed. It has the same import name, is under the AGPL, and draws other numbers.
     """
-    if _is_installed("albumentationsx"):
+    if any(importlib.metadata.distributions(name="albumentationsx")):
         raise UserError(
             "AlbumentationsX is installed. It replaces albumentations under the same name and is under the AGPL licence; "
             "keras_skin uses the MIT-licensed one. Run: pip uninstall albumentationsx albumentations && "
@@ -228,14 +228,6 @@ def _import_albumentations() -> Any:
     import albumentations
 
     return albumentations
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 @register("flips_rotations")

@@ -320,6 +320,6 @@ assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 
 
 def test_the_agpl_successor_under_the_same_name_is_refused(monkeypatch):
-    monkeypatch.setattr(augment.importlib.metadata, "distribution", lambda name: name)
+    monkeypatch.setattr(augment.importlib.metadata, "distributions", lambda name: [name] if name == "albumentationsx" else [])
     with pytest.raises(UserError, match=r"(?s)AlbumentationsX is installed.*pip uninstall albumentationsx"):
         FlipsRotations()(IMAGE, MASK, 0, rng())
