@@ -34,6 +34,15 @@ def test_times_are_no_difference(folders):
     assert list(differences(a, b)) == []
 
 
+def test_the_time_in_a_card_is_no_difference_and_its_agreement_is(folders):
+    a, b = folders
+    (a / "model_card.md").write_text("DSC 1.0000; 4.1 ms per image")
+    (b / "model_card.md").write_text("DSC 1.0000; 3.2 ms per image")
+    assert list(differences(a, b)) == []
+    (b / "model_card.md").write_text("DSC 0.9999; 4.1 ms per image")
+    assert list(differences(a, b)) == ["model_card.md differs"]
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,6 +189,8 @@ def run_trial(trial: Trial, kind: Kind, folder: Path, segmenter: Path | None) ->
         runs = sorted(out.glob("*-*")) if out.is_dir() else []
         if len(runs) > 1:
             trial.differences.append(f"{len(runs)} run folders")
+        if runs and is_finished(runs[0]):  # the last signal came after the run's last file
+            break
         process = Process(["--resume", str(runs[0])] if runs else kind.command(out, segmenter), cache)
         trial.starts += 1
         if kill is not None:
@@ -200,6 +203,12 @@ def run_trial(trial: Trial, kind: Kind, folder: Path, segmenter: Path | None) ->
             trial.differences.append(f"the last resume ended with {process.process.returncode}: {process.lines[-1:]}")
     runs = sorted(out.glob("*-*")) if out.is_dir() else []
     return runs[0] if runs else None
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run wrote everything; a run that was killed before its record is not."""
+    record = run / "run.json"
+    return record.is_file() and bool(json.loads(record.read_text())["finished"])
 
 
 def differences(reference: Path, run: Path) -> Iterator[str]:
@@ -228,6 +237,8 @@ def contents(folder: Path, name: str) -> Any:
         return {key: steady(json.loads(bytes(array))) if key == "json" else array for key, array in arrays.items()}
     if file.suffix == ".json":
         return steady(json.loads(file.read_text().replace(str(folder), "RUN")))
+    if file.suffix == ".md":
+        return re.sub(r"[\d.]+ ms", "N ms", file.read_text())
     if file.suffix == ".csv":
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
         return table.drop(columns=[column for column in table if column in VARIES]).to_dict("list")
@@ -317,6 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
             trial = Trial(**{**past[number], "kills": [Kill(**kill) for kill in past[number]["kills"]]})
         else:
             folder = options.out / f"trial_{number:03d}"
+            shutil.rmtree(folder, ignore_errors=True)  # of a command that was stopped in this trial
             needed = kinds()[name].needs
             run = run_trial(trial, kinds()[name], folder, references[needed][0] if needed else None)
             trial.differences += differences(reference, run) if run else ["there is no run folder"]
