@@ -55,12 +55,23 @@ PHASES = {
     "report": r"^Drawing figures and writing the report",
 }
 """Name of a phase, and the line of output that starts it."""
-VARIES = {"seconds", "milliseconds", "peak_memory_mib", "finished_on", "Training time", "Latency, batch 1", "Latency, batch 32"}
-"""Keys and columns whose values differ between any two runs: times, dates and memory."""
+VARIES = {
+    "seconds",
+    "milliseconds",
+    "peak_memory_mib",
+    "finished_on",
+    "Training time",
+    "Latency, batch 1",
+    "Latency, batch 32",
+    "sha256",
+}
+"""Keys and columns whose values differ between any two runs: times, dates, memory, and the checksum of a weights file, whose arrays
+are compared themselves."""
 NOT_COMPARED = re.compile(
     r"\.lock|run\.log|latency\.json|environment\.json|report\.html|saved_model\.pb|fingerprint\.pb|variables\.(index|data-.*)"
+    r"|tf_serving_warmup_requests"
 )
-"""Files that only have to be there: times and the machine; TensorFlow's files, whose order differs between two processes (what an
+"""Files that only have to be there: times and the machine; files of TensorFlow and its requests, whose order differs between two processes (what an
 export answers is compared through the agreement in its model.json)."""
 LEVELS = 2
 """Largest difference of a pixel of a figure, of 255. Two undisturbed runs differ by one."""
