@@ -65,14 +65,14 @@ VARIES = {
     "Latency, batch 32",
     "sha256",
 }
-"""Keys and columns whose values differ between any two runs: times, dates, memory, and the checksum of a weights file, whose arrays
-are compared themselves."""
+"""Keys and columns whose values differ between any two runs: times, dates, memory, and checksums of weights, which are compared
+themselves."""
 NOT_COMPARED = re.compile(
     r"\.lock|run\.log|latency\.json|environment\.json|report\.html|saved_model\.pb|fingerprint\.pb|variables\.(index|data-.*)"
     r"|tf_serving_warmup_requests"
 )
-"""Files that only have to be there: times and the machine; files of TensorFlow and its requests, whose order differs between two processes (what an
-export answers is compared through the agreement in its model.json)."""
+"""Files that only have to be there: times and the machine, and TensorFlow's files, whose order differs between two processes.
+What an export answers is compared through the agreement in its model.json."""
 LEVELS = 2
 """Largest difference of a pixel of a figure, of 255. Two undisturbed runs differ by one."""
 LONGEST = 600.0
