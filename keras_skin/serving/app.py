@@ -6,10 +6,8 @@ import logging
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
-import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.datastructures import UploadFile
@@ -18,8 +16,9 @@ from starlette.exceptions import HTTPException
 from keras_skin.serving import limits
 from keras_skin.serving.attributions import RunExtras
 from keras_skin.serving.limits import Refused
-from keras_skin.serving.page import check_answers, form_fields, predict_upload
+from keras_skin.serving.page import check_answers, check_upload, form_fields, predict_upload
 from keras_skin.serving.served import Served
+from keras_skin.serving.slots import Slots
 from keras_skin.templates import templates
 
 log = logging.getLogger("keras_skin")
@@ -44,8 +43,6 @@ _NOT_JSON = ("multipart/", "image/", "audio/", "video/")
 FRAGMENT = "x-fragment"
 """The page's script sends this header to get the answer without the page around it."""
 
-T = TypeVar("T")
-
 
 def create_app(served: Served, extras: RunExtras) -> FastAPI:
     """Builds the application that serves one model, with what its run adds to the page."""
@@ -53,20 +50,13 @@ def create_app(served: Served, extras: RunExtras) -> FastAPI:
     app.middleware("http")(_guarded)
     app.exception_handler(Refused)(_refused)
     app.exception_handler(HTTPException)(_http_error)
-    model_slots = anyio.CapacityLimiter(limits.CONCURRENT_CALLS)
-
-    async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=model_slots)
-
-    _add_rest(app, served, in_thread)
-    _add_page(app, served, extras, in_thread)
+    slots = Slots()
+    _add_rest(app, served, slots)
+    _add_page(app, served, extras, slots)
     return app
 
 
-InThread = Callable[..., Awaitable[Any]]
-
-
-def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
+def _add_rest(app: FastAPI, served: Served, slots: Slots) -> None:
     @app.post("/v1/{path:path}")
     async def predict(request: Request) -> Response:
         match = _PREDICTION.fullmatch(request.url.path)
@@ -81,7 +71,8 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(415, "Compressed bodies are not supported; send plain JSON.")
         body = await limits.bounded(request, limits.MAX_JSON, "The body").body()
-        return Response(await in_thread(served.predict, body), media_type="application/json")
+        question, cost = await slots.check(served.read, body)
+        return Response(await slots.call(request, cost, served.answer, question), media_type="application/json")
 
     @app.get("/v1/{path:path}")
     async def status(request: Request) -> Response:
@@ -94,7 +85,7 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
         return JSONResponse(served.metadata if match["metadata"] else served.status())
 
 
-def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThread) -> None:
+def _add_page(app: FastAPI, served: Served, extras: RunExtras, slots: Slots) -> None:
     environment = templates("keras_skin.serving", "keras_skin.evaluation")
     fields = form_fields(served.model, extras.complete)
     style, script = (environment.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
@@ -123,7 +114,9 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
         answers: dict[str, str] = {}
         try:
             name, contents = await _read_form(request, len(fields), answers)
-            result = await in_thread(predict_upload, served, extras, name, contents, check_answers(fields, answers))
+            checked = check_answers(fields, answers)
+            cost = await slots.check(check_upload, name, contents)
+            result = await slots.call(request, cost, predict_upload, served, extras, name, contents, checked)
         except Refused as refusal:
             return render(request, refusal.status, error=str(refusal), answers=answers)
         return render(request, result=result, answers=answers)
