@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,39 +13,37 @@ from starlette.exceptions import HTTPException
 
 from keras_skin.serving import limits
 from keras_skin.serving.attributions import RunExtras
+from keras_skin.serving.guard import Guard
 from keras_skin.serving.limits import Refused
 from keras_skin.serving.page import check_answers, check_upload, form_fields, predict_upload
 from keras_skin.serving.served import Served
 from keras_skin.serving.slots import Slots
 from keras_skin.templates import templates
 
-log = logging.getLogger("keras_skin")
-
 _PREDICTION = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?:(?P<verb>classify|regress|predict)",
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?:(?P<verb>classify|regress|predict)",
     re.IGNORECASE,
 )
 _STATUS = re.compile(
-    r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
+    r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
     re.IGNORECASE,
 )
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-_NOT_JSON = ("multipart/", "image/", "audio/", "video/")
+_NOT_JSON = ("multipart/", "image/", "audio/", "video/", "text/")
 FRAGMENT = "x-fragment"
 """The page's script sends this header to get the answer without the page around it."""
 
 
-def create_app(served: Served, extras: RunExtras) -> FastAPI:
-    """Builds the application that serves one model, with what its run adds to the page."""
+def create_app(served: Served, extras: RunExtras, hosts: Collection[str] | None = None, allowed: Collection[str] = ()) -> FastAPI:
+    """Builds the application that serves one model, with what its run adds to the page.
+
+    Args:
+        served: the model.
+        extras: what its run adds.
+        hosts: the names in `Host` that may ask; None accepts every name.
+        allowed: names whose pages may ask as well, such as a proxy's.
+    """
     app = FastAPI(title="keras_skin", docs_url=None, redoc_url=None, openapi_url=None)
-    app.middleware("http")(_guarded)
+    app.add_middleware(Guard, hosts=hosts, allowed=allowed)
     app.exception_handler(Refused)(_refused)
     app.exception_handler(HTTPException)(_http_error)
     slots = Slots()
@@ -167,17 +163,6 @@ def _malformed(request: Request) -> Refused:
         f"Malformed request: {request.method} {request.url.path}. Expected POST /v1/models/NAME[/versions/N]:predict, or GET "
         "/v1/models/NAME[/versions/N][/metadata].",
     )
-
-
-async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Adds the security headers, and logs our own errors as places in the code, without values from the request."""
-    try:
-        response = await call_next(request)
-    except Exception as error:
-        log.error("%s while answering a request:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        response = JSONResponse({"error": "The server failed on this request and keeps running."}, 500)
-    response.headers.update(_HEADERS)
-    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:

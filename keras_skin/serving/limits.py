@@ -1,4 +1,4 @@
-"""Limits of a request: bytes while it is read, images by their structure before they are decoded, time, and calls of the model."""
+"""Limits of a request: bytes while it is read, images by their structure before they are decoded, time, and concurrent calls."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ REQUEST_SECONDS = 60.0
 """Time of a request from its last byte to its answer; then its slot is free again."""
 MAX_ABANDONED = 2
 """Calls that may still run behind requests that were given up, before new ones are refused."""
+
+CONNECTIONS = 48
+"""Connections at the same time; each may hold a body in memory."""
+HEAD_SECONDS = 10.0
+"""Time for the head of a request, from the connection or its first byte."""
+BODY_SECONDS = 60.0
+"""Time for the body of a request."""
+ANSWER_SECONDS = 60.0
+"""Time for the client to take the answer."""
 
 _LONGEST = 2000  # characters of a message, which may quote the request
 _DISCARDED = 8  # times the limit: so much of a body that is too long is read and thrown away

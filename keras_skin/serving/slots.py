@@ -1,9 +1,9 @@
 """Slots of the model: how many calls run at once, which requests wait, and how long.
 
-A thread that decodes an image cannot be stopped, and a process for each call would hold the model's memory again and load it for
-seconds after every kill. Two things bound a call instead. `limits.check_images` bounds what a file can cost before it gets
-a slot. A call that takes longer all the same is given up after `limits.REQUEST_SECONDS`: its slot is free, its thread runs out, and
-no more than `limits.MAX_ABANDONED` such threads may run before new requests are refused.
+A thread that decodes an image cannot be stopped. A process for each call could be, but it would hold the model's memory again and
+load for seconds after every kill. Two things bound a call instead. `limits.check_images` bounds what a file can cost before it
+gets a slot. A call that takes longer all the same is given up after `limits.REQUEST_SECONDS`: its slot is free and its thread
+runs out. While `limits.MAX_ABANDONED` such threads run beside the slots, new requests are refused.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import zlib
 import cv2
 import numpy as np
 
-
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
