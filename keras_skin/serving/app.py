@@ -135,6 +135,8 @@ async def _read_form(request: Request, fields: int, answers: dict[str, str]) -> 
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
         raise Refused(415, f"The content type is {kind.split(';')[0] or 'missing'}, expected multipart/form-data.")
+    if "charset" in kind.lower() and "utf-8" not in kind.lower():
+        raise Refused(415, "The form is encoded in another alphabet, expected UTF-8.")
     bounded = limits.bounded(request, limits.MAX_UPLOAD + limits.MAX_FIELDS, "The image")
     try:
         async with bounded.form(max_files=1, max_fields=fields + 8, max_part_size=limits.MAX_FIELDS) as form:

@@ -34,9 +34,9 @@ def configuration(app: Any) -> uvicorn.Config:
 class Connection(H11Protocol):
     """A connection whose client must send a request's head, send its body and take the answer in limited time.
 
-    uvicorn limits only the time between requests, and answers 503 to everybody once enough clients keep unfinished requests. Here a
-    new connection closes another one that waits for its client: of the client with the most such connections, the one without an
-    answered request that has waited longest.
+    uvicorn limits only the time between requests, and answers 503 to everybody once enough clients keep unfinished requests. Here
+    a new connection closes another one that waits for its client: of the client with the most such connections, the one without
+    an answered request that has waited longest.
     """
 
     _wait: Wait = ""
@@ -100,9 +100,10 @@ class Connection(H11Protocol):
         self._give_up(f"The request did not arrive within {seconds:.0f} seconds.")
 
     def _make_room(self) -> None:
-        waiting = [connection for connection in self.connections if connection is not self and connection.is_waiting]
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        waiting = [other for other in others if other.is_waiting]
         if waiting:
-            clients = Counter(connection.client_host for connection in waiting)
+            clients = Counter(other.client_host for other in waiting)
             oldest = min(waiting, key=lambda other: (-clients[other.client_host], other._has_answered, other._since))
             oldest._give_up("The server has too many connections. Send the request again, at once.")
 
