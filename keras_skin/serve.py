@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import ipaddress
+import re
 import socket
 import sys
+from collections.abc import Sequence
 
 from keras_skin.console import exit_code, quiet_import
 from keras_skin.presets.sources import MODEL_HELP, locate
 from keras_skin.registry import UserError
 
 MODULES = ("fastapi", "uvicorn", "python_multipart")
-CONNECTIONS = 48  # each may hold a body in memory
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NAME = re.compile(r"[a-z0-9_.-]+|[0-9a-f:]+", re.IGNORECASE)  # the second is an IPv6 address
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name under which this server may be asked, such as that of a proxy; may be repeated",
+    )
     parser.add_argument("--port", type=int, default=8501, help="port to listen at; 0 takes a free one (default: 8501)")
     return parser
 
@@ -49,12 +59,14 @@ def _serve(options: argparse.Namespace) -> int:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'Serving needs {", ".join(missing)}, which is not installed: pip install "keras_skin[serve]"')
+    allowed = _names(options.allow_host)
     with _listening(options.host, options.port) as listener:  # fails before minutes of loading
         with quiet_import():
             import uvicorn
 
             from keras_skin.serving.app import create_app
             from keras_skin.serving.attributions import open_extras
+            from keras_skin.serving.connections import configuration
             from keras_skin.serving.served import Served
             from keras_skin.workflow.prediction import open_exported
         folder = locate(options.model)
@@ -65,27 +77,30 @@ def _serve(options: argparse.Namespace) -> int:
             print("SYNTHETIC: this model was trained on synthetic images; its predictions mean nothing.")
         if model.fields and extras.reason:
             print(extras.reason)
-        if options.host not in LOOPBACK:
+        host, port = listener.getsockname()[:2]
+        is_local = ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        if not is_local:
             print(
                 f"WARNING: listening at {options.host}: other machines can reach and use this server; there is no "
                 "authentication and no encryption. Research software, not a medical device.",
                 file=sys.stderr,
             )
-        host, port = listener.getsockname()[:2]
+        hosts = {*LOOPBACK, options.host.lower()} if is_local or allowed else None
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         listener.listen()  # a client that reads the address below waits until the server answers, instead of being refused
         print(f"Page: {url}/   REST: {url}/v1/models/{served.name}:predict   Ctrl-C stops it.", flush=True)
-        config = uvicorn.Config(
-            create_app(served, extras),
-            log_config=None,
-            log_level="warning",
-            access_log=False,  # requests are not logged
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=5,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(configuration(create_app(served, extras, hosts, allowed))).run(sockets=[listener])
     return 0
+
+
+def _names(names: Sequence[str]) -> set[str]:
+    """Returns the names of `--allow-host` in small letters, checked."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"--allow-host {name}: expected a plain name without scheme, port and path, such as skin.example.org."
+            )
+    return {name.lower() for name in names}
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from keras_skin import serve
+from keras_skin.serving import limits
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "serving.md"
@@ -112,6 +113,8 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--allow-host", "https://skin.example.org"], "expected a plain name without scheme, port and path"),
+        (["--allow-host", "skin.example.org:8501"], "such as skin.example.org"),
         (["--port", "70000"], "--port 70000: expected a number from 0 to 65535"),
         (["--host", "no.such.host.invalid"], "Cannot listen at no.such.host.invalid"),
     ],
@@ -140,7 +143,7 @@ def test_other_machines_are_let_in_with_a_warning(clinical_run, capsys, monkeypa
     assert "SYNTHETIC" in output.out
     assert "A SavedModel has no training images" in output.out
     assert not server["config"].access_log
-    assert server["config"].limit_concurrency == serve.CONNECTIONS
+    assert server["config"].limit_concurrency > limits.CONNECTIONS
 
 
 @pytest.mark.slow

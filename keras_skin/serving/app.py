@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
-import anyio
-import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.datastructures import UploadFile
@@ -17,56 +13,46 @@ from starlette.exceptions import HTTPException
 
 from keras_skin.serving import limits
 from keras_skin.serving.attributions import RunExtras
+from keras_skin.serving.guard import Guard
 from keras_skin.serving.limits import Refused
-from keras_skin.serving.page import check_answers, form_fields, predict_upload
+from keras_skin.serving.page import check_answers, check_upload, form_fields, predict_upload
 from keras_skin.serving.served import Served
+from keras_skin.serving.slots import Slots
 from keras_skin.templates import templates
 
-log = logging.getLogger("keras_skin")
-
 _PREDICTION = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?:(?P<verb>classify|regress|predict)",
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?:(?P<verb>classify|regress|predict)",
     re.IGNORECASE,
 )
 _STATUS = re.compile(
-    r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
+    r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
     re.IGNORECASE,
 )
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-_NOT_JSON = ("multipart/", "image/", "audio/", "video/")
+_NOT_JSON = ("multipart/", "image/", "audio/", "video/", "text/")
 FRAGMENT = "x-fragment"
 """The page's script sends this header to get the answer without the page around it."""
 
-T = TypeVar("T")
 
+def create_app(served: Served, extras: RunExtras, hosts: Collection[str] | None = None, allowed: Collection[str] = ()) -> FastAPI:
+    """Builds the application that serves one model, with what its run adds to the page.
 
-def create_app(served: Served, extras: RunExtras) -> FastAPI:
-    """Builds the application that serves one model, with what its run adds to the page."""
+    Args:
+        served: the model.
+        extras: what its run adds.
+        hosts: the names in `Host` that may ask; None accepts every name.
+        allowed: names whose pages may ask as well, such as a proxy's.
+    """
     app = FastAPI(title="keras_skin", docs_url=None, redoc_url=None, openapi_url=None)
-    app.middleware("http")(_guarded)
+    app.add_middleware(Guard, hosts=hosts, allowed=allowed)
     app.exception_handler(Refused)(_refused)
     app.exception_handler(HTTPException)(_http_error)
-    model_slots = anyio.CapacityLimiter(limits.CONCURRENT_CALLS)
-
-    async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=model_slots)
-
-    _add_rest(app, served, in_thread)
-    _add_page(app, served, extras, in_thread)
+    slots = Slots()
+    _add_rest(app, served, slots)
+    _add_page(app, served, extras, slots)
     return app
 
 
-InThread = Callable[..., Awaitable[Any]]
-
-
-def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
+def _add_rest(app: FastAPI, served: Served, slots: Slots) -> None:
     @app.post("/v1/{path:path}")
     async def predict(request: Request) -> Response:
         match = _PREDICTION.fullmatch(request.url.path)
@@ -81,7 +67,8 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(415, "Compressed bodies are not supported; send plain JSON.")
         body = await limits.bounded(request, limits.MAX_JSON, "The body").body()
-        return Response(await in_thread(served.predict, body), media_type="application/json")
+        question, cost = await slots.check(served.read, body)
+        return Response(await slots.call(request, cost, served.answer, question), media_type="application/json")
 
     @app.get("/v1/{path:path}")
     async def status(request: Request) -> Response:
@@ -94,7 +81,7 @@ def _add_rest(app: FastAPI, served: Served, in_thread: InThread) -> None:
         return JSONResponse(served.metadata if match["metadata"] else served.status())
 
 
-def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThread) -> None:
+def _add_page(app: FastAPI, served: Served, extras: RunExtras, slots: Slots) -> None:
     environment = templates("keras_skin.serving", "keras_skin.evaluation")
     fields = form_fields(served.model, extras.complete)
     style, script = (environment.get_template(f"page.{kind}.j2").render() for kind in ("css", "js"))
@@ -123,7 +110,9 @@ def _add_page(app: FastAPI, served: Served, extras: RunExtras, in_thread: InThre
         answers: dict[str, str] = {}
         try:
             name, contents = await _read_form(request, len(fields), answers)
-            result = await in_thread(predict_upload, served, extras, name, contents, check_answers(fields, answers))
+            checked = check_answers(fields, answers)
+            cost = await slots.check(check_upload, name, contents)
+            result = await slots.call(request, cost, predict_upload, served, extras, name, contents, checked)
         except Refused as refusal:
             return render(request, refusal.status, error=str(refusal), answers=answers)
         return render(request, result=result, answers=answers)
@@ -146,6 +135,8 @@ async def _read_form(request: Request, fields: int, answers: dict[str, str]) -> 
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
         raise Refused(415, f"The content type is {kind.split(';')[0] or 'missing'}, expected multipart/form-data.")
+    if "charset" in kind.lower() and "utf-8" not in kind.lower():
+        raise Refused(415, "The form is encoded in another alphabet, expected UTF-8.")
     bounded = limits.bounded(request, limits.MAX_UPLOAD + limits.MAX_FIELDS, "The image")
     try:
         async with bounded.form(max_files=1, max_fields=fields + 8, max_part_size=limits.MAX_FIELDS) as form:
@@ -174,17 +165,6 @@ def _malformed(request: Request) -> Refused:
         f"Malformed request: {request.method} {request.url.path}. Expected POST /v1/models/NAME[/versions/N]:predict, or GET "
         "/v1/models/NAME[/versions/N][/metadata].",
     )
-
-
-async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Adds the security headers, and logs our own errors as places in the code, without values from the request."""
-    try:
-        response = await call_next(request)
-    except Exception as error:
-        log.error("%s while answering a request:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        response = JSONResponse({"error": "The server failed on this request and keeps running."}, 500)
-    response.headers.update(_HEADERS)
-    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,14 +1,13 @@
-"""Limits of a request: bytes while it is read, pixels before they are decoded, images, and concurrent calls of the model."""
+"""Limits of a request: bytes while it is read, images by their structure before they are decoded, time, and concurrent calls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tensorflow as tf
 from starlette.requests import Request
 from starlette.types import Message
 
-from keras_skin.data.images.decode import image_shape
+from keras_skin.serving.headers import TooComplex, read_size
 
 MAX_UPLOAD = 20 * 2**20
 """Bytes of an image file on the page; a dermoscopic original has 1 to 8 million."""
@@ -20,16 +19,34 @@ MAX_PIXELS = 60_000_000
 """Pixels of all images in one request: decoding and resizing 60 million needs about 1 GB."""
 MAX_INSTANCES = 16
 """Images in one request."""
-MAX_SEGMENTS = 2000
-"""Segments in a JPEG's header; cameras write a few dozen. The graph takes 35 microseconds for each and gives up after 10,000."""
+MAX_SCANNED = 400_000_000
+"""Pixels of a request times the scans of their JPEG: 40 million pixels of an ordinary progressive JPEG."""
+MAX_ASPECT = 20
+"""The longer side of an image divided by the shorter one."""
+HEAVY = 16_000_000
+"""Cost in decoded pixels from which a request is heavy. Heavy requests leave one call of the model to the others."""
 CONCURRENT_CALLS = 2
 """Calls of the model at the same time; further requests wait."""
+CONCURRENT_CHECKS = 4
+"""Bodies that are parsed and checked at the same time."""
+CALLS_OF_CLIENT = 32
+"""Requests of one client that wait for the model or use it."""
+REQUEST_SECONDS = 60.0
+"""Time of a request from its last byte to its answer; then its slot is free again."""
+MAX_ABANDONED = 2
+"""Calls that may still run behind requests that were given up, before new ones are refused."""
 
+CONNECTIONS = 48
+"""Connections at the same time; each may hold a body in memory."""
+HEAD_SECONDS = 10.0
+"""Time for the head of a request, from the connection or its first byte."""
+BODY_SECONDS = 60.0
+"""Time for the body of a request."""
+ANSWER_SECONDS = 60.0
+"""Time for the client to take the answer."""
+
+_LONGEST = 2000  # characters of a message, which may quote the request
 _DISCARDED = 8  # times the limit: so much of a body that is too long is read and thrown away
-
-_ENDS = tuple(bytes([code]) for code in (*range(0xC0, 0xD0), 0xD9, 0xDA) if code not in (0xC4, 0xC8, 0xCC))
-
-_shape = tf.function(image_shape, input_signature=[tf.TensorSpec((), tf.string)])
 
 
 class Refused(Exception):
@@ -41,7 +58,7 @@ class Refused(Exception):
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else message[:_LONGEST] + "...")
 
 
 def bounded(request: Request, limit: int, what: str) -> Request:
@@ -73,39 +90,38 @@ def bounded(request: Request, limit: int, what: str) -> Request:
     return Request(request.scope, receive)
 
 
-def check_pixels(contents: Sequence[bytes]) -> None:
-    """Counts the pixels of image files from their headers, before anything is decoded; skips files that are no images.
+def check_images(contents: Sequence[bytes]) -> int:
+    """Bounds image files by their structure, before anything is decoded; skips files that are no images.
+
+    Returns:
+        What they cost to decode, in pixels: each scan costs as much as the whole image, each segment as much as 100,000 pixels.
 
     Raises:
-        Refused: 413 if the images have more than `MAX_PIXELS` together, 400 if a JPEG has more than `MAX_SEGMENTS`.
+        Refused: 400 if a file has too many segments, scans or chunks, or is too narrow; 413 if the images have more than
+            `MAX_PIXELS` together, or more than `MAX_SCANNED` in all their scans.
     """
-    total = 0
+    total = scanned = cost = 0
     for content in contents:
-        if content.startswith(b"\xff\xd8\xff") and _has_endless_header(content):
-            raise Refused(
-                400,
-                f"A JPEG with over {MAX_SEGMENTS} segments in its header is refused. Save it again and send the new file.",
-            )
         try:
-            height, width = map(int, _shape(tf.constant(content)).numpy())
-        except tf.errors.InvalidArgumentError:
+            size = read_size(content)
+        except TooComplex as error:
+            raise Refused(400, f"{error} is refused. Save it again and send the new file.") from None
+        if size is None:
             continue
-        total += height * width
+        image = f"An image of {size.width} x {size.height} pixels"
+        total += size.height * size.width
         if total > MAX_PIXELS:
             limit = f"the limit is {MAX_PIXELS // 10**6} million pixels"
             if len(contents) == 1:
-                raise Refused(413, f"An image of {width} x {height} pixels is refused: {limit}. Send a smaller one.")
+                raise Refused(413, f"{image} is refused: {limit}. Send a smaller one.")
             raise Refused(413, f"{len(contents)} images of {total} pixels and more are refused: {limit} per request. Send fewer.")
-
-
-def _has_endless_header(jpeg: bytes) -> bool:
-    position = 2
-    for _ in range(MAX_SEGMENTS):
-        marker, size = jpeg[position : position + 2], int.from_bytes(jpeg[position + 2 : position + 4], "big")
-        if marker == b"\xff\xff":
-            position += 1  # a fill byte
-        elif marker[:1] != b"\xff" or marker[1:] in _ENDS or size < 2:
-            return False
-        else:
-            position += 2 + size
-    return True
+        if max(size.height, size.width) > MAX_ASPECT * min(size.height, size.width):
+            raise Refused(
+                400, f"{image} is refused: one side is over {MAX_ASPECT} times as long as the other. Send a wider part."
+            )
+        scanned += size.height * size.width * size.scans
+        if scanned > MAX_SCANNED:
+            limit = f"{MAX_SCANNED // 10**6} million pixels in all scans"
+            raise Refused(413, f"{image} in {size.scans} scans is refused: the limit is {limit}. Save it as a baseline JPEG.")
+        cost += 100_000 * size.segments
+    return scanned + cost

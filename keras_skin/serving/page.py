@@ -17,9 +17,12 @@ from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.export.contract import EXPLAIN, IMAGE_BYTES, SERVING_DEFAULT
 from keras_skin.registry import did_you_mean
 from keras_skin.serving.attributions import Contributions, RunExtras
-from keras_skin.serving.limits import Refused, check_pixels
+from keras_skin.serving.limits import Refused, check_images
 from keras_skin.serving.served import Served
 from keras_skin.workflow.prediction import NO_LESION, ExportedModel, small_image
+
+_WIDTH, _HEIGHT = 240, 960
+"""Smaller images are drawn larger, up to one of these sides."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,12 @@ def predict_upload(served: Served, extras: RunExtras, name: str, contents: bytes
         served: the model.
         extras: what the model's run adds.
         name: the file's name.
-        contents: the file's bytes.
+        contents: the file's bytes, checked by `check_upload`.
         answers: the answers from `check_answers`.
 
     Raises:
-        Refused: 400 if the file is not an image, 413 if it has too many pixels.
+        Refused: 400 if the file cannot be decoded.
     """
-    _check_upload(name, contents)
     model = served.model
     inputs: dict[str, Any] = {IMAGE_BYTES: [contents]}
     inputs |= {key: [float(answers[key] or -1) if kind == "numeric" else answers[key]] for key, kind in model.fields.items()}
@@ -161,15 +163,23 @@ def predict_upload(served: Served, extras: RunExtras, name: str, contents: bytes
     )
 
 
-def _check_upload(name: str, contents: bytes) -> None:
-    """Refuses a file that is not an image, before anything is decoded; its name is shown but never opened."""
+def check_upload(name: str, contents: bytes) -> int:
+    """Refuses a file that is not an image, before anything is decoded; its name is shown but never opened.
+
+    Returns:
+        What it costs to decode, from `limits.check_images`.
+
+    Raises:
+        Refused: 400 if the name is a path or the file is not an image, 400 or 413 if it is beyond the limits.
+    """
     if any(part in name for part in "/\\\0") or name in (".", ".."):
         raise Refused(400, f"The file's name is a path ({_quote(name)}); expected a plain name such as mole.jpg.")
-    check_pixels([contents])
+    cost = check_images([contents])
     try:
         read_header(contents)
     except BadImage as error:
         raise Refused(400, f"{_quote(name)} cannot be used: {error}. Send a whole JPEG, PNG or BMP file.") from None
+    return cost
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray | None, share: float | None) -> PagePicture:
@@ -212,7 +222,8 @@ def _place(down: float, right: float) -> str:
 
 
 def _data_url(image: np.ndarray, heat: np.ndarray | None, mask: np.ndarray | None) -> str:
-    picture = overlay(image, heat, predicted_mask=mask, width=max(image.shape[1], 240))
+    height, width = image.shape[:2]
+    picture = overlay(image, heat, predicted_mask=mask, width=max(width, min(_WIDTH, _HEIGHT * width // height)))
     return "data:image/png;base64," + base64.b64encode(write_png(picture)).decode()
 
 

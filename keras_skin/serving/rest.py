@@ -47,9 +47,13 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> PredictRequest
         Refused: 400 with the problem and the expected form.
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode(json.detect_encoding(body)))
+        if b"\\u" in body:
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, UnicodeError):
+            reason = "it holds half of a surrogate pair, or other bytes that are no text"
         raise _wrong(f"JSON Parse error: {reason}. Expected an object with 'instances' or 'inputs'.") from None
     if not isinstance(document, dict):
         raise _wrong("The body is not a JSON object. Expected an object with 'instances' or 'inputs'.")
@@ -145,7 +149,7 @@ def _texts(value: Any, name: str) -> np.ndarray:
     cells = np.empty(len(value), dtype=object)
     for row, item in enumerate(value):
         if isinstance(item, str):
-            cells[row] = item.encode(errors="replace")  # JSON allows half of a surrogate pair
+            cells[row] = item.encode()
         elif _is_b64(item):
             cells[row] = _decoded(item["b64"], name)
         else:
@@ -166,6 +170,8 @@ def _numbers(value: Any, spec: tf.TensorSpec, name: str) -> np.ndarray:
         array = np.asarray(value)
     except ValueError:
         raise _wrong(f"Input '{name}' has lists of unequal length.") from None
+    if array.dtype == object and array.size and all(isinstance(item, int | float) for item in array.flat):
+        raise _wrong(f"Input '{name}' holds a number that is too large for {spec.dtype.name}.")
     if array.dtype.kind not in "iuf" and array.size:
         raise _wrong(f"Input '{name}' must hold numbers ({spec.dtype.name}), got {_kind(_first_non_number(value))}.")
     with np.errstate(over="ignore"):

@@ -12,8 +12,8 @@ from google.protobuf.json_format import MessageToDict
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from keras_skin.export.contract import IMAGE_BYTES
-from keras_skin.serving.limits import Refused, check_pixels
-from keras_skin.serving.rest import read_request, write_answer
+from keras_skin.serving.limits import Refused, check_images
+from keras_skin.serving.rest import PredictRequest, read_request, write_answer
 from keras_skin.workflow.prediction import ExportedModel
 
 
@@ -37,9 +37,8 @@ class Served:
             inputs: arrays or lists; `image_bytes` are whole files.
 
         Raises:
-            Refused: 413 if the images have too many pixels, 400 if the graph refuses the inputs.
+            Refused: 400 if the graph refuses the inputs.
         """
-        check_pixels(inputs.get(IMAGE_BYTES, ()))
         specs = self.inputs[signature]
         tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
         try:
@@ -47,9 +46,17 @@ class Served:
         except tf.errors.InvalidArgumentError:
             raise Refused(400, f"The model refuses these inputs of '{signature}': {', '.join(specs)}.") from None
 
-    def predict(self, body: bytes) -> bytes:
-        """Answers the body of a REST request."""
+    def read(self, body: bytes) -> tuple[PredictRequest, int]:
+        """Reads the body of a REST request and checks its images; returns it and what its images cost to decode.
+
+        Raises:
+            Refused: if the body is wrong, or an image is beyond the limits.
+        """
         request = read_request(body, self.inputs)
+        return request, check_images(list(request.inputs.get(IMAGE_BYTES, ())))
+
+    def answer(self, request: PredictRequest) -> bytes:
+        """Runs the model and returns the JSON text of its answer."""
         return write_answer(self.run(request.signature, request.inputs), request.rows)
 
     def status(self) -> dict[str, Any]:

@@ -244,16 +244,16 @@ def test_nothing_of_a_request_is_logged(clinical_client, lesion, monkeypatch, ca
 def test_no_more_calls_at_once_than_allowed(clinical, lesion, monkeypatch):
     running, most = 0, 0
 
-    def slow(contents):
+    def slow(request):
         nonlocal running, most
         running += 1
         most = max(most, running)
-        answer = real(contents)
+        answer = real(request)
         running -= 1
         return answer
 
-    real = clinical.predict
-    monkeypatch.setattr(clinical, "predict", slow)
+    real = clinical.answer
+    monkeypatch.setattr(clinical, "answer", slow)
     with TestClient(create_app(clinical, RunExtras())) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.post(REST, json=body(lesion)).status_code, range(16)))
     assert answers == [200] * 16

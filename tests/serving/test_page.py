@@ -42,6 +42,15 @@ def test_answers_are_checked_all_at_once(clinical):
     assert refusal.value.status == 400
 
 
+@pytest.mark.parametrize(("height", "width"), [(640, 32), (32, 640), (1, 1), (20, 1), (480, 640)])
+def test_what_is_drawn_is_bounded(height, width):
+    picture = page._data_url(np.zeros((height, width, 3), np.float32), None, None)
+    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(picture.split(",")[1]), np.uint8), cv2.IMREAD_COLOR).shape
+    assert min(drawn) >= 1
+    assert max(drawn) <= 960
+    assert drawn[0] / drawn[1] == pytest.approx(height / width, rel=0.05)
+
+
 @pytest.mark.parametrize("answer", ["-1", "nan", "inf", "1e9", "0x10", "5 5"])
 def test_what_is_no_age(answer):
     assert "expected a number" in FormField("age", "numeric").problem(answer)

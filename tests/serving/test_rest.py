@@ -99,9 +99,20 @@ def test_what_is_no_json_is_refused(body):
         read_request(body, SIGNATURES)
 
 
-def test_half_of_a_surrogate_pair_does_no_harm():
-    request = read_request(b'{"signature_name": "explain", "instances": ["\\ud800"]}', SIGNATURES)
-    assert request.inputs["image_bytes"].tolist() == [b"?"]
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\uDFFF", b"\xed\xa0\x80"])
+def test_half_of_a_surrogate_pair_is_refused(text):
+    for body in (b'{"instances": ["%s"]}', b'{"signature_name": "%s"}', b'{"%s": 1}'):
+        with pytest.raises(Refused, match="half of a surrogate pair") as refusal:
+            read_request(body % text, SIGNATURES)
+        assert refusal.value.status == 400
+    pair = read_request(b'{"signature_name": "explain", "instances": ["\\ud83d\\ude00"]}', SIGNATURES)
+    assert pair.inputs["image_bytes"].tolist() == ["\U0001f600".encode()]
+
+
+def test_a_number_of_thousands_of_digits_is_refused():
+    for digits in ("9" * 400, "9" * 4000):
+        with pytest.raises(Refused, match=r"too large for float32|cannot convert a number"):
+            read_request(f'{{"inputs": {{"image_bytes": [""], "age": [{digits}], "sex": [""]}}}}'.encode(), SIGNATURES)
 
 
 def test_answers_in_rows_and_columns():

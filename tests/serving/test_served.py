@@ -17,6 +17,11 @@ def b64(data):
     return {"b64": base64.b64encode(data).decode()}
 
 
+def ask(served, body):
+    request, _ = served.read(body)
+    return served.answer(request)
+
+
 def patient(lesion, **answers):
     return {"image_bytes": b64(lesion), "age": -1, "sex": "", "localization": "", **answers}
 
@@ -49,7 +54,7 @@ def test_the_answers_are_those_of_the_run(plain, tiny_run):
     row = table[table["split"] == "test"].iloc[0]
     (file,) = (tiny_run / "demo_data" / "ph2").rglob(f"{row['image_id']}.bmp")
     body = {"instances": [{"image_bytes": b64(file.read_bytes())}, {"image_bytes": b64(b"no image")}]}
-    good, bad = json.loads(plain.predict(json.dumps(body).encode()))["predictions"]
+    good, bad = json.loads(ask(plain, json.dumps(body).encode()))["predictions"]
     assert good["valid"]
     assert good["probabilities"][1] == pytest.approx(row["probability_malignant"], abs=1e-4)
     assert not bad["valid"]
@@ -65,7 +70,7 @@ def test_a_request_means_to_tensorflow_serving_what_it_means_here(clinical, lesi
     request = predict_request(clinical, body)
     inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()}
     expected = clinical.model.loaded.signatures[signature](**inputs)
-    answers = json.loads(clinical.predict(json.dumps(body).encode()))["predictions"]
+    answers = json.loads(ask(clinical, json.dumps(body).encode()))["predictions"]
     assert set(answers[0]) == set(signature_defs(clinical)[signature].outputs)
     for key, value in expected.items():
         values = [answer[key] for answer in answers]
@@ -79,7 +84,7 @@ def test_a_request_means_to_tensorflow_serving_what_it_means_here(clinical, lesi
 def test_decoded_images_may_be_asked_about(plain):
     (shape,) = (spec.shape for spec in plain.inputs["predict_images"].values())
     image = np.full((1, *shape[1:]), 128, int).tolist()
-    answer = json.loads(plain.predict(json.dumps({"signature_name": "predict_images", "inputs": image}).encode()))["outputs"]
+    answer = json.loads(ask(plain, json.dumps({"signature_name": "predict_images", "inputs": image}).encode()))["outputs"]
     assert sum(answer["probabilities"][0]) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -103,6 +108,6 @@ def test_what_the_graph_refuses_is_refused(clinical, lesion, monkeypatch):
 
     monkeypatch.setitem(clinical._signatures, "explain", broken)
     with pytest.raises(Refused, match="refuses these inputs of 'explain'") as refusal:
-        clinical.predict(json.dumps({"signature_name": "explain", "instances": [patient(lesion)]}).encode())
+        ask(clinical, json.dumps({"signature_name": "explain", "instances": [patient(lesion)]}).encode())
     assert refusal.value.status == 400
     assert "patient" not in str(refusal.value)
