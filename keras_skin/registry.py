@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 80
+"""Most characters of one value in a message."""
 _DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
 
 
@@ -89,12 +91,21 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, list[str]]:
         """The arguments of a component, read from its source: `{argument: allowed strings}`, empty if any value is allowed."""
-        for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
-                return _parameters(node)
+        if name in self._parameters:
+            return self._parameters[name]
         if name in self._entries:  # registered outside the package
             return {key: [] for key in inspect.signature(self._entries[name].builder).parameters}
         return {}
+
+    @cached_property
+    def _parameters(self) -> dict[str, dict[str, list[str]]]:
+        """For each name in the source text the arguments of its component."""
+        return {
+            name: _parameters(node)
+            for name, module in self._modules.items()
+            for node in self._trees[module].body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list)
+        }
 
     @cached_property
     def builders(self) -> dict[str, str]:
@@ -175,13 +186,23 @@ def _choices(annotation: ast.expr | None) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with the known word nearest to `word`, or an empty string."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5) if len(word) <= _LONGEST else []
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def clipped(text: str) -> str:
+    """A text in a message, without the end of a very long one."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def shorten(lines: Sequence[str], limit: int = 20) -> list[str]:
     """The first `limit` lines of a list in a message, and how many more there are."""
     return [*lines[:limit], *([f"  ... and {len(lines) - limit} more"] if len(lines) > limit else [])]
+
+
+def listed(names: Sequence[str], limit: int = 20) -> str:
+    """The first `limit` names of a list in a sentence, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
