@@ -17,7 +17,6 @@ import tensorflow as tf
 from keras_skin.data.images import load
 from keras_skin.data.images.preprocess import refuse_export
 from keras_skin.data.images.store import open_store
-from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.pipeline.samples import mask_column
 from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
@@ -37,7 +36,7 @@ from keras_skin.workflow.explaining import make_explainer
 from keras_skin.workflow.exporting import export_run
 from keras_skin.workflow.initial import initial_run, start_from
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
-from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
+from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing, read_metadata
 from keras_skin.workflow.predictor import shift_logits
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.segmenter import adopt_segmenter, fitted_images, open_segmenter
@@ -199,7 +198,7 @@ def _open_segmenter(adopted: RunFolder, experiment: Experiment) -> Run:
 
 def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: RunFolder | None) -> PreparedData:
     saved = folder / METADATA
-    metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
+    metadata = read_metadata(folder) if resume and saved.is_file() else None
     fitted = {"The segmenter": fitted_images(segmenter)} if segmenter else {}
     if folder.experiment.model.init and not folder.synthetic:  # drawn images have no real ones among them
         fitted["The model of model.init"] = fitted_images(initial_run(folder.experiment.model.init))
