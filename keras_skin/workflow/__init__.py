@@ -98,7 +98,7 @@ def _absolute(data_dir: str | None) -> str | None:
 def _refuse_lost_state(folder: RunFolder) -> None:
     """Refuses a run that was trained but has no run state: it cannot be resumed and must not start over by itself."""
     for run in (folder, *folder.folds):
-        trained = any((run / "checkpoints").glob("*.weights.h5")) or (run / "history.csv").is_file()
+        trained = any(run.state.parent.glob("*.weights.h5")) or (run / "history.csv").is_file()
         if trained and not run.state.is_file():
             raise UserError(
                 f"{run.state} is missing, so the training cannot be resumed where it stopped. Its best weights are kept. "
