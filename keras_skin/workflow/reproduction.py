@@ -155,7 +155,7 @@ def _complete(run: PlannedRun, out: Path, data_dir: str | None, heading: str) ->
             workflow.resume(folder.path, data_dir=data_dir)
     except workflow.RunInterrupted:
         raise
-    except (UserError, NonFiniteLoss) as error:
+    except (UserError, NonFiniteLoss, workflow.RunFailed) as error:
         log.error("%s failed: %s", run.name, error)
         return str(error)
     except Exception as error:  # one broken row must not keep the others from running
