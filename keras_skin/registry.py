@@ -227,7 +227,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what is written there is renamed to `path` only if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = target.with_name(f".{_process_mark(os.getpid())}{_base36(uuid.uuid4().int, 3)}-{target.name}")
     try:
         yield temporary
         os.replace(temporary, target)
@@ -235,3 +235,51 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, recursive: bool = True) -> list[Path]:
+    """Removes what `atomic_path` of killed processes has left in a folder; returns the removed paths.
+
+    The name of a temporary file begins with a mark of its process. Those of a process that still runs on this machine stay. Call
+    it before this process writes into the folder: in a container, every process may have the same number.
+    """
+    removed = []
+    for path in sorted((folder.rglob if recursive else folder.glob)(".*-*")):
+        match = _TEMPORARY.match(path.name)
+        if match is None or _runs(match[1]) or not path.exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+_MARK = 5  # characters of a process number
+_TEMPORARY = re.compile(rf"\.([0-9a-z]{{{_MARK}}})[0-9a-z]{{3}}-.")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _process_mark(number: int) -> str:
+    return _base36(number, _MARK)
+
+
+def _base36(number: int, length: int) -> str:
+    return "".join(_DIGITS[number // 36**place % 36] for place in reversed(range(length)))
+
+
+def _runs(mark: str) -> bool:
+    """Whether another process of this mark runs."""
+    number = int(mark, 36)
+    if number == os.getpid():
+        return False
+    if os.name != "posix":  # no way to ask without a library
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

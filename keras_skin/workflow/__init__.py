@@ -13,7 +13,7 @@ from typing import Any
 from keras_skin.console import FailureKind, machine_failure
 from keras_skin.evaluation.report import comparison_rows, format_table
 from keras_skin.experiment import Experiment, SegmenterSettings, load_experiment, shipped_experiments
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, listed, remove_temporaries
 from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.workflow.cross_validation import execute_folds
@@ -153,6 +153,8 @@ def _run_logged(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
     reset_peak_memory()
     with folder.locked(), run_log(folder / "run.log"):
         try:
+            if resume and (removed := remove_temporaries(folder.path)):
+                log.info("Removed what a killed process has left: %s", listed([path.name for path in removed]))
             metrics = _execute(folder, Path(data_dir) if data_dir else None, resume)
             folder.update_record(finished=True, finished_on=date.today().isoformat(), peak_memory_mib=peak_memory_mib())
             _conclude(folder, metrics, time.monotonic() - started)

@@ -33,7 +33,7 @@ from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.drawing import draw
 from keras_skin.workflow.environment import environment
 from keras_skin.workflow.explaining import make_explainer
-from keras_skin.workflow.exporting import export_run
+from keras_skin.workflow.exporting import add_agreement, export_run
 from keras_skin.workflow.initial import initial_run, start_from
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
 from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing, read_metadata
@@ -166,12 +166,15 @@ def export(run: ActiveRun) -> None:
     """Exports the editions that the experiment names and the folder does not hold yet."""
     settings = run.experiment.export
     for edition in settings.editions if settings.enabled else ():
-        if (run / EXPORTS[edition] / "1").exists():
+        version, compared = run / EXPORTS[edition] / "1", None if run.options.dry_run else run.data.shown_rows
+        if version.exists():
             log.info("The export in %s exists already", EXPORTS[edition])
+            if compared is not None:
+                add_agreement(version, edition, run, compared)
             continue
         log.info("Exporting: %s", edition)
         try:
-            export_run(run, edition, None if run.options.dry_run else run.data.shown_rows)
+            export_run(run, edition, compared)
         except UserError as error:  # training and measurements deserve their report all the same
             log.warning("The edition '%s' was not exported: %s", edition, error)
 

@@ -378,7 +378,7 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
 def finished(small, tmp_path_factory):
     """The folder of a training of one epoch, started with `resume` in a folder with the remains of a kill, and its result."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in (".0123abcd-run_state.npz", ".0123abcd-best_epoch_1.weights.h5"):
+    for name in (".zzzzz000-run_state.npz", ".zzzzz000-best_epoch_1.weights.h5"):
         (folder / name).write_text("half")
     keras.utils.set_random_seed(0)
     data = small.SmallData()
