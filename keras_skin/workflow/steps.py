@@ -167,14 +167,14 @@ def export(run: ActiveRun) -> None:
     settings = run.experiment.export
     for edition in settings.editions if settings.enabled else ():
         version, compared = run / EXPORTS[edition] / "1", None if run.options.dry_run else run.data.shown_rows
-        if version.exists():
+        try:
+            if not version.exists():
+                log.info("Exporting: %s", edition)
+                export_run(run, edition, compared)
+                continue
             log.info("The export in %s exists already", EXPORTS[edition])
             if compared is not None:
                 add_agreement(version, edition, run, compared)
-            continue
-        log.info("Exporting: %s", edition)
-        try:
-            export_run(run, edition, compared)
         except UserError as error:  # training and measurements deserve their report all the same
             log.warning("The edition '%s' was not exported: %s", edition, error)
 
