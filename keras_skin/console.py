@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from enum import StrEnum
+from typing import NamedTuple, TextIO
 
 from keras_skin.registry import UserError
 
@@ -23,7 +26,7 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
         interrupted: the message after Ctrl-C.
 
     Returns:
-        The command's code; 2 after a `UserError`; 130 after Ctrl-C.
+        The command's code; 2 after a `UserError`; 3 if the machine failed, see `machine_failure`; 130 after Ctrl-C.
     """
     try:
         return command() or 0
@@ -33,6 +36,88 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return 130
+    except Exception as error:
+        failure = machine_failure(error)
+        if failure is None:
+            raise
+        advice = " Close other programs, or use a machine with more." if failure.kind is FailureKind.MEMORY else ""
+        print(f"{failure.sentence}{advice}", file=sys.stderr)
+        return 3
+
+
+class FailureKind(StrEnum):
+    """What of the machine failed."""
+
+    FILES = "files"
+    MEMORY = "memory"
+
+
+class MachineFailure(NamedTuple):
+    """Why the machine could not do what it was asked for: the kind, and a sentence for the user."""
+
+    kind: FailureKind
+    sentence: str
+
+
+def machine_failure(error: BaseException) -> MachineFailure | None:
+    """Describes an exception that a full disk, a file that cannot be read or written, or a lack of memory has caused; None for
+    another exception.
+
+    TensorFlow and h5py report these by exceptions of their own, whose text is searched for the system's words.
+    """
+    text = ""
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return MachineFailure(FailureKind.MEMORY, "There is not enough memory.")
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return MachineFailure(FailureKind.FILES, _describe_os_error(cause))
+        text += f"{type(cause).__name__}: {cause}\n"
+    for number, words in _WORDS.items():
+        if re.search(words, text, re.IGNORECASE):
+            file = re.search(rf"(/[^\s;]+); (?:{words})", text, re.IGNORECASE)  # as TensorFlow writes it
+            return MachineFailure(FailureKind.FILES, _describe_os_error(OSError(number, "", file and file[1])))
+    if re.search(_NO_MEMORY, text, re.IGNORECASE):
+        where = "memory of the GPU" if re.search("gpu|cuda", text, re.IGNORECASE) else "memory"
+        return MachineFailure(FailureKind.MEMORY, f"There is not enough {where}.")
+    if isinstance(error, OSError):
+        return MachineFailure(FailureKind.FILES, f"A file cannot be read or written: {str(error).rstrip('.')}.")
+    return None
+
+
+_WORDS = {
+    errno.ENOSPC: "no space left on device|errno = 28",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+    errno.EACCES: "permission denied",
+    errno.EIO: "input/output error",
+}
+_NO_MEMORY = "resource_?exhausted|out of memory|out_of_memory|OOM when allocating|failed to allocate|cannot allocate memory"
+_ADVICE = {
+    errno.ENOSPC: "The disk is full: free some space",
+    errno.EDQUOT: "The quota of the disk is used up: free some space",
+    errno.EROFS: "Its disk is read-only: make it writable, or name another folder",
+    errno.EACCES: "Change its permissions, or name another folder",
+    errno.EPERM: "Change its permissions, or name another folder",
+    errno.ENAMETOOLONG: "Give it a shorter name",
+    errno.EMFILE: "Too many files are open: raise the limit (ulimit -n)",
+    errno.EIO: "The disk does not answer: check it",
+}
+
+
+def _describe_os_error(error: OSError) -> str:
+    number = error.errno or 0
+    advice = _ADVICE.get(number, "Check the file and its folder")
+    return f"{error.filename2 or error.filename or 'A file'} cannot be read or written: {os.strerror(number)}. {advice}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it was raised from, the last one first."""
+    current: BaseException | None = error
+    for _ in range(10):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__
 
 
 @contextmanager

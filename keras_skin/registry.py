@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 80
+"""Most characters of one value in a message."""
 _DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
 
 
@@ -89,12 +91,21 @@ class Registry:
 
     def parameters(self, name: str) -> dict[str, list[str]]:
         """The arguments of a component, read from its source: `{argument: allowed strings}`, empty if any value is allowed."""
-        for node in self._trees.get(self._modules.get(name, ""), ast.Module([], [])).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list):
-                return _parameters(node)
+        if name in self._parameters:
+            return self._parameters[name]
         if name in self._entries:  # registered outside the package
             return {key: [] for key in inspect.signature(self._entries[name].builder).parameters}
         return {}
+
+    @cached_property
+    def _parameters(self) -> dict[str, dict[str, list[str]]]:
+        """For each name in the source text the arguments of its component."""
+        return {
+            name: _parameters(node)
+            for name, module in self._modules.items()
+            for node in self._trees[module].body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and any(_registers(item, name) for item in node.decorator_list)
+        }
 
     @cached_property
     def builders(self) -> dict[str, str]:
@@ -175,13 +186,23 @@ def _choices(annotation: ast.expr | None) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with the known word nearest to `word`, or an empty string."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5) if len(word) <= _LONGEST else []
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def clipped(text: str, longest: int = _LONGEST) -> str:
+    """A text in a message, without the end of a very long one."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def shorten(lines: Sequence[str], limit: int = 20) -> list[str]:
     """The first `limit` lines of a list in a message, and how many more there are."""
     return [*lines[:limit], *([f"  ... and {len(lines) - limit} more"] if len(lines) > limit else [])]
+
+
+def listed(names: Sequence[str], limit: int = 20) -> str:
+    """The first `limit` names of a list in a sentence, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -206,7 +227,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what is written there is renamed to `path` only if the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = target.with_name(f".{_process_mark(os.getpid())}{_base36(uuid.uuid4().int, 3)}-{target.name}")
     try:
         yield temporary
         os.replace(temporary, target)
@@ -214,3 +235,51 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, recursive: bool = True) -> list[Path]:
+    """Removes what `atomic_path` of killed processes has left in a folder; returns the removed paths.
+
+    The name of a temporary file begins with a mark of its process. Those of a process that still runs on this machine stay. Call
+    it before this process writes into the folder: in a container, every process may have the same number.
+    """
+    removed = []
+    for path in sorted((folder.rglob if recursive else folder.glob)(".*-*")):
+        match = _TEMPORARY.match(path.name)
+        if match is None or _runs(match[1]) or not path.exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+_MARK = 5  # characters of a process number
+_TEMPORARY = re.compile(rf"\.([0-9a-z]{{{_MARK}}})[0-9a-z]{{3}}-.")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _process_mark(number: int) -> str:
+    return _base36(number, _MARK)
+
+
+def _base36(number: int, length: int) -> str:
+    return "".join(_DIGITS[number // 36**place % 36] for place in reversed(range(length)))
+
+
+def _runs(mark: str) -> bool:
+    """Whether another process of this mark runs."""
+    number = int(mark, 36)
+    if number == os.getpid():
+        return False
+    if os.name != "posix":  # no way to ask without a library
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,7 +1,8 @@
 """`python -m keras_skin.run EXPERIMENT.json`: trains, evaluates, explains and exports one experiment.
 
-Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 3 training failed (the loss is not finite); 130
-interrupted, with everything saved that --resume needs.
+Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 3 the run failed (the loss is not
+finite, a disk is full or read-only, or there is not enough memory); 130 interrupted. After 3 and 130, everything is saved that
+--resume needs.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def _run(step: Callable[[ModuleType], object]) -> int:
 
     try:
         step(workflow)
-    except workflow.RunInterrupted as interruption:
-        print(interruption, file=sys.stderr)
-        return interruption.exit_code
+    except (workflow.RunInterrupted, workflow.RunFailed) as end:
+        print(end, file=sys.stderr)
+        return end.exit_code
     except NonFiniteLoss as failure:
         print(failure, file=sys.stderr)
         return 3

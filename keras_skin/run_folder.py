@@ -16,10 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from keras_skin.experiment import Experiment, load_experiment
 from keras_skin.experiment.changes import changed_settings, headline
 from keras_skin.experiment.paper import PRINTED
-from keras_skin.registry import UserError, atomic_path
+from keras_skin.registry import UserError, atomic_path, clipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +44,10 @@ MISSING_IMAGE = "missing image"
 """The kind of excluded.csv that stands for an image which is not on the disk, see `ExclusionKind`."""
 SYNTHETIC_BANNER = "SYNTHETIC DATA: the images were drawn by a program. These numbers say nothing about patients."
 DRY_RUN_BANNER = "DRY RUN: two batches of everything. These numbers say nothing about the model."
+RESTORE = "Restore it from a backup, or start a new run."
+"""What to do about a damaged file of a run."""
+EXPLANATIONS = "explanations"
+"""The entry of metrics.json beside the splits."""
 TEXT_COLUMNS = ("image_id", "dataset", "split", "label", "predicted", "group_id", "fold")
 """Columns of predictions.csv that are not numbers."""
 
@@ -52,6 +59,20 @@ class RunOptions:
     data_dir: str | None = None
     demo: bool = False
     dry_run: bool = False
+
+
+class _Record(TypedDict, total=False):
+    """The entries of run.json whose types are checked when it is read."""
+
+    data_dir: str | None
+    demo: bool
+    dry_run: bool
+    finished: bool
+    warning: str | None
+    classes: list[str]
+    model_arguments: dict[str, Any]
+    label_prior: dict[str, Any]
+    precision: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,7 +142,7 @@ class RunFolder:
     @property
     def record(self) -> dict[str, Any]:
         """run.json: the options, whether the run is finished, and facts of its data."""
-        return self.read_json("run.json")
+        return self.read_checked("run.json", _Record)
 
     @property
     def options(self) -> RunOptions:
@@ -192,13 +213,13 @@ class RunFolder:
     @property
     def classes(self) -> tuple[str, ...]:
         """Labels in the order of the model's outputs."""
-        record = self.record
-        return tuple(record["classes"] if "classes" in record else RunFolder(self / "fold_1").record["classes"])
+        folder = self.folds[0] if self.folds else self
+        return tuple(folder._recorded("classes"))
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """Arguments that the model's builder took from the training data."""
-        arguments: dict[str, Any] = self.record["model_arguments"]
+        arguments: dict[str, Any] = self._recorded("model_arguments")
         return arguments
 
     @property
@@ -220,12 +241,19 @@ class RunFolder:
     @property
     def state(self) -> Path:
         """The file that a training resumes from."""
-        return self / "checkpoints" / RUN_STATE
+        return self._checkpoints / RUN_STATE
 
     @property
     def best_weights(self) -> Path:
         """The weights of the best epoch."""
-        return self / "checkpoints" / BEST_WEIGHTS
+        return self._checkpoints / BEST_WEIGHTS
+
+    @property
+    def _checkpoints(self) -> Path:
+        path = self / "checkpoints"
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, expected the folder of a training's state and weights. {RESTORE}")
+        return path
 
     @property
     def weights_sha256(self) -> str:
@@ -278,7 +306,11 @@ class RunFolder:
     @property
     def metrics(self) -> dict[str, Any]:
         """`{split: {task: {metric: {"value", "ci95", "n"}}}}`, and what was measured of the `explanations`."""
-        return self.read_json("metrics.json")
+        metrics = self.read_checked("metrics.json", dict[str, dict[str, Any]])
+        for split, tasks in metrics.items():
+            if split != EXPLANATIONS:
+                _check(self / "metrics.json", tasks, _Tasks, split)
+        return metrics
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -317,11 +349,24 @@ class RunFolder:
         path = self / name
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}. {RESTORE}") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path}: expected a JSON object, found a {type(values).__name__}.")
+            raise UserError(f"{path}: expected a JSON object, found a {type(values).__name__}. {RESTORE}")
         return values
+
+    def read_checked(self, name: str, kind: Any) -> dict[str, Any]:
+        """Reads a JSON object whose entries have the types of `kind`."""
+        values = self.read_json(name)
+        _check(self / name, values, kind)
+        return values
+
+    def _recorded(self, key: str) -> Any:
+        """An entry of run.json that is written before the training."""
+        record = self.record
+        if key not in record:
+            raise UserError(f"{self / 'run.json'} has no '{key}', which a run records before its training. {RESTORE}")
+        return record[key]
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Reads a CSV file, every cell as text."""
@@ -330,7 +375,7 @@ class RunFolder:
         try:
             return pd.read_csv(self / name, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"{self / name} cannot be read: {error}.") from error
+            raise UserError(f"{self / name} cannot be read: {error}. {RESTORE}") from error
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file under its final name only when it is complete."""
@@ -369,3 +414,17 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+_Tasks = dict[str, dict[str, dict[str, Any]]]
+"""What metrics.json holds of a split: `{task: {metric: {"value", "ci95", "n"}}}`."""
+
+
+def _check(path: Path, values: Any, kind: Any, *parents: str) -> None:
+    """Refuses values of a JSON file that have not the types of `kind`; `parents` are the keys that lead to them."""
+    try:
+        TypeAdapter(kind).validate_python(values, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join([*parents, *map(str, problem["loc"])])
+        raise UserError(f"{path} is damaged: {where} is {clipped(repr(problem['input']))}. {RESTORE}") from None

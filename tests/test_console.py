@@ -1,5 +1,6 @@
 """Libraries are silent while they are imported; errors and later messages are not. A bar on a terminal, few lines elsewhere."""
 
+import errno
 import io
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from keras_skin.console import ProgressBar, exit_code, quiet_import
+from keras_skin.console import FailureKind, ProgressBar, exit_code, machine_failure, quiet_import
 from keras_skin.registry import UserError
 
 CODE = """
@@ -77,3 +78,45 @@ def test_what_a_command_ends_with(capsys):
     assert capsys.readouterr().err == "\nIt is kept.\n"
     with pytest.raises(RuntimeError):
         exit_code(lambda: fails(RuntimeError("a defect keeps its traceback")), "unused")
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's, for a full disk and for full memory alike."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(errno.ENOSPC, "x", "/runs/a.json"), FailureKind.FILES, "/runs/a.json cannot be read or written: No space left"),
+        (OSError(errno.EROFS, "x", "/a"), FailureKind.FILES, "Read-only file system. Its disk is read-only"),
+        (PermissionError(errno.EACCES, "x", "/a"), FailureKind.FILES, "Permission denied. Change its permissions"),
+        (OSError(errno.ENAMETOOLONG, "x", "/a"), FailureKind.FILES, "Give it a shorter name"),
+        (OSError("Unable to write (file write failed: errno = 28)"), FailureKind.FILES, "The disk is full: free some space"),
+        (ResourceExhaustedError("/a/variables.data; No space left on device"), FailureKind.FILES, "/a/variables.data cannot"),
+        (OSError("truncated file"), FailureKind.FILES, "A file cannot be read or written: truncated file."),
+        (MemoryError(), FailureKind.MEMORY, "There is not enough memory."),
+        (OSError(errno.ENOMEM, "x"), FailureKind.MEMORY, "There is not enough memory."),
+        (ResourceExhaustedError("failed to allocate memory"), FailureKind.MEMORY, "There is not enough memory."),
+        (ResourceExhaustedError("OOM on device:GPU:0 by GPU_0_bfc"), FailureKind.MEMORY, "not enough memory of the GPU"),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"), FailureKind.MEMORY, "not enough memory of the GPU"),
+    ],
+)
+def test_a_failure_of_the_machine_is_a_sentence(error, kind, words, capsys):
+    def fails():
+        raise error
+
+    assert machine_failure(error).kind is kind
+    assert exit_code(fails, "unused") == 3
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
+def test_a_failure_behind_another_exception_is_found_and_a_defect_is_none():
+    error = RuntimeError("the training failed")
+    error.__cause__ = OSError(errno.ENOSPC, "x", "/a")
+    assert machine_failure(error).kind is FailureKind.FILES
+    assert machine_failure(KeyError("label")) is None
+    defect = KeyError("label")
+    defect.__context__ = FileNotFoundError(errno.ENOENT, "x", "/a")
+    assert machine_failure(defect) is None, "a defect keeps its traceback"

@@ -1,6 +1,8 @@
 """The run command as its user meets it: what it says, and with which exit code."""
 
+import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,9 +16,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from keras_skin import workflow
 from keras_skin.evaluation.measured_run import explained_images
 from keras_skin.run import main
 from keras_skin.workflow.exporting import export_finished
+from keras_skin.workflow.run_log import run_log
 from tests.tiny_run import TINY, arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -313,3 +317,99 @@ def test_two_processes_cannot_work_in_one_run(unfinished, capsys):
         assert main(["--resume", str(unfinished)]) == 2
         holder.kill()
     assert f"Another process works in '{unfinished}'" in error_output(capsys)
+
+
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+FAILURES = [
+    (
+        OSError(errno.ENOSPC, "x", "masks/a.png"),
+        ["masks/a.png cannot be read or written: No space left on device. The disk is full"],
+    ),
+    (OSError(errno.EROFS, "x", "run.log"), ["run.log cannot be read or written: Read-only file system"]),
+    (OSError(errno.EACCES, "x", "report.html"), ["report.html cannot be read or written: Permission denied"]),
+    (MemoryError(), ["not enough memory.", "train.batch_size is 4 and image.size is [32, 64]", "--set train.batch_size=2"]),
+    (
+        ResourceExhaustedError("OOM when allocating tensor with shape[4,64,512,512] on device:GPU:0"),
+        ["not enough memory of the GPU.", "train.batch_size is 4 and image.size is [32, 64]"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), FAILURES, ids=lambda value: type(value).__name__)
+def test_where_the_machine_fails_the_folder_is_kept_and_the_sentence_says_how_to_resume(
+    error, words, tmp_path, monkeypatch, capsys
+):
+    def fail(folder, data_dir, resume):
+        raise error
+
+    monkeypatch.setattr(workflow, "_execute", fail)
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path))) == 3
+    message = error_output(capsys)
+    (run,) = tmp_path.iterdir()
+    for text in [*words, f"The folder of the run is kept. Resume it: python -m keras_skin.run --resume {run}"]:
+        assert text in message
+    assert main(["--resume", str(run)]) == 3
+    assert f"--resume {run}" in error_output(capsys)
+    assert {"experiment.json", "run.json"} <= {path.name for path in run.iterdir()}
+
+
+def test_the_smallest_batch_needs_smaller_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workflow, "_execute", lambda *_, **__: bytearray(2**62))
+    overrides = [*TINY, "train.batch_size=1"]
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path), overrides=overrides)) == 3
+    assert "train.batch_size is 1 and image.size is [32, 64] (height, width)" in (message := error_output(capsys))
+    assert "--set image.size=[16,32]" in message
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("name", ["experiment.json", "run.json", "run.log", "SYNTHETIC.txt"])
+def test_a_folder_that_cannot_be_written_gets_a_sentence(number, name, tmp_path, monkeypatch, capsys):
+    """The first files of a run. The folder is kept if it holds what --resume needs."""
+    replace, opened = os.replace, logging.FileHandler._open
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(number, "x", str(target))
+        replace(source, target)
+
+    def full_log(handler):
+        if name == "run.log":
+            raise OSError(number, "x", handler.baseFilename)
+        return opened(handler)
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(logging.FileHandler, "_open", full_log)
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path))) == 3
+    message = error_output(capsys)
+    assert name in message
+    assert os.strerror(number) in message
+    runs = list(tmp_path.iterdir())
+    assert len(runs) == (name in ("run.log", "SYNTHETIC.txt"))
+    assert ("--resume" in message) == bool(runs)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_folder_of_runs_that_cannot_be_made_gets_a_sentence(number, tmp_path, monkeypatch, capsys):
+    def refuse(path, *_, **__):
+        raise OSError(number, "x", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(arguments("jrl_ph2", "--out", str(tmp_path / "runs"))) == 3
+    message = error_output(capsys)
+    assert str(tmp_path / "runs") in message
+    assert os.strerror(number) in message
+
+
+def test_a_log_on_a_full_disk_stays_silent(tmp_path, monkeypatch, capsys):
+    def full(_):
+        raise OSError(errno.ENOSPC, "x")
+
+    with run_log(tmp_path / "run.log"):
+        monkeypatch.setattr(logging.FileHandler, "flush", full)
+        logging.getLogger("keras_skin").info("a message")
+        monkeypatch.undo()
+    assert "a message" in capsys.readouterr().out
+    assert error_output(capsys) == ""

@@ -90,3 +90,32 @@ def test_images_that_are_not_on_the_disk_are_counted(tmp_path):
 def test_missing_images_of_an_earlier_version_are_unknown(tmp_path):
     (tmp_path / "excluded.csv").write_text("dataset,image_id,file,reason,split\nph2,A,,no row,train\n")
     assert RunFolder(tmp_path).missing_images == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ({"finished": "yes"}, "finished is 'yes'"),
+        ({"classes": [1, 2]}, "classes.0 is 1"),
+        ({"model_arguments": []}, r"model_arguments is \[\]"),
+        ({"data_dir": 3}, "data_dir is 3"),
+    ],
+)
+def test_entries_of_other_types_are_named(folder, content, where):
+    folder.write_json("run.json", content)
+    with pytest.raises(UserError, match=rf"run\.json is damaged: {where}\. Restore it from a backup"):
+        _ = folder.record
+
+
+def test_entries_that_a_training_needs_are_named_where_they_are_missing(folder):
+    folder.write_json("run.json", {})
+    for name in ("classes", "model_arguments"):
+        with pytest.raises(UserError, match=rf"run\.json has no '{name}'.* Restore it"):
+            getattr(folder, name)
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_named(folder):
+    (folder / "checkpoints").write_text("")
+    for name in ("state", "best_weights", "weights_sha256"):
+        with pytest.raises(UserError, match="checkpoints is a file"):
+            getattr(folder, name)

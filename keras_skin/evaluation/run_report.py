@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from typing_extensions import TypedDict
 
 from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.evaluation.report import Picture, ReportContext, write_report
@@ -17,13 +18,22 @@ REPORT = "report.json"
 FOLD_METRICS = ("dsc", "iou", "accuracy", "f1_weighted", "auc")
 
 
+class _Report(TypedDict):
+    summary: dict[str, str]
+    notes: list[str]
+    evaluation_notes: dict[str, list[str]]
+    figures: dict[str, str]
+    explanations: dict[str, str]
+    explanation_warnings: list[str]
+
+
 def write_run_report(folder: RunFolder) -> Path:
     """Writes report.html of a finished run, or of one fold; returns its path.
 
     Raises:
         UserError: if a file that the report needs is missing or damaged.
     """
-    experiment, content = folder.experiment, folder.read_json(REPORT)
+    experiment, content = folder.experiment, folder.read_checked(REPORT, _Report)
     metrics = folder.metrics
     explanations = metrics.pop("explanations", {})
     context = ReportContext(

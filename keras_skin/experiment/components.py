@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from keras_skin.registry import Registry, did_you_mean
+from keras_skin.registry import Registry, clipped, did_you_mean
 
+_NAMED = 20
+"""Most unknown arguments that a message names."""
 FROM_DATA = ("metadata_width", "metadata_fields", "class_counts")
 """Arguments of builders that come from the training split."""
 
@@ -44,27 +48,29 @@ class Component(Settings):
 
     @model_validator(mode="after")
     def _check_arguments(self) -> Self:
-        """Raises one ValueError that names every unknown argument."""
+        """Raises one ValueError that names the unknown arguments."""
         registry, reserved = REGISTRIES[self.kind]
         if self.name not in registry.names():
             raise ValueError(
-                f"there is no {self.kind} '{self.name}'.{did_you_mean(self.name, registry.names())} "
+                f"there is no {self.kind} '{clipped(self.name)}'.{did_you_mean(self.name, registry.names())} "
                 f"Known: {', '.join(registry.names())}"
             )
         allowed = {key: choices for key, choices in registry.parameters(self.name).items() if key not in reserved}
-        problems = []
-        for key, value in self.arguments.items():
-            if key not in allowed:
-                valid = sorted(set(allowed) | set(type(self).model_fields))
-                problems.append(
-                    f"{self.kind} '{self.name}' takes no '{key}' (value {value!r}).{did_you_mean(key, valid)} "
-                    f"Valid: {', '.join(valid)}"
-                )
-            elif allowed[key] and isinstance(value, str) and value not in allowed[key]:
-                problems.append(f"'{key}' is {value!r}.{did_you_mean(value, allowed[key])} Valid: {', '.join(allowed[key])}")
+        problems = list(islice(self._argument_problems(allowed), _NAMED))
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _argument_problems(self, allowed: dict[str, list[str]]) -> Iterator[str]:
+        for key, value in self.arguments.items():
+            if key not in allowed:
+                valid = sorted(set(allowed) | set(type(self).model_fields))
+                yield (
+                    f"{self.kind} '{self.name}' takes no '{clipped(key)}' (value {clipped(repr(value))})."
+                    f"{did_you_mean(key, valid)} Valid: {', '.join(valid)}"
+                )
+            elif allowed[key] and isinstance(value, str) and value not in allowed[key]:
+                yield f"'{key}' is {clipped(repr(value))}.{did_you_mean(value, allowed[key])} Valid: {', '.join(allowed[key])}"
 
 
 class ModelSettings(Component):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
@@ -19,7 +20,7 @@ from keras_skin.experiment.components import (
     Settings,
 )
 from keras_skin.experiment.paper import PaperSettings
-from keras_skin.registry import did_you_mean
+from keras_skin.registry import did_you_mean, listed
 
 OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2", "super_resolution")
 """Outputs of a model that can have a loss."""
@@ -83,7 +84,7 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _check_repeats(self) -> DataSettings:
         names = [item.name for item in ([self.test] if self.test else []) + self.external]
-        repeats = sorted({name for name in names if names.count(name) > 1})
+        repeats = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeats:
             raise ValueError(f"{', '.join(repeats)} named more than once among test and external")
         return self
@@ -333,7 +334,7 @@ class Experiment(Settings):
     def _check_demo(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         unknown = [key for key in value if key.split(".")[0] not in cls.model_fields]
         if unknown:
-            raise ValueError(f"keys must be dotted paths of this file such as 'train.epochs', got: {', '.join(unknown)}")
+            raise ValueError(f"keys must be dotted paths of this file such as 'train.epochs', got: {listed(unknown)}")
         return value
 
     @field_validator("losses")

@@ -17,10 +17,15 @@ from pydantic import ValidationError
 from keras_skin.experiment.changes import ABSENT, TEXTS, differences, flattened, why_not_published
 from keras_skin.experiment.components import Settings
 from keras_skin.experiment.fields import Experiment
+from keras_skin.experiment.json_file import DEEPEST, DIGITS, check_values, parse_value, read_json
 from keras_skin.experiment.paper import PRINTED
-from keras_skin.registry import UserError, did_you_mean
+from keras_skin.registry import UserError, clipped, did_you_mean
 
 log = logging.getLogger("keras_skin")
+
+_NAMED = 50
+"""Most problems that a message explains."""
+_MOST_PARENTS = 32
 
 
 class UnknownExperiment(UserError):
@@ -52,14 +57,16 @@ def load_experiment(source: str | os.PathLike[str], overrides: Iterable[str] = (
     path = _locate(source)
     values, published = _inherit(path, ())
     file, published = deepcopy(values), deepcopy(published)
-    if demo:
-        for key, value in dict(values.get("demo") or {}).items():
-            _assign(values, key, value)
+    demo_values = values.get("demo")
+    if demo and isinstance(demo_values, dict):  # validation refuses another type
+        for key, value in list(demo_values.items()):
+            _assign(values, key, value, f"{path}: demo")
     for text in overrides:
         key, equals, raw = text.partition("=")
         if not equals or not key:
-            raise UserError(f"--set takes KEY=VALUE, for example train.epochs=2; got '{text}'.")
-        _assign(values, key, _parse_value(raw))
+            raise UserError(f"--set takes KEY=VALUE, for example train.epochs=2; got '{clipped(text)}'.")
+        check_values(key, "--set")
+        _assign(values, key, parse_value(raw, f"--set {clipped(key)}"), "--set")
     experiment = validate(values, f"{path}")
     if values != file:
         experiment = experiment.model_copy(update={"changes": _changes(experiment, file)})
@@ -109,9 +116,11 @@ def validate(values: Mapping[str, Any], source: str) -> Experiment:
 
 def invalid(error: ValidationError, source: str, kind: str, root: type[Settings]) -> UserError:
     """The error that lists every problem of a file of this kind; `root` is the type of the whole file."""
-    lines = [_explain(problem, root) for problem in error.errors()]
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-    return UserError(f"{source}: {count} in the {kind}:\n" + "\n".join(f"  - {line}" for line in lines))
+    problems = error.errors(include_url=False)
+    lines = [f"  - {_explain(problem, root)}" for problem in problems[:_NAMED]]
+    lines += [f"  ... and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return UserError(f"{source}: {count} in the {kind}:\n" + "\n".join(lines))
 
 
 def shipped_folder() -> Any:
@@ -122,24 +131,37 @@ def shipped_folder() -> Any:
 
 def _locate(source: str | os.PathLike[str]) -> Any:
     path = Path(source)
-    if path.is_file():
+    if _is_file(path):
         return path
     if path.name == str(source):
         candidate = shipped_folder().joinpath(f"{path.name.removesuffix('.json')}.json")
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     names = shipped_experiments()
     raise UnknownExperiment(
-        f"There is no experiment file '{source}'.{did_you_mean(path.name.removesuffix('.json'), names)}\n"
+        f"There is no experiment file '{clipped(str(source))}'.{did_you_mean(path.name.removesuffix('.json'), names)}\n"
         f"Shipped experiments (usable by name): {', '.join(names)}."
     )
+
+
+def _is_file(path: Any) -> bool:
+    """Whether there is such a file; a name that no file can have has none."""
+    try:
+        return bool(path.is_file())
+    except (OSError, ValueError):
+        return False
 
 
 def _inherit(path: Any, children: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The values of a file with those that it inherits, and the values of the file that names the printed numbers of a paper: the
     file itself or a parent; None if no file does."""
-    if str(path) in children:
-        raise UserError(f"'extends' forms a circle: {' -> '.join((*children, str(path)))}. Remove one of them.")
+    name = str(Path(str(path)).resolve())  # the same file has one name, whatever the way to it
+    if name in children:
+        raise UserError(
+            f"'extends' forms a circle: {' -> '.join((*children[children.index(name) :], name))}. Remove one of them."
+        )
+    if len(children) == _MOST_PARENTS:
+        raise UserError(f"{children[0]}: 'extends' leads through more than {_MOST_PARENTS} files. Expected a few: merge some.")
     values = read_json(path)
     parent = values.get("extends")
     own = values.get("paper")
@@ -147,38 +169,18 @@ def _inherit(path: Any, children: tuple[str, ...]) -> tuple[dict[str, Any], dict
     if parent is None:
         return values, values if has_numbers else None
     if not isinstance(parent, str):
-        raise UserError(f"{path}: 'extends' must be a file name, got {parent!r}.")
-    sibling = Path(str(path)).parent / parent
-    source = sibling if sibling.is_file() else _locate(parent)
-    inherited, published = _inherit(source, (*children, str(path)))
+        raise UserError(f"{path}: 'extends' must be a file name, got {clipped(repr(parent))}.")
+    sibling = Path(name).parent / parent
+    try:
+        source = sibling if _is_file(sibling) else _locate(parent)
+    except UnknownExperiment as error:
+        raise UnknownExperiment(f"{path}: extends: {error}") from None
+    inherited, published = _inherit(source, (*children, name))
     if has_numbers and isinstance(inherited.get("paper"), dict):
         paper = {key: value for key, value in inherited["paper"].items() if key not in PRINTED}
         inherited = {**inherited, "paper": paper}
     values = _merge(inherited, values)
     return values, values if has_numbers else published
-
-
-def read_json(path: Any) -> dict[str, Any]:
-    """Reads a JSON object; a UserError names the line of a mistake."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object, got a {type(values).__name__}.")
-    return values
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    repeats = sorted({key for key in keys if keys.count(key) > 1})
-    if repeats:
-        raise ValueError(f"repeated key in one object: {', '.join(repeats)}.")
-    return dict(pairs)
 
 
 def _merge(parent: Any, child: Any) -> Any:
@@ -190,50 +192,48 @@ def _merge(parent: Any, child: Any) -> Any:
     return {**parent, **{key: _merge(parent.get(key), value) for key, value in child.items()}}
 
 
-def _parse_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+def _assign(values: dict[str, Any], key: str, value: Any, source: str) -> None:
     """Sets the value at the dotted path `key`; numbers in the path are list positions."""
     *parents, last = key.split(".")
+    if len(parents) > DEEPEST:
+        raise UserError(f"{source} {clipped(key)}: {len(parents) + 1:,} keys deep. Expected a path such as train.epochs.")
     container: Any = values
     for depth, part in enumerate(parents):
         if isinstance(container, list):
-            container = container[_list_index(container, part, key)]
+            container = container[_list_index(container, part, f"{source} {key}")]
         else:
             if container.get(part) is None:
                 container[part] = {}
             container = container[part]
         if not isinstance(container, dict | list):
-            raise UserError(f"--set {key}: '{'.'.join(parents[: depth + 1])}' is {container!r}, expected an object or a list.")
+            raise UserError(
+                f"{source} {key}: '{'.'.join(parents[: depth + 1])}' is {clipped(repr(container))}, expected an object or a list."
+            )
     if isinstance(container, list):
-        container[_list_index(container, last, key)] = value
+        container[_list_index(container, last, f"{source} {key}")] = value
     elif isinstance(value, dict) and isinstance(container.get(last), dict):
         container[last] = _merge(container[last], value)
     else:
         container[last] = value
 
 
-def _list_index(items: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise UserError(f"--set {key}: '{part}' is not a position in a list of {len(items)} items (the first is 0).")
+def _list_index(items: list[Any], part: str, source: str) -> int:
+    if not part.isdecimal() or len(part) > DIGITS or int(part) >= len(items):
+        raise UserError(f"{source}: '{clipped(part)}' is not a position in a list of {len(items)} items (the first is 0).")
     return int(part)
 
 
 def _explain(problem: Any, root: type[Settings]) -> str:
     location = [part for part in problem["loc"] if part != "[key]"]
-    where = ".".join(map(str, location)) or "(whole file)"
-    value = json.dumps(problem["input"], default=str)
-    value = value if len(value) <= 80 else value[:77] + "..."
+    where = clipped(".".join(map(str, location))) or "(whole file)"
+    value = clipped(json.dumps(problem["input"], default=str))
     if problem["type"] == "extra_forbidden":
         valid = _keys_at(location[:-1], root)
         return f"{where} = {value}: unknown key.{did_you_mean(str(location[-1]), valid)} Valid here: {', '.join(valid)}."
     if problem["type"] == "missing":
         return f"{where}: missing, and it has no default."
+    if problem["type"] in ("dict_type", "model_type"):
+        return f'{where} = {value}: expected an object, {{"key": value}}.'
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     if problem["type"] == "value_error":
         return f"{where}: {message}{'' if message.endswith('?') else '.'}"

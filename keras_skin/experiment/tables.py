@@ -20,7 +20,8 @@ from pydantic import Field, PositiveInt, ValidationError, ValidationInfo, field_
 from keras_skin.experiment.changes import TEXTS, differences, why_not_published
 from keras_skin.experiment.components import Settings
 from keras_skin.experiment.fields import Experiment
-from keras_skin.experiment.loading import UnknownExperiment, invalid, load_experiment, read_json, shipped_folder
+from keras_skin.experiment.json_file import read_json
+from keras_skin.experiment.loading import UnknownExperiment, invalid, load_experiment, shipped_folder
 from keras_skin.experiment.paper import CitedSettings, PaperSettings, Results
 from keras_skin.registry import UserError, did_you_mean
 

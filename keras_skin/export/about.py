@@ -112,8 +112,8 @@ def write_about(folder: Path, about: Mapping[str, Any], *, warm_up: bool = False
     agreement = describe_agreement(about["agreement"]) if "agreement" in about else ""
     texts = {
         "assets/labels.txt": "".join(f"{label}\n" for label in about["classes"]),
-        "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
         MODEL_CARD: card.render(about=about, agreement=agreement, warm_up=warm_up, titles=EDITIONS),
+        "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",  # last: it tells that all are complete
     }
     (folder / "assets").mkdir(exist_ok=True)
     for name, text in texts.items():

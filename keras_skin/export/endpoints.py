@@ -68,6 +68,12 @@ class Endpoints:
         if self.segmenter is not None:
             self.segmenter = self.segmenter._replace(model=_served(self.segmenter.model))
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The variables of the models in a fixed order, each once."""
+        models = [self.model, self._predictor, *([self.segmenter.model] if self.segmenter else [])]
+        return list({id(variable): variable for model in models for variable in model.variables}.values())
+
     def all(self) -> list[tuple[str, Tensors, Callable[[Tensors], Tensors]]]:
         """The name, inputs and function of each signature."""
         upload = {IMAGE_BYTES: tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)}

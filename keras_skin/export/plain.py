@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,30 @@ from keras_skin.export.endpoints import Endpoints, Tensors
 from keras_skin.registry import UserError
 
 MODEL = "model.tflite"
+
+
+def write_archive(archive: Any, folder: Path, variables: Sequence[keras.Variable]) -> None:
+    """Writes an archive with its variables in the order of the models.
+
+    Keras takes them from weak sets, whose order depends on memory addresses. In this order, two exports of one model have equal
+    bytes in `variables/`. `saved_model.pb` is equal for the first exports of two processes; TensorFlow numbers functions through
+    a process, so that later ones differ. `fingerprint.pb` always differs, because TensorFlow draws a number for it.
+
+    Args:
+        archive: a `keras.export.ExportArchive` with its endpoints.
+        folder: the folder of the version.
+        variables: the variables of the models in order.
+    """
+    positions = {id(variable.value): position for position, variable in enumerate(variables)}
+    track = archive._filter_and_track_resources  # write_out calls it before it writes
+
+    def track_in_order() -> None:
+        track()
+        tracked = list(archive._tf_trackable._all_variables)
+        archive._tf_trackable._all_variables = sorted(tracked, key=lambda item: positions.get(id(item), len(positions)))
+
+    archive._filter_and_track_resources = track_in_order
+    archive.write_out(str(folder), verbose=False)
 
 
 def write_images(endpoints: Endpoints, folder: Path, batch: int | None = None) -> dict[str, Any]:
@@ -43,7 +68,7 @@ def write_images(endpoints: Endpoints, folder: Path, batch: int | None = None) -
 
     archive = keras.export.ExportArchive()
     graph = archive.add_endpoint(PREDICT_IMAGES, numbers, input_signature=[inputs])
-    archive.write_out(str(folder), verbose=False)
+    write_archive(archive, folder, endpoints.variables)
     return {PREDICT_IMAGES: {"inputs": specs(inputs), "outputs": specs(graph.get_concrete_function().structured_outputs)}}
 
 

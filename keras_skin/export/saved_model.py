@@ -14,7 +14,7 @@ from keras_skin.export.about import describe, specs, write_about
 from keras_skin.export.contract import CONTRACT, breaking_changes
 from keras_skin.export.endpoints import SERVED, Endpoints, Metadata, Segmenter
 from keras_skin.export.examples import write_examples
-from keras_skin.export.plain import write_images, write_litert
+from keras_skin.export.plain import write_archive, write_images, write_litert
 from keras_skin.registry import UserError, atomic_path
 
 
@@ -115,7 +115,7 @@ def write_served(endpoints: Endpoints, folder: Path) -> dict[str, Any]:
         graph = archive.add_endpoint(name, function, input_signature=[inputs])
         outputs = graph.get_concrete_function().structured_outputs
         signatures[name] = {"inputs": specs(inputs), "outputs": specs({key: outputs[key] for key in sorted(outputs)})}
-    archive.write_out(str(folder), verbose=False)
+    write_archive(archive, folder, endpoints.variables)
     return signatures
 
 

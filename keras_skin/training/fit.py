@@ -13,10 +13,10 @@ from typing import Any, Protocol, TextIO
 import keras
 import pandas as pd
 
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, remove_temporaries
 from keras_skin.run_folder import BEST_WEIGHTS, RUN_STATE
 from keras_skin.training.averaging import WeightAveraging
-from keras_skin.training.best_weights import EPOCH_PREFIX, BestWeights, load_weights
+from keras_skin.training.best_weights import BestWeights, load_weights
 from keras_skin.training.checkpoints import Checkpoints
 from keras_skin.training.epoch_callbacks import EpochCallbacks
 from keras_skin.training.errors import NonFiniteLoss, TrainingInterrupted
@@ -123,7 +123,7 @@ def fit(
     state_file = folder / RUN_STATE
     if state_file.exists() and not resume:
         raise UserError(f"{folder} already holds a training. Continue it (resume), or choose another folder.")
-    _remove_unfinished_files(folder)
+    remove_temporaries(folder)  # each may be as large as the state itself
     dataset = train.dataset()
     names = build_training_state(model, dataset.element_spec)
     chosen = Monitor.create(monitor, mode, [*names, *(f"val_{name}" for name in names if validation is not None)])
@@ -226,13 +226,6 @@ def _run_epochs(
                     f"The training data ended after {callbacks.steps_seen} of {train.steps} steps in epoch {epoch + 1}."
                 )
     callbacks.end_training()
-
-
-def _remove_unfinished_files(folder: Path) -> None:
-    """A kill in the middle of saving leaves a temporary file as large as the state itself."""
-    for pattern in (f".*-{RUN_STATE}", f".*-{BEST_WEIGHTS}", f".*-{EPOCH_PREFIX}*.weights.h5"):
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def _count_batches(dataset: Any) -> int:

@@ -10,9 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from keras_skin.console import FailureKind, machine_failure
 from keras_skin.evaluation.report import comparison_rows, format_table
 from keras_skin.experiment import Experiment, SegmenterSettings, load_experiment, shipped_experiments
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, listed, remove_temporaries
 from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
 from keras_skin.workflow.cross_validation import execute_folds
@@ -23,7 +24,7 @@ from keras_skin.workflow.run_log import run_log
 from keras_skin.workflow.segmenter import adopt_segmenter
 from keras_skin.workflow.steps import execute
 
-__all__ = ["Run", "RunInterrupted", "load_run", "resume", "start"]
+__all__ = ["Run", "RunFailed", "RunInterrupted", "load_run", "resume", "start"]
 
 log = logging.getLogger("keras_skin")
 
@@ -38,6 +39,16 @@ class RunInterrupted(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class RunFailed(Exception):
+    """The machine could not go on: a disk is full or read-only, or there is not enough memory. The message says how to resume.
+
+    Attributes:
+        exit_code: what a command should exit with.
+    """
+
+    exit_code = 3
 
 
 def start(
@@ -58,6 +69,7 @@ def start(
 
     Raises:
         UserError: on a mistake the user can fix; a folder in which nothing was computed yet is removed.
+        RunFailed: if a disk is full or read-only, or there is not enough memory; the folder is kept.
     """
     if dry_run:
         train = experiment.train.model_copy(update={"epochs": 1, "steps_per_epoch": 2})
@@ -66,8 +78,12 @@ def start(
         experiment = experiment.model_copy(update={"train": train, "explain": explain})
     options = RunOptions(_absolute(data_dir), demo, dry_run)
     folder = RunFolder.create(out, f"{name}{'-dry-run' if dry_run else ''}{'-demo' if demo else ''}")
-    folder.write_text("experiment.json", experiment.to_json())
-    folder.write_json("run.json", {**asdict(options), "finished": False})
+    try:
+        folder.write_text("experiment.json", experiment.to_json())
+        folder.write_json("run.json", {**asdict(options), "finished": False})
+    except OSError:
+        shutil.rmtree(folder.path, ignore_errors=True)  # without both files it could not be resumed
+        raise
     return _run(folder, options.data_dir, resume=False)
 
 
@@ -81,6 +97,7 @@ def resume(path: Path, data_dir: str | None = None) -> Path:
     Raises:
         UserError: if the folder is no run, is finished, is in use, has lost its run state, or if its data are missing or have
             changed. The folder stays as it is.
+        RunFailed: as from `start`.
     """
     folder = RunFolder.open(path)
     if path.resolve().name.startswith("fold_") and (path.resolve().parent / "experiment.json").is_file():
@@ -98,7 +115,7 @@ def _absolute(data_dir: str | None) -> str | None:
 def _refuse_lost_state(folder: RunFolder) -> None:
     """Refuses a run that was trained but has no run state: it cannot be resumed and must not start over by itself."""
     for run in (folder, *folder.folds):
-        trained = any((run / "checkpoints").glob("*.weights.h5")) or (run / "history.csv").is_file()
+        trained = any(run.state.parent.glob("*.weights.h5")) or (run / "history.csv").is_file()
         if trained and not run.state.is_file():
             raise UserError(
                 f"{run.state} is missing, so the training cannot be resumed where it stopped. Its best weights are kept. "
@@ -107,10 +124,37 @@ def _refuse_lost_state(folder: RunFolder) -> None:
 
 
 def _run(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
+    try:
+        return _run_logged(folder, data_dir, resume)
+    except (UserError, RunInterrupted):
+        raise
+    except Exception as error:
+        failure = machine_failure(error)
+        if failure is None:
+            raise
+        sentence = failure.sentence
+        if failure.kind is FailureKind.MEMORY:
+            sentence += f" {_smaller(folder.experiment)}"
+        raise RunFailed(f"{sentence}\nThe folder of the run is kept. {_how_to_resume(folder)}") from error
+
+
+def _smaller(experiment: Experiment) -> str:
+    """What needs the memory of a training, and how to start one that needs less."""
+    batch, (height, width) = experiment.train.batch_size, experiment.image_size
+    setting = f"train.batch_size={batch // 2}" if batch > 1 else f"image.size=[{height // 2},{width // 2}]"
+    return (
+        f"train.batch_size is {batch} and image.size is [{height}, {width}] (height, width). Start a run with a smaller one, for "
+        f"example --set {setting}; or stop other programs that use the memory, and resume."
+    )
+
+
+def _run_logged(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
     started = time.monotonic()
     reset_peak_memory()
     with folder.locked(), run_log(folder / "run.log"):
         try:
+            if resume and (removed := remove_temporaries(folder.path)):
+                log.info("Removed what a killed process has left: %s", listed([path.name for path in removed]))
             metrics = _execute(folder, Path(data_dir) if data_dir else None, resume)
             folder.update_record(finished=True, finished_on=date.today().isoformat(), peak_memory_mib=peak_memory_mib())
             _conclude(folder, metrics, time.monotonic() - started)

@@ -80,7 +80,7 @@ def export_run(run: Run, edition: str, compared: pd.DataFrame | None, out: Path 
         predictor=exported.predictor,
     )
     if compared is not None:
-        _add_agreement(version, edition, run, compared)
+        add_agreement(version, edition, run, compared)
     return version
 
 
@@ -186,7 +186,26 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
 
 
-def _add_agreement(folder: Path, edition: str, run: Run, rows: pd.DataFrame) -> None:
+def add_agreement(folder: Path, edition: str, run: Run, rows: pd.DataFrame) -> None:
+    """Measures the agreement of an exported version with the trained model and writes it into its model card, unless it is there:
+    a kill may have come between the export and this.
+
+    Args:
+        folder: the version's folder.
+        edition: one of `EDITIONS`.
+        run: the run, its model in float32.
+        rows: rows of one split, with its name in `split`.
+
+    Raises:
+        UserError: if the version's model.json is damaged.
+    """
+    path = folder / "assets" / "model.json"
+    try:
+        about = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}. Remove the folder {folder}, and resume or export the run again.") from None
+    if "agreement" in about:
+        return
     chosen = _compared(rows)
     endpoints = Endpoints(
         run.model,
@@ -202,5 +221,4 @@ def _add_agreement(folder: Path, edition: str, run: Run, rows: pd.DataFrame) -> 
         inputs["metadata"] = run.metadata.transform(chosen)
     agreement = measure_agreement(endpoints, folder, edition, inputs, str(chosen["split"].iloc[0]))
     log.info("%s: %s", edition, describe_agreement(agreement))
-    about = json.loads((folder / "assets" / "model.json").read_text(encoding="utf-8"))
     write_about(folder, {**about, "agreement": agreement}, warm_up=(folder / "assets.extra" / WARM_UP).is_file())

@@ -19,6 +19,7 @@ from keras_skin.data.pipeline.batches import evaluation_data
 from keras_skin.experiment import Experiment
 from keras_skin.registry import UserError
 from keras_skin.run_folder import METADATA, SEGMENTER, RunFolder
+from keras_skin.training.best_weights import intact_weights, load_weights
 from keras_skin.workflow.predictor import average_flips, shift_logits
 from keras_skin.workflow.prepare import PreparedData
 
@@ -88,19 +89,33 @@ def load_run(path: str | Path) -> Run:
     """Opens a finished run.
 
     Raises:
-        UserError: if the folder is no run, or the run has not finished.
+        UserError: if the folder is no run, the run has not finished, or one of its files is damaged.
     """
     folder = RunFolder.open(path)
-    if not folder.best_weights.is_file() or not (folder / "metrics.json").is_file():
+    weights = intact_weights(folder.best_weights)
+    if not weights.is_file() or not (folder / "metrics.json").is_file():
         raise UserError(f"The run in '{path}' has not finished. Resume it: python -m keras_skin.run --resume {path}")
     experiment, metadata = folder.experiment, None
     if (folder / METADATA).is_file():
-        metadata = MetadataEncoder.from_json((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = read_metadata(folder)
     model = build_model(experiment, len(folder.classes), folder.model_arguments)
-    model.load_weights(folder.best_weights)
+    load_weights(model, weights)
     model = shift_logits(model, folder.label_shift, experiment.predict.mask_threshold)
     segmenter = load_run(folder / SEGMENTER) if experiment.segmenter and experiment.segmenter.has_model else None
     return Run(folder.path, model, metadata, segmenter)
+
+
+def read_metadata(folder: RunFolder) -> MetadataEncoder:
+    """The fitted encoder of a run's clinical metadata.
+
+    Raises:
+        UserError: if its file is damaged.
+    """
+    path = folder / METADATA
+    try:
+        return MetadataEncoder.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error} Restore it from a backup, or train again.") from error
 
 
 def build_model(

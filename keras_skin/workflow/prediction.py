@@ -21,13 +21,15 @@ from keras_skin.data.metadata.encoder import LARGEST, is_number
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
 from keras_skin.export.contract import CONTRACT, EDITIONS, IMAGE_BYTES, SERVING_DEFAULT
-from keras_skin.registry import UserError, did_you_mean
+from keras_skin.registry import UserError, clipped, did_you_mean
 from keras_skin.run_folder import PRESET
+from keras_skin.training.best_weights import refuse_non_finite
 from keras_skin.workflow.exporting import exported_preset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 KEYS = ("image", "image_id", "file")
 BATCH = 16
+_EXPORT_AGAIN = "Export the run again: python -m keras_skin.export RUN --editions float32"
 NO_LESION = "no lesion found"
 _LONGEST = 640  # side of an overlay
 _MASK = re.compile(r"(?P<image>.+)_(segmentation|mask)\.png", re.IGNORECASE)
@@ -94,18 +96,43 @@ def open_exported(path: Path) -> ExportedModel:
             f"'{path}' is neither a run with an exported model nor such a model: {problem}. Expected a finished run "
             "(with saved_model/) or one of its versions, such as saved_model/1."
         )
-    content = json.loads(about.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+        if not (isinstance(content["classes"], list) and isinstance(content["name"], str)):
+            raise TypeError("its classes are no list, or its name is no text")
+        signatures = {name: (dict(item["inputs"]), dict(item["outputs"])) for name, item in content["signatures"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{about} is damaged ({type(error).__name__}: {error}). {_EXPORT_AGAIN}") from None
     if content.get("contract") != CONTRACT:
         raise UserError(
             f"'{folder}' was exported with serving contract {content.get('contract', 1)}; this version of keras_skin uses "
-            f"{CONTRACT}. Export the run again: python -m keras_skin.export RUN --editions float32"
+            f"{CONTRACT}. {_EXPORT_AGAIN}"
         )
-    if SERVING_DEFAULT not in content["signatures"]:
+    if SERVING_DEFAULT not in signatures:
+        edition = content.get("edition")
         raise UserError(
-            f"'{folder}' holds the edition '{content['edition']}', which takes no image files: {EDITIONS[content['edition']]}. "
+            f"'{folder}' holds the edition '{edition}', which takes no image files: {EDITIONS.get(edition, 'unknown')}. "
             "Name the run, or its saved_model."
         )
-    return ExportedModel(folder, content, tf.saved_model.load(str(folder)))
+    return ExportedModel(folder, content, _loaded(folder))
+
+
+def _loaded(folder: Path) -> Any:
+    """The SavedModel in a folder, with `serving_default` and finite weights.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        weights = {variable.name: variable.numpy() for variable in loaded.signatures[SERVING_DEFAULT].variables}
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:  # TensorFlow and protobuf raise exceptions of many kinds for damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The SavedModel in '{folder}' is damaged: {clipped(reason, 300)}. {_EXPORT_AGAIN}") from error
+    refuse_non_finite(weights, f"The SavedModel in '{folder}'")
+    return loaded
 
 
 def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:

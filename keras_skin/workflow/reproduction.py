@@ -22,7 +22,7 @@ from keras_skin.evaluation.reproduction_page import Reproduction, format_table, 
 from keras_skin.experiment import Experiment
 from keras_skin.experiment.changes import flattened, without_date
 from keras_skin.experiment.tables import PaperTable, TableRow
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, remove_temporaries
 from keras_skin.run_folder import RunFolder
 from keras_skin.training.fit import NonFiniteLoss
 from keras_skin.workflow.run_log import run_log
@@ -77,6 +77,7 @@ def reproduce(table: PaperTable, out: Path, data_dir: str | None, seeds: int | N
     folder = RunFolder(out)
     with folder.locked(), run_log(folder / LOG):
         log.info("%s: %d runs in %s", table.title, len(runs), out)
+        remove_temporaries(out, recursive=False)
         failures = read_failures(out)
         try:
             for number, run in enumerate(runs, start=1):
@@ -155,7 +156,7 @@ def _complete(run: PlannedRun, out: Path, data_dir: str | None, heading: str) ->
             workflow.resume(folder.path, data_dir=data_dir)
     except workflow.RunInterrupted:
         raise
-    except (UserError, NonFiniteLoss) as error:
+    except (UserError, NonFiniteLoss, workflow.RunFailed) as error:
         log.error("%s failed: %s", run.name, error)
         return str(error)
     except Exception as error:  # one broken row must not keep the others from running

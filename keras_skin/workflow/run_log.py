@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger("keras_skin")
@@ -22,6 +22,18 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
+class _LogFile(logging.FileHandler):
+    """Leaves out messages that cannot be written: where the disk is full, the run itself ends with a sentence."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def run_log(path: Path) -> Iterator[None]:
     """Sends the package's messages to the terminal, and with their time to `path` (appended)."""
@@ -31,7 +43,7 @@ def run_log(path: Path) -> Iterator[None]:
         console = _Console()
         console.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(console)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:

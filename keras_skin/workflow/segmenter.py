@@ -16,6 +16,7 @@ from keras_skin.presets.files import RUN_FILES
 from keras_skin.presets.sources import locate_preset
 from keras_skin.registry import UserError, atomic_path
 from keras_skin.run_folder import SEGMENTER, RunFolder
+from keras_skin.training.best_weights import intact_weights
 from keras_skin.workflow.initial import initial_run
 from keras_skin.workflow.opened_run import Run, load_run
 
@@ -42,6 +43,7 @@ def adopt_segmenter(folder: RunFolder, settings: SegmenterSettings) -> Path:
         shared = folder.path.parent / SEGMENTER  # of all folds, or of a demo
         source = shared if shared.is_dir() else _find(settings)
         log.info("Segmenter: %s", source)
+        intact_weights(RunFolder(source).best_weights)
         record = {"run": source.name, "weights_sha256": RunFolder(source).weights_sha256}
         with atomic_path(target) as temporary:
             for file in RUN_FILES:

@@ -17,7 +17,6 @@ import tensorflow as tf
 from keras_skin.data.images import load
 from keras_skin.data.images.preprocess import refuse_export
 from keras_skin.data.images.store import open_store
-from keras_skin.data.metadata import MetadataEncoder
 from keras_skin.data.pipeline.samples import mask_column
 from keras_skin.data.splits import splits
 from keras_skin.evaluation.evaluate import Evaluation, evaluate, stamped
@@ -34,10 +33,10 @@ from keras_skin.training.precision import choose_precision, set_determinism
 from keras_skin.workflow.drawing import draw
 from keras_skin.workflow.environment import environment
 from keras_skin.workflow.explaining import make_explainer
-from keras_skin.workflow.exporting import export_run
+from keras_skin.workflow.exporting import add_agreement, export_run
 from keras_skin.workflow.initial import initial_run, start_from
 from keras_skin.workflow.lesions import lesion_masks, lesion_sheets, with_lesions
-from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing
+from keras_skin.workflow.opened_run import ActiveRun, Run, build_model, preprocessing, read_metadata
 from keras_skin.workflow.predictor import shift_logits
 from keras_skin.workflow.prepare import PreparedData, describe, prepare_data, shorten
 from keras_skin.workflow.segmenter import adopt_segmenter, fitted_images, open_segmenter
@@ -167,12 +166,15 @@ def export(run: ActiveRun) -> None:
     """Exports the editions that the experiment names and the folder does not hold yet."""
     settings = run.experiment.export
     for edition in settings.editions if settings.enabled else ():
-        if (run / EXPORTS[edition] / "1").exists():
-            log.info("The export in %s exists already", EXPORTS[edition])
-            continue
-        log.info("Exporting: %s", edition)
+        version, compared = run / EXPORTS[edition] / "1", None if run.options.dry_run else run.data.shown_rows
         try:
-            export_run(run, edition, None if run.options.dry_run else run.data.shown_rows)
+            if not version.exists():
+                log.info("Exporting: %s", edition)
+                export_run(run, edition, compared)
+                continue
+            log.info("The export in %s exists already", EXPORTS[edition])
+            if compared is not None:
+                add_agreement(version, edition, run, compared)
         except UserError as error:  # training and measurements deserve their report all the same
             log.warning("The edition '%s' was not exported: %s", edition, error)
 
@@ -199,7 +201,7 @@ def _open_segmenter(adopted: RunFolder, experiment: Experiment) -> Run:
 
 def _prepare_data(folder: RunFolder, data_dir: Path | None, fold: int, resume: bool, segmenter: RunFolder | None) -> PreparedData:
     saved = folder / METADATA
-    metadata = MetadataEncoder.from_json(saved.read_text(encoding="utf-8")) if resume and saved.is_file() else None
+    metadata = read_metadata(folder) if resume and saved.is_file() else None
     fitted = {"The segmenter": fitted_images(segmenter)} if segmenter else {}
     if folder.experiment.model.init and not folder.synthetic:  # drawn images have no real ones among them
         fitted["The model of model.init"] = fitted_images(initial_run(folder.experiment.model.init))

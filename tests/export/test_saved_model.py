@@ -404,3 +404,19 @@ def test_a_chain_of_segmenter_and_classifier_is_one_export(tmp_path, order):
             metadata=AgeAndSex(),
             segmenter=Segmenter(classifier, SIZE),
         )
+
+
+def test_two_exports_of_one_model_have_equal_variables(tmp_path):
+    """In this process and in another one, where memory addresses differ."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from small_models import CLASSES, SIZE, seeded_model\n"
+        "from keras_skin.export.saved_model import export_model\n"
+        "for folder in sys.argv[1:]: export_model(seeded_model(), folder, classes=CLASSES, image_size=SIZE, name='joint')\n"
+    )
+    folders = [str(tmp_path / name) for name in ("a", "b", "c")]
+    for names in (folders[:2], folders[2:]):
+        subprocess.run([sys.executable, "-c", script, *names], check=True)
+    first, *others = [{path.name: path.read_bytes() for path in Path(folder, "1", "variables").iterdir()} for folder in folders]
+    assert len(first) == 2
+    assert others == [first, first]

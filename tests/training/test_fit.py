@@ -100,6 +100,7 @@ def test_history_and_files(small, seeded, tmp_path, caplog):
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
     assert f"checkpoints/best_epoch_{result.best_epoch}.weights.h5" in names
     assert [name for name in names if "best_epoch_" not in name] == [
+        "checkpoints/best.json",
         "checkpoints/best.weights.h5",
         "checkpoints/run_state.npz",
         "history.csv",
@@ -377,7 +378,7 @@ def test_building_the_state_changes_no_weight_and_empties_the_metrics(small, see
 def finished(small, tmp_path_factory):
     """The folder of a training of one epoch, started with `resume` in a folder with the remains of a kill, and its result."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in (".0123abcd-run_state.npz", ".0123abcd-best_epoch_1.weights.h5"):
+    for name in (".zzzzz000-run_state.npz", ".zzzzz000-best_epoch_1.weights.h5"):
         (folder / name).write_text("half")
     keras.utils.set_random_seed(0)
     data = small.SmallData()
@@ -388,6 +389,7 @@ def finished(small, tmp_path_factory):
 
 def test_files_of_a_kill_while_saving_are_removed(finished):
     assert sorted(path.name for path in finished[0].iterdir()) == [
+        "best.json",
         "best.weights.h5",
         "best_epoch_1.weights.h5",
         "history.csv",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -14,7 +15,7 @@ from keras_skin.export.saved_model import WRITERS
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS, RunFolder
 from keras_skin.workflow import exporting, load_run, steps
-from keras_skin.workflow.exporting import export_finished
+from keras_skin.workflow.exporting import add_agreement, export_finished
 from keras_skin.workflow.opened_run import ActiveRun
 from keras_skin.workflow.prediction import open_exported
 
@@ -134,3 +135,30 @@ def test_an_edition_that_cannot_be_leaves_the_run_its_report(run, tmp_path, monk
     steps.export(ActiveRun(copy.path, None, data=None))
     assert editions == ["float32", "litert"]
     assert "The edition 'litert' was not exported: LiteRT cannot run this model." in caplog.text
+
+
+def test_agreement_is_measured_after_a_kill_and_once(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write_text("experiment.json", load_experiment("jrl_ph2").to_json())
+    folder.write_json("run.json", {"finished": False})
+    folder.write_text("saved_model/1/assets/model.json", "{}")
+    calls = []
+    monkeypatch.setattr(steps, "export_run", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr(steps, "add_agreement", lambda version, edition, run, rows: calls.append((version, edition, rows)))
+    data = SimpleNamespace(shown_rows="rows")
+    steps.export(ActiveRun(folder.path, None, data=data))
+    assert calls == [(folder / "saved_model" / "1", "float32", "rows")]
+    folder.update_record(dry_run=True)
+    steps.export(ActiveRun(folder.path, None, data=data))
+    assert len(calls) == 1, "a dry run measures no agreement"
+
+
+def test_measured_agreement_is_kept_and_a_damaged_card_is_named(tmp_path):
+    about = tmp_path / "assets" / "model.json"
+    about.parent.mkdir()
+    about.write_text('{"agreement": {"images": 3}}')
+    add_agreement(tmp_path, "float32", None, None)
+    assert json.loads(about.read_text()) == {"agreement": {"images": 3}}
+    about.write_text('{"agreement"')
+    with pytest.raises(UserError, match=r"model\.json is damaged: .* Remove the folder"):
+        add_agreement(tmp_path, "float32", None, None)
