@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m keras_skin.predict",
         description="Predict with a preset or with the exported model of a run. Research software, not a medical device.",
         epilog="writes to a new folder: predictions.csv (class, probabilities, share of the lesion, quality of the picture),\n"
-        "masks/ at the size of each upright image, overlays/, and skipped.csv with the unreadable files.\n\n"
+        "masks/ at the size of each upright image, overlays/, skipped.csv with the unreadable files, and\n"
+        "metadata_unused.csv with the rows and cells of --metadata that no prediction uses.\n\n"
         "examples:  python -m keras_skin.predict jrl_isic_lite photographs/\n"
         "           python -m keras_skin.predict runs/jrl_ph2-20260131-101500 photographs/\n"
         "           python -m keras_skin.predict runs/tdbn_ham10000-1/saved_model/1 a.jpg b.jpg --metadata patients.csv",
@@ -46,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
         "--metadata",
         metavar="FILE.csv",
         type=Path,
-        help="clinical fields: a column 'image' of file names and one column per field",
+        help="clinical fields: a column 'image' and one column per field. An image is named by its path below the named folder "
+        "or by the end of that path (a.jpg, patient_7/a.jpg), with or without .jpg; ./a.jpg is the path below the folder only, "
+        "and patient_7/ stands for all images of that folder. A row that could mean two images is refused",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new folder (default: predictions-DATE-TIME)")
     return parser
@@ -64,13 +67,12 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: the folder exists and is not empty, and nothing is overwritten. Name a new folder.")
 
     with quiet_import():
-        from keras_skin.workflow import prediction
+        from keras_skin.workflow import answers, prediction
     pictures, notes = prediction.find_pictures(options.images)
     model = prediction.open_exported(locate(options.model))
-    answers = None
-    if options.metadata:
-        answers, metadata_notes = prediction.read_answers(options.metadata, model, pictures)
-        notes += metadata_notes
+    metadata = answers.read_answers(options.metadata, model, pictures) if options.metadata else None
+    if metadata is not None:
+        notes += metadata.notes
     elif model.fields:
         notes.append(f"No --metadata: {', '.join(model.fields)} are unknown for all images.")
     if model.about.get("synthetic"):
@@ -81,7 +83,9 @@ def _predict(options: argparse.Namespace) -> int:
         print(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        done, skipped, finished = _write(out, model, pictures, answers, ProgressBar())
+        if metadata is not None and metadata.unused:
+            _write_rows(out / answers.UNUSED, [answers.UnusedCell._fields, *metadata.unused])
+        done, skipped, finished = _write(out, model, pictures, metadata.table if metadata else None, ProgressBar())
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror or error}.") from error
     for name, reason in skipped[:_LISTED]:
@@ -123,9 +127,13 @@ def _write(
         finally:
             progress.clear()
     if skipped:
-        with (out / "skipped.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("file", "reason"), *skipped])
+        _write_rows(out / "skipped.csv", [("file", "reason"), *skipped])
     return done, skipped, finished
+
+
+def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def read_table(
 
     Args:
         path: a table in UTF-8, with or without byte order mark, separated by commas, tabs or semicolons, with any line ends.
+            Empty cells beyond the last heading are ignored.
         columns: the columns to read.
         one_hot: names of columns of 0.0 and 1.0. The name of the one that is 1.0 becomes the row's `label`.
         otherwise: the label of rows in which none is 1.0; by default such rows are invalid.
@@ -110,6 +111,26 @@ def read_table(
     return frame
 
 
+def read_header(path: Path) -> list[str]:
+    """Returns the stripped headings of a table; empty for an empty file.
+
+    Raises:
+        UserError: if the file cannot be read as text.
+    """
+    content = _decode(path)
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=_delimiter(content))
+    try:
+        return next(([cell.strip() for cell in cells] for cells in rows if "".join(cells).strip()), [])
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: found {error}, expected a table of comma-separated cells.") from error
+
+
+def _delimiter(content: str) -> str:
+    """The delimiter that is the most frequent in the first line with text."""
+    first_line = next((line for line in content.split("\n", 50) if line.strip()), "")
+    return max(_DELIMITERS, key=first_line.count)
+
+
 def _mistakes(cells: pd.Series, wrong: str, expected: str) -> list[tuple[int, str]]:
     """(line number, sentence) for each cell of a series by line number."""
     return [(int(str(line)), f"found {wrong.format(cell)}, expected {expected}") for line, cell in cells.items()]
@@ -123,10 +144,9 @@ def _raise(path: Path, mistakes: Iterable[tuple[int, str]]) -> None:
 
 def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     """The columns of a table, and the rows with too many or too few cells. A quoted cell may go over several lines."""
-    content = _decode(path)
     required = ", ".join(column.name for column in columns if column.required)
-    first_line = next((line for line in content.split("\n", 50) if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=first_line.count)
+    content = _decode(path)
+    delimiter = _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     header, positions = [column.name for column in columns], {column.name: index for index, column in enumerate(columns)}
     mistakes: list[tuple[int, str]] = []
@@ -147,6 +167,8 @@ def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -
                     continue
                 if cells[0].strip().lower() in headings:
                     continue
+            if len(cells) > len(header) and not "".join(cells[len(header) :]).strip():
+                del cells[len(header) :]  # spreadsheets end lines with commas
             if len(cells) == len(header):
                 lines.append(start)
                 texts += [cells[index] for index in positions.values()]
