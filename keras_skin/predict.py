@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from keras_skin.console import ProgressBar, exit_code, quiet_import
+from keras_skin.console import ProgressBar, exit_code, owner_only, quiet_import
 from keras_skin.presets.sources import MODEL_HELP, locate
-from keras_skin.registry import UserError
+from keras_skin.registry import UserError, escape_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,16 +80,17 @@ def _predict(options: argparse.Namespace) -> int:
     elif model.about.get("banner"):
         notes.insert(0, model.about["banner"])
     for note in notes:
-        print(note)
+        print(_printable(note))
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if metadata is not None and metadata.unused:
-            _write_rows(out / answers.UNUSED, [answers.UnusedCell._fields, *metadata.unused])
-        done, skipped, finished = _write(out, model, pictures, metadata.table if metadata else None, ProgressBar())
+        with owner_only():
+            out.mkdir(parents=True, exist_ok=True)
+            if metadata is not None and metadata.unused:
+                _write_rows(out / answers.UNUSED, [answers.UnusedCell._fields, *metadata.unused])
+            done, skipped, finished = _write(out, model, pictures, metadata.table if metadata else None, ProgressBar())
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror or error}.") from error
     for name, reason in skipped[:_LISTED]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(_printable(f"skipped {name}: {reason}"), file=sys.stderr)
     if len(skipped) > _LISTED:
         print(f"... and {len(skipped) - _LISTED} more, see {out / 'skipped.csv'}", file=sys.stderr)
     print(f"{done} of {len(pictures)} images predicted, {len(skipped)} skipped: {out / 'predictions.csv'}")
@@ -110,13 +111,13 @@ def _write(
     from keras_skin.workflow import prediction
 
     done, skipped, finished = 0, list[tuple[str, str]](), False
-    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+    with _open_table(out / "predictions.csv") as file:
         table = csv.DictWriter(file, prediction.columns(model), extrasaction="ignore")
-        table.writeheader()
+        table.writerow({name: escape_cell(name) for name in table.fieldnames})
         try:
             for rows in prediction.predict_files(model, pictures, answers, out):
                 predictions = [row for row in rows if not row["problem"]]
-                table.writerows(predictions)
+                table.writerows({key: escape_cell(cell) for key, cell in row.items()} for row in predictions)
                 file.flush()
                 done += len(predictions)
                 skipped += [(row["file"], row["problem"]) for row in rows if row["problem"]]
@@ -132,8 +133,17 @@ def _write(
 
 
 def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    with _open_table(path) as file:
+        csv.writer(file).writerows(map(escape_cell, row) for row in rows)
+
+
+def _open_table(path: Path) -> TextIO:
+    """A new CSV file; bytes of file names that are not UTF-8 are written as `\\udc..`."""
+    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Predictions for files: the run's own numbers, upright masks, and whatever else lies in a folder."""
 
+import os
 import re
 import shutil
 import sys
@@ -196,3 +197,35 @@ def test_cells_that_nothing_uses_are_listed_in_a_file(tmp_path, monkeypatch, cap
     unused = pd.read_csv(tmp_path / "out" / "metadata_unused.csv", keep_default_na=False)
     assert unused["cell"].tolist() == ["", *(f"b{number}" for number in range(30))]
     assert unused.iloc[0].to_dict() == {"line": 1, "column": "side", "cell": "", "reason": "the model has no such field"}
+
+
+def test_patients_pictures_are_for_their_owner_only_and_no_cell_is_a_formula(tmp_path, monkeypatch):
+    about = {"name": "plain", "classes": [], "signatures": {"serving_default": {"inputs": {}, "outputs": {}}}}
+    monkeypatch.setattr(prediction, "open_exported", lambda path: prediction.ExportedModel(path, about, None))
+
+    def predicted(model, pictures, answers, folder):
+        prediction.write_bytes(folder / "masks" / "a.png", b"mask")
+        yield [{"file": picture.path, "problem": "", "quality": ""} for picture in pictures]
+
+    monkeypatch.setattr(prediction, "predict_files", predicted)
+    (tmp_path / "in").mkdir()
+    for name in (b"=cmd.jpg", b"+a.jpg", b"-a.jpg", b"@a.jpg", b"plain.jpg", b"bytes\xff.jpg"):
+        (tmp_path / "in" / os.fsdecode(name)).touch()
+    out, umask = tmp_path / "out", os.umask(0o022)
+    try:
+        assert predict.main([str(tmp_path), str(tmp_path / "in"), "--out", str(out)]) == 0
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in (out, *out.rglob("*"))}
+    assert modes == {"out": 0o700, "out/masks": 0o700, "out/masks/a.png": 0o600, "out/predictions.csv": 0o600}
+    cells = (out / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert sorted(cells) == sorted(["'+a.jpg,", "'-a.jpg,", "'=cmd.jpg,", "'@a.jpg,", "bytes\\udcff.jpg,", "plain.jpg,"])
+
+
+def test_names_that_are_too_long_are_cut(tmp_path):
+    for end in "ab":
+        (tmp_path / f"{'x' * 245}{end}.jpg").touch()
+    pictures, notes = prediction.find_pictures([tmp_path])
+    assert [len(picture.name) for picture in pictures] == [230, 232]
+    assert "The names of these are too long" in notes[0]

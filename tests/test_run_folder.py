@@ -1,9 +1,12 @@
 """The run folder: its typed contents, and its lock."""
 
+import csv
+
 import pandas as pd
 import pytest
 
 from keras_skin.data.datasets.records import ExclusionKind
+from keras_skin.data.splits.splits import read_splits, write_splits
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.run_folder import MISSING_IMAGE, RunFolder, RunOptions
@@ -90,3 +93,29 @@ def test_images_that_are_not_on_the_disk_are_counted(tmp_path):
 def test_missing_images_of_an_earlier_version_are_unknown(tmp_path):
     (tmp_path / "excluded.csv").write_text("dataset,image_id,file,reason,split\nph2,A,,no row,train\n")
     assert RunFolder(tmp_path).missing_images == {}
+
+
+NAMES = ["=1+1", "+a", "-b", "@c", "\tx", "'=quoted", "''=twice", "'plain", "plain", "-12.5", "+3e4", "1-2", "", "'"]
+
+
+def test_no_spreadsheet_runs_a_cell_and_every_id_is_read_as_it_was(folder):
+    labels = ["=HYPERLINK(0)"] * len(NAMES)
+    table = pd.DataFrame({"image_id": NAMES, "dataset": "own", "split": "test", "label": labels, "=head": "1", "dsc": -0.5})
+    folder.write_table("predictions.csv", table)
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.reader(file))
+    assert cells[0][4] == "'=head"
+    assert {cell for row in cells for cell in row if cell[:1] in set("=+-@\t\r")} == {"-12.5", "+3e4", "-0.5"}
+    again = folder.read_table("predictions.csv")
+    assert again["image_id"].tolist() == NAMES
+    assert again["label"].tolist() == labels
+    assert list(again) == list(table)
+    assert again["dsc"].tolist() == ["-0.5"] * len(NAMES)
+
+
+def test_splits_are_read_as_they_were(tmp_path):
+    ids = sorted({*NAMES, "id"} - {""})
+    table = pd.DataFrame({"image_id": ids, "group_id": ids, "label": "-x", "split": "test", "dataset": "own"})
+    write_splits(table, tmp_path / "splits.csv")
+    assert ",'-x," in (tmp_path / "splits.csv").read_text()
+    assert sorted(read_splits(tmp_path / "splits.csv")["image_id"]) == ids

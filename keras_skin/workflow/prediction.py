@@ -29,6 +29,7 @@ from keras_skin.workflow.exporting import exported_preset
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 BATCH = 16
 NO_LESION = "no lesion found"
+_LONGEST_NAME = 230  # bytes; file systems allow 255 with the number, the ending and what a temporary name adds
 _LONGEST = 640  # side of an overlay
 _MASK = re.compile(r"(?P<image>.+)_(segmentation|mask)\.png", re.IGNORECASE)
 
@@ -144,12 +145,21 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
     if not pictures:
         raise UserError(f"No image in {', '.join(map(str, paths))}: expected files that end in {', '.join(SUFFIXES)}.")
     named = _with_unique_names(list(pictures.values()))
-    renamed = [f"  {file}: {picture_name}.png" for file, picture_name, path in named if picture_name != _stem(path)]
+    renamed = [
+        f"  {file}: {picture_name}.png"
+        for file, picture_name, path in named
+        if picture_name != Path(path).with_suffix("").as_posix()
+    ]
     notes = [f"{others} other files were skipped."] if others else []
     notes += [f"{masks} masks of these images were skipped."] if masks else []
     if renamed:
         notes.append(
-            "\n".join(["Other images have the names of these, so their masks and overlays are called:", *shorten(renamed)])
+            "\n".join(
+                [
+                    "The names of these are too long or those of other images, so their masks and overlays are called:",
+                    *shorten(renamed),
+                ]
+            )
         )
     return named, notes
 
@@ -175,7 +185,10 @@ def _with_unique_names(files: Sequence[tuple[Path, str]]) -> list[Picture]:
 
 
 def _stem(path: str) -> str:
-    return Path(path).with_suffix("").as_posix()
+    """The path without a suffix, its last name short enough for the files that are named after it."""
+    stem = Path(path).with_suffix("")
+    name = os.fsencode(stem.name)
+    return (stem if len(name) <= _LONGEST_NAME else stem.with_name(name[:_LONGEST_NAME].decode(errors="ignore"))).as_posix()
 
 
 def predict_files(
@@ -235,7 +248,7 @@ def _row(model: ExportedModel, picture: Picture, contents: bytes, outputs: Mappi
     if not outputs["valid"]:
         return row | {"problem": _reason(picture.file)}
     image = small_image(contents)
-    quality, caption = quality_problems(image), [picture.file.name]
+    quality, caption = quality_problems(image), [picture.file.name.encode(errors="backslashreplace").decode()]
     if "probabilities" in outputs:
         row["label"] = outputs["label"].decode()
         row |= {f"probability_{name}": float(p) for name, p in zip(model.classes, outputs["probabilities"], strict=True)}
