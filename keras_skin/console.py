@@ -121,6 +121,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
+def owner_only() -> Iterator[None]:
+    """Files and folders that the block makes are readable by their owner only, where the system knows owners.
+
+    The mode belongs to the process: only commands, which write from one thread, use it.
+    """
+    umask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+
+
+@contextmanager
 def quiet_import() -> Iterator[None]:
     """Hides TensorFlow's start-up messages while the block imports it; Python exceptions are unaffected.
 

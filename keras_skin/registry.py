@@ -28,6 +28,11 @@ _LONGEST = 80
 _DECORATOR = re.compile(r'^@register\(\s*"([A-Za-z0-9_]+)"', re.MULTILINE)
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
 class UserError(ValueError):
     """A mistake that the user can fix; commands print its message without a traceback and exit with code 2."""
 
@@ -220,6 +225,36 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get
+
+
+def escape_cell(cell: Any) -> Any:
+    """Returns a cell of a CSV file that no spreadsheet runs as a formula; `unescape_cell` gives the text back.
+
+    A text that starts with `=`, `+`, `-`, `@`, a tab or a line end gets an apostrophe before it, which spreadsheets take as the
+    mark of a text. So does a text that already has apostrophes before such a character. Numbers stay as they are.
+    """
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
+def unescape_cell(cell: Any) -> Any:
+    """Returns the text that `escape_cell` was given."""
+    return cell[1:] if isinstance(cell, str) and _ESCAPED.match(cell) else cell
+
+
+def escape_table(table: Any) -> Any:
+    """Applies `escape_cell` to the headings and texts of a DataFrame."""
+    return _map_texts(table, escape_cell)
+
+
+def unescape_table(table: Any) -> Any:
+    """Applies `unescape_cell` to the headings and texts of a DataFrame that was read."""
+    return _map_texts(table, unescape_cell)
+
+
+def _map_texts(table: Any, change: Callable[[Any], Any]) -> Any:
+    texts = {name: table[name].map(change) for name in table.columns if table[name].dtype.kind == "O"}
+    return table.assign(**texts).rename(columns=change)
 
 
 @contextmanager

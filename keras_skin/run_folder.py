@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from keras_skin.experiment import Experiment, load_experiment
 from keras_skin.experiment.changes import changed_settings, headline
 from keras_skin.experiment.paper import PRINTED
-from keras_skin.registry import UserError, atomic_path, clipped
+from keras_skin.registry import UserError, atomic_path, clipped, escape_table, unescape_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -369,11 +369,12 @@ class RunFolder:
         return record[key]
 
     def read_table(self, name: str) -> pd.DataFrame:
-        """Reads a CSV file, every cell as text."""
+        """Reads a CSV file that `write_table` wrote, every cell as text."""
         import pandas as pd
 
         try:
-            return pd.read_csv(self / name, dtype=str, keep_default_na=False)
+            table: pd.DataFrame = unescape_table(pd.read_csv(self / name, dtype=str, keep_default_na=False))
+            return table
         except (OSError, ValueError) as error:
             raise UserError(f"{self / name} cannot be read: {error}. {RESTORE}") from error
 
@@ -387,8 +388,8 @@ class RunFolder:
         self.write_text(name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Writes a CSV file."""
-        self.write_text(name, table.to_csv(index=False))
+        """Writes a CSV file whose cells no spreadsheet runs as formulas, see `escape_cell`."""
+        self.write_text(name, escape_table(table).to_csv(index=False))
 
     def update_record(self, **values: Any) -> None:
         """Changes values of run.json."""

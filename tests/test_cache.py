@@ -1,5 +1,6 @@
 """The cache command as its user meets it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keras_skin.cache import main
-from keras_skin.data.images.cache import LESIONS, PARTIAL, STORES
+from keras_skin.data.images.cache import LESIONS, PARTIAL, STORES, private_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,3 +77,15 @@ def test_it_answers_without_heavy_imports():
         "import sys, keras_skin.cache; assert not {'tensorflow', 'keras', 'pandas', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_new_folders_are_for_their_owner_only(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        (tmp_path / "shared").mkdir()
+        for _ in range(2):
+            private_folder(tmp_path / "shared" / "cache" / "images")
+    finally:
+        os.umask(umask)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "shared", *sorted((tmp_path / "shared").rglob("*")))]
+    assert modes == [0o755, 0o700, 0o700]

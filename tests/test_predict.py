@@ -1,5 +1,6 @@
 """Predictions for files: the run's own numbers, upright masks, and whatever else lies in a folder."""
 
+import os
 import re
 import shutil
 import sys
@@ -161,51 +162,6 @@ def test_mistakes_are_told(tiny_run, measured, tmp_path, capsys, arguments, word
     assert not (tmp_path / "out").exists()
 
 
-SPECS = {"image_bytes": "string", "age": "float32", "site": "string"}
-
-
-@pytest.fixture
-def clinical(tmp_path):
-    about = {
-        "name": "fused",
-        "classes": ["a", "b"],
-        "metadata": {"age": {"kind": "numeric", "values": []}, "site": {"kind": "categorical", "values": ["back", "head"]}},
-        "signatures": {"serving_default": {"inputs": {name: {"dtype": dtype} for name, dtype in SPECS.items()}, "outputs": {}}},
-    }
-    return prediction.ExportedModel(tmp_path, about, None)
-
-
-def pictures(*names):
-    return [prediction.Picture(prediction.Path(f"{name}.jpg"), name) for name in names]
-
-
-def test_clinical_fields_are_found_by_the_name_of_the_file(clinical, tmp_path):
-    (tmp_path / "m.csv").write_text("image,site,Age,age\na.jpg,head, 3,55\nfolder/c,hed,,\nunused,back,1,2\n")
-    answers, notes = prediction.read_answers(tmp_path / "m.csv", clinical, pictures("sub/a", "b"))
-    assert answers.to_dict("list") == {"age": ["55", ""], "site": ["head", ""]}
-    assert notes[0].startswith("Column 'Age' is not used.")
-    assert notes[1:] == ["1 of 2 images have no row: their fields are unknown."]
-
-
-def test_a_value_that_training_never_saw_is_told(clinical, tmp_path):
-    (tmp_path / "m.csv").write_text("file,site\na,hed\n")
-    answers, notes = prediction.read_answers(tmp_path / "m.csv", clinical, pictures("a"))
-    assert answers.to_dict("list") == {"age": [""], "site": ["hed"]}
-    assert "Field 'age' has no column" in notes[0]
-    assert notes[1] == ("site: 'hed' was not seen in training and counts as unknown. Did you mean 'head'? Known: back, head.")
-
-
-def test_everything_wrong_with_a_table_is_told_at_once(clinical, tmp_path):
-    (tmp_path / "m.csv").write_text("image,age\na,old\nb,-3\nc,40\nc,41\n")
-    with pytest.raises(prediction.UserError) as error:
-        prediction.read_answers(tmp_path / "m.csv", clinical, pictures("a"))
-    for words in ("c has more than one row", "a: age is 'old', expected a number", "b: age is '-3'"):
-        assert words in str(error.value)
-    (tmp_path / "n.csv").write_text("picture,age\na,3\n")
-    with pytest.raises(prediction.UserError, match=r"no column image or image_id or file\. It has: picture, age"):
-        prediction.read_answers(tmp_path / "n.csv", clinical, pictures("a"))
-
-
 def test_the_mask_beside_an_image_is_no_image(tmp_path):
     for name in ("a.jpg", "a_segmentation.png", "lonely_mask.png", "notes.txt"):
         (tmp_path / name).touch()
@@ -214,3 +170,62 @@ def test_the_mask_beside_an_image_is_no_image(tmp_path):
     assert notes == ["1 other files were skipped.", "1 masks of these images were skipped."]
     named, _ = prediction.find_pictures([tmp_path / "a_segmentation.png"])
     assert [picture.name for picture in named] == ["a_segmentation"]
+
+
+def test_no_image_gets_the_mask_of_another(tmp_path):
+    for name in ("a.jpg", "a.png", "a_2.jpg", "A.bmp", "x/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    pictures, notes = prediction.find_pictures([tmp_path, tmp_path / "x" / ".." / "a.jpg"])
+    names = {picture.path: picture.name for picture in pictures}
+    assert names == {"A.bmp": "A", "a.jpg": "a_3", "a.png": "a_4", "a_2.jpg": "a_2", "x/a.jpg": "x/a"}
+    assert notes[0].splitlines()[1:] == [f"  {tmp_path / 'a.jpg'}: a_3.png", f"  {tmp_path / 'a.png'}: a_4.png"]
+
+
+def test_cells_that_nothing_uses_are_listed_in_a_file(tmp_path, monkeypatch, capsys):
+    inputs = {"image_bytes": {"dtype": "string"}, "age": {"dtype": "float32"}}
+    about = {"name": "fused", "classes": [], "signatures": {"serving_default": {"inputs": inputs, "outputs": {}}}}
+    monkeypatch.setattr(prediction, "open_exported", lambda path: prediction.ExportedModel(path, about, None))
+    monkeypatch.setattr(prediction, "predict_files", lambda *arguments: iter([]))
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "m.csv").write_text("image,age,side\na,5,left\n" + "".join(f"b{number},6,right\n" for number in range(30)))
+    command = [str(tmp_path), str(tmp_path / "a.jpg"), "--metadata", str(tmp_path / "m.csv"), "--out", str(tmp_path / "out")]
+    assert predict.main(command) == 0
+    output = capsys.readouterr().out
+    assert "30 of 31 rows are not used:\n  line 3: 'b0': no image has this name\n" in output
+    assert "... and 10 more" in output
+    unused = pd.read_csv(tmp_path / "out" / "metadata_unused.csv", keep_default_na=False)
+    assert unused["cell"].tolist() == ["", *(f"b{number}" for number in range(30))]
+    assert unused.iloc[0].to_dict() == {"line": 1, "column": "side", "cell": "", "reason": "the model has no such field"}
+
+
+def test_patients_pictures_are_for_their_owner_only_and_no_cell_is_a_formula(tmp_path, monkeypatch):
+    about = {"name": "plain", "classes": [], "signatures": {"serving_default": {"inputs": {}, "outputs": {}}}}
+    monkeypatch.setattr(prediction, "open_exported", lambda path: prediction.ExportedModel(path, about, None))
+
+    def predicted(model, pictures, answers, folder):
+        prediction.write_bytes(folder / "masks" / "a.png", b"mask")
+        yield [{"file": picture.path, "problem": "", "quality": ""} for picture in pictures]
+
+    monkeypatch.setattr(prediction, "predict_files", predicted)
+    (tmp_path / "in").mkdir()
+    for name in (b"=cmd.jpg", b"+a.jpg", b"-a.jpg", b"@a.jpg", b"plain.jpg", b"bytes\xff.jpg"):
+        (tmp_path / "in" / os.fsdecode(name)).touch()
+    out, umask = tmp_path / "out", os.umask(0o022)
+    try:
+        assert predict.main([str(tmp_path), str(tmp_path / "in"), "--out", str(out)]) == 0
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in (out, *out.rglob("*"))}
+    assert modes == {"out": 0o700, "out/masks": 0o700, "out/masks/a.png": 0o600, "out/predictions.csv": 0o600}
+    cells = (out / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert sorted(cells) == sorted(["'+a.jpg,", "'-a.jpg,", "'=cmd.jpg,", "'@a.jpg,", "bytes\\udcff.jpg,", "plain.jpg,"])
+
+
+def test_names_that_are_too_long_are_cut(tmp_path):
+    for end in "ab":
+        (tmp_path / f"{'x' * 245}{end}.jpg").touch()
+    pictures, notes = prediction.find_pictures([tmp_path])
+    assert [len(picture.name) for picture in pictures] == [230, 232]
+    assert "The names of these are too long" in notes[0]

@@ -1,9 +1,12 @@
 """The run folder: its typed contents, and its lock."""
 
+import csv
+
 import pandas as pd
 import pytest
 
 from keras_skin.data.datasets.records import ExclusionKind
+from keras_skin.data.splits.splits import read_splits, write_splits
 from keras_skin.experiment import load_experiment
 from keras_skin.registry import UserError
 from keras_skin.run_folder import MISSING_IMAGE, RunFolder, RunOptions
@@ -119,3 +122,29 @@ def test_a_file_in_the_place_of_the_checkpoints_is_named(folder):
     for name in ("state", "best_weights", "weights_sha256"):
         with pytest.raises(UserError, match="checkpoints is a file"):
             getattr(folder, name)
+
+
+NAMES = ["=1+1", "+a", "-b", "@c", "\tx", "'=quoted", "''=twice", "'plain", "plain", "-12.5", "+3e4", "1-2", "", "'"]
+
+
+def test_no_spreadsheet_runs_a_cell_and_every_id_is_read_as_it_was(folder):
+    labels = ["=HYPERLINK(0)"] * len(NAMES)
+    table = pd.DataFrame({"image_id": NAMES, "dataset": "own", "split": "test", "label": labels, "=head": "1", "dsc": -0.5})
+    folder.write_table("predictions.csv", table)
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.reader(file))
+    assert cells[0][4] == "'=head"
+    assert {cell for row in cells for cell in row if cell[:1] in set("=+-@\t\r")} == {"-12.5", "+3e4", "-0.5"}
+    again = folder.read_table("predictions.csv")
+    assert again["image_id"].tolist() == NAMES
+    assert again["label"].tolist() == labels
+    assert list(again) == list(table)
+    assert again["dsc"].tolist() == ["-0.5"] * len(NAMES)
+
+
+def test_splits_are_read_as_they_were(tmp_path):
+    ids = sorted({*NAMES, "id"} - {""})
+    table = pd.DataFrame({"image_id": ids, "group_id": ids, "label": "-x", "split": "test", "dataset": "own"})
+    write_splits(table, tmp_path / "splits.csv")
+    assert ",'-x," in (tmp_path / "splits.csv").read_text()
+    assert sorted(read_splits(tmp_path / "splits.csv")["image_id"]) == ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from keras_skin.evaluation import segmentation
 from keras_skin.evaluation.evaluate import tested_splits
 from keras_skin.evaluation.report import published_results
 from keras_skin.experiment.paper import Published
-from keras_skin.registry import UserError, did_you_mean
+from keras_skin.registry import UserError, did_you_mean, unescape_table
 from keras_skin.run_folder import EMBEDDINGS, RunFolder
 
 KEY = ["dataset", "image_id"]
@@ -97,21 +98,28 @@ class Embedding:
 
 
 def read_embedding(path: Path, split: str) -> Embedding | None:
-    """The features that a run saved of a split; None if it saved none."""
+    """The features that a run saved of a split; None if it saved none.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     file = path / EMBEDDINGS
     if not file.is_file():
         return None
-    with np.load(file, allow_pickle=False) as arrays:
-        if str(arrays["split"]) != split:
-            return None
-        return Embedding(tuple(map(str, arrays["image_ids"])), arrays["features"].astype(np.float32))
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["split"]) != split:
+                return None
+            return Embedding(tuple(map(str, arrays["image_ids"])), arrays["features"].astype(np.float32))
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged, or another program wrote it. Restore it from a backup, or run it again.") from error
 
 
 def explained_images(path: Path) -> dict[str, Path]:
     """`{image id: its overlay}` of the Grad-CAM of the predicted class that a run drew, on validation images if it has any.
     `image.png` in the same folder is the image itself."""
     try:
-        table = pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False)
+        table = unescape_table(pd.read_csv(path / "predictions.csv", dtype=str, keep_default_na=False))
     except OSError:
         return {}
     if "predicted" not in table:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import exit_code, owner_only, quiet_import
 from keras_skin.presets.sources import RUN_HELP, locate
 
 METHODS = (
@@ -87,7 +87,7 @@ def _explain(options: argparse.Namespace) -> None:
     with quiet_import():
         from keras_skin.evaluation.patient_page import write_patient_page
         from keras_skin.workflow.patient import explain_patient
-    with tempfile.TemporaryDirectory() as temporary:
+    with owner_only(), tempfile.TemporaryDirectory() as temporary:
         pictures = options.out or Path(temporary)
         page = explain_patient(locate(options.run), options.images, answers, options.methods or DEFAULT, pictures)
         try:

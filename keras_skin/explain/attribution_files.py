@@ -12,7 +12,7 @@ from keras_skin.explain.map_files import Sheet
 from keras_skin.explain.samples import ExplainSample, file_name
 from keras_skin.explain.shap_values import Attributions
 from keras_skin.figures import explanations as figures
-from keras_skin.registry import atomic_path
+from keras_skin.registry import atomic_path, escape_table
 
 
 def write_summary(
@@ -20,7 +20,7 @@ def write_summary(
 ) -> list[Sheet]:
     """Writes `metadata_shap.csv`, `metadata_shap_bar.png` and `metadata_shap_beeswarm.png`; returns the figures."""
     with atomic_path(folder / "metadata_shap.csv") as path:
-        attributions.table([sample.image_id for sample in samples], classes).to_csv(path, index=False)
+        escape_table(attributions.table([sample.image_id for sample in samples], classes)).to_csv(path, index=False)
     values, groups = attributions.values, attributions.groups
     note = f"not attributed: {attributions.relative_gap:.1%} of the logits' distance from the background's mean"
     bars = figures.attribution_bars(values, groups, classes, folder / "metadata_shap_bar.png", note=note, synthetic=synthetic)

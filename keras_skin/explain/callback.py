@@ -22,7 +22,7 @@ from keras_skin.explain.score_cam import ScoreCAM
 from keras_skin.explain.shap_values import Attributions, MetadataShap
 from keras_skin.explain.views import METADATA, explained_output, image_names, in_batches, predict
 from keras_skin.figures.explanations import faithfulness_figure
-from keras_skin.registry import UserError, atomic_path, did_you_mean
+from keras_skin.registry import UserError, atomic_path, did_you_mean, escape_table
 
 Cam = Literal["grad_cam", "grad_cam++", "score_cam"]
 CAMS = {"grad_cam": "Grad-CAM", "grad_cam++": "Grad-CAM++", "score_cam": "Score-CAM"}
@@ -249,7 +249,7 @@ class ExplainCallback(keras.callbacks.Callback):
 
     def _write_faithfulness(self, faithfulness: Faithfulness) -> list[Sheet]:
         with atomic_path(self.folder / "faithfulness.csv") as path:
-            faithfulness.table.to_csv(path, index=False)
+            escape_table(faithfulness.table).to_csv(path, index=False)
         sheets = []
         for layer, curves in faithfulness.curves.items():
             table = faithfulness.table[faithfulness.table["layer"] == layer]

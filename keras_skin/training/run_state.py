@@ -96,8 +96,13 @@ def load_run_state(path: str | os.PathLike[str]) -> RunState:
             return RunState(Path(path), arrays, layout, content["record"])
     except UserError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path} cannot be read as the saved state of a training: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as the saved state of a training: {error.strerror or error}.") from error
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:  # NumPy's words advise to unpickle the file
+        raise UserError(
+            f"{path} cannot be read as the saved state of a training: it is damaged, or another program wrote it. "
+            "Restore the file from a backup, or start a new run."
+        ) from error
 
 
 def _layout(variables: list[keras.Variable]) -> list[tuple[str, tuple[int, ...], str]]:

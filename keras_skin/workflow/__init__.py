@@ -16,6 +16,7 @@ from keras_skin.experiment import Experiment, SegmenterSettings, load_experiment
 from keras_skin.registry import UserError, listed, remove_temporaries
 from keras_skin.run_folder import RUN_STATE, SEGMENTER, RunFolder, RunOptions
 from keras_skin.training.errors import TrainingInterrupted
+from keras_skin.workflow.changed_files import FilesChanged
 from keras_skin.workflow.cross_validation import execute_folds
 from keras_skin.workflow.environment import peak_memory_mib, reset_peak_memory
 from keras_skin.workflow.opened_run import Run, load_run
@@ -158,6 +159,8 @@ def _run_logged(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
             metrics = _execute(folder, Path(data_dir) if data_dir else None, resume)
             folder.update_record(finished=True, finished_on=date.today().isoformat(), peak_memory_mib=peak_memory_mib())
             _conclude(folder, metrics, time.monotonic() - started)
+        except FilesChanged as error:
+            raise UserError(f"{error}\n{_how_to_resume(folder)}") from error
         except UserError:
             if not resume:
                 _remove_if_nothing_was_trained(folder)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_skin.data.images.cache import LESIONS, cache_path
+from keras_skin.data.images.cache import LESIONS, cache_path, private_folder
 from keras_skin.data.images.load import load_image, load_mask, segmented_image
 from keras_skin.data.pipeline import batches
 from keras_skin.data.splits.fingerprints import fingerprints
@@ -72,7 +72,7 @@ def predicted_lesions(segmenter: Run, files: Sequence[str], folder: Path) -> lis
     """
     try:
         masks = cache_path() / LESIONS / _digest(segmenter)
-        masks.mkdir(parents=True, exist_ok=True)
+        private_folder(masks)
         writable = os.access(masks, os.W_OK)
     except OSError:
         writable = False

@@ -17,7 +17,7 @@ from keras_skin.explain.shap_values import IMAGE
 from keras_skin.figures.embedding import embedding_figure
 from keras_skin.figures.explanations import attribution_bars
 from keras_skin.figures.super_resolution import SuperResolved, super_resolution_figure
-from keras_skin.registry import atomic_path
+from keras_skin.registry import atomic_path, escape_table
 from keras_skin.run_folder import EMBEDDINGS
 from keras_skin.workflow.explaining import DEMO_MEASURED, EXPLAIN
 from keras_skin.workflow.opened_run import ActiveRun
@@ -117,7 +117,7 @@ def _column_attributions(run: ActiveRun, split: str) -> Picture | None:
     attributions = explainer.explain({name: np.stack([item[name] for item in inputs]) for name in inputs[0]})
     classes = run.data.classes
     with atomic_path(run / EXPLAIN / "metadata_shap_columns.csv") as file:
-        attributions.table(table["image_id"].tolist(), classes).to_csv(file, index=False)
+        escape_table(attributions.table(table["image_id"].tolist(), classes)).to_csv(file, index=False)
     columns = [index for index, name in enumerate(attributions.groups) if name != IMAGE]
     strength = np.abs(attributions.values).mean(axis=0).sum(axis=1)
     strongest = sorted(columns, key=lambda index: -strength[index])[:COLUMNS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -126,8 +127,11 @@ def metadata_explainer(run: Run, by_column: bool = False) -> MetadataShap | None
     file = run / EXPLAIN / SHAP_BACKGROUND
     if run.metadata is None or not file.is_file():
         return None
-    with np.load(file, allow_pickle=False) as arrays:
-        background = [arrays[name] for name in arrays.files]
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            background = [arrays[name] for name in arrays.files]
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged, or another program wrote it. Restore it from a backup.") from error
     columns = run.metadata.column_names if by_column else run.metadata.field_of_columns
     return MetadataShap(run.model, background, columns, run.metadata.availability_columns, run.experiment.train.seed)
 

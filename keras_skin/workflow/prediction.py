@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +19,19 @@ from keras_skin.data.images.decode import decode_image, image_shape
 from keras_skin.data.images.files import BadImage, check_image
 from keras_skin.data.images.load import resize_image
 from keras_skin.data.images.quality import quality_problems
-from keras_skin.data.metadata.encoder import LARGEST, is_number
 from keras_skin.explain.overlay import overlay, write_png
 from keras_skin.explain.samples import write_bytes
 from keras_skin.export.contract import CONTRACT, EDITIONS, IMAGE_BYTES, SERVING_DEFAULT
-from keras_skin.registry import UserError, clipped, did_you_mean
+from keras_skin.registry import UserError, clipped, shorten
 from keras_skin.run_folder import PRESET
 from keras_skin.training.best_weights import refuse_non_finite
 from keras_skin.workflow.exporting import exported_preset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-KEYS = ("image", "image_id", "file")
 BATCH = 16
 _EXPORT_AGAIN = "Export the run again: python -m keras_skin.export RUN --editions float32"
 NO_LESION = "no lesion found"
+_LONGEST_NAME = 230  # bytes; file systems allow 255 with the number, the ending and what a temporary name adds
 _LONGEST = 640  # side of an overlay
 _MASK = re.compile(r"(?P<image>.+)_(segmentation|mask)\.png", re.IGNORECASE)
 
@@ -68,10 +69,17 @@ class ExportedModel:
 
 
 class Picture(NamedTuple):
-    """An image file, and the name of its outputs: its path below the named folder, without a suffix."""
+    """An image file.
+
+    Attributes:
+        file: its path as it was given.
+        name: the name of its outputs, unique in any case: `path` without a suffix, with a number where another image has it.
+        path: its path below the named folder, with "/"; the file's name if the file itself was named.
+    """
 
     file: Path
     name: str
+    path: str
 
 
 def open_exported(path: Path) -> ExportedModel:
@@ -147,7 +155,7 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
     absent = [f"  {path}: there is no such file or folder." for path in paths if not path.exists()]
     if absent:
         raise UserError("\n".join(["These cannot be read:", *absent]))
-    pictures: dict[Path, str] = {}
+    pictures: dict[str, tuple[Path, str]] = {}
     others = masks = 0
     for path in paths:
         below = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
@@ -160,70 +168,54 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Picture], list[str]]:
                 masks += 1
                 continue
             root = path if path.is_dir() else path.parent
-            pictures.setdefault(file, file.relative_to(root).with_suffix("").as_posix())
+            pictures.setdefault(os.path.abspath(file), (file, file.relative_to(root).as_posix()))
     if not pictures:
         raise UserError(f"No image in {', '.join(map(str, paths))}: expected files that end in {', '.join(SUFFIXES)}.")
-    names: set[str] = set()
-    unique = []
-    for file, name in pictures.items():
-        candidate, number = name, 2
-        while candidate in names:
-            candidate, number = f"{name}_{number}", number + 1
-        names.add(candidate)
-        unique.append(Picture(file, candidate))
+    named = _with_unique_names(list(pictures.values()))
+    renamed = [
+        f"  {file}: {picture_name}.png"
+        for file, picture_name, path in named
+        if picture_name != Path(path).with_suffix("").as_posix()
+    ]
     notes = [f"{others} other files were skipped."] if others else []
-    return unique, [*notes, *([f"{masks} masks of these images were skipped."] if masks else [])]
+    notes += [f"{masks} masks of these images were skipped."] if masks else []
+    if renamed:
+        notes.append(
+            "\n".join(
+                [
+                    "The names of these are too long or those of other images, so their masks and overlays are called:",
+                    *shorten(renamed),
+                ]
+            )
+        )
+    return named, notes
 
 
-def read_answers(file: Path, model: ExportedModel, pictures: Sequence[Picture]) -> tuple[pd.DataFrame, list[str]]:
-    """Clinical fields of the pictures from a CSV file.
+def _with_unique_names(files: Sequence[tuple[Path, str]]) -> list[Picture]:
+    """The pictures of files and their paths. No name is that of another image, whatever the case and the form of its accents."""
 
-    Args:
-        file: CSV with a column `image` (or `image_id`, or `file`) of file names, with or without suffix, and one column
-            per field; blank cells are unknown.
-        model: the model, which has the fields.
-        pictures: the images to predict.
+    def same(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
 
-    Returns:
-        A row of texts for each picture, "" where a field is unknown; sentences about unused cells.
+    taken = {same(_stem(path)) for _, path in files}
+    first, pictures = set[str](), []
+    for file, path in files:
+        name, number = _stem(path), 2
+        if same(name) in first:
+            while same(f"{name}_{number}") in taken:
+                number += 1
+            name = f"{name}_{number}"
+        first.add(same(name))
+        taken.add(same(name))
+        pictures.append(Picture(file, name, path))
+    return pictures
 
-    Raises:
-        UserError: listing everything that is wrong with the file.
-    """
-    if not model.fields:
-        raise UserError(f"--metadata {file}: the model '{model.about['name']}' takes no clinical fields; leave it out.")
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--metadata {file}: it cannot be read as a CSV file: {error}") from None
-    key = next((name for name in KEYS if name in table), None)
-    if key is None:
-        raise UserError(f"--metadata {file}: it has no column {' or '.join(KEYS)}. It has: {', '.join(table.columns)}.")
-    table = table.apply(lambda column: column.str.strip())
-    table.index = pd.Index([Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name for name in table[key]])
-    problems = [f"  {name} has more than one row." for name in sorted(set(table.index[table.index.duplicated()]))[:10]]
-    for name, kind in model.fields.items():
-        if kind != "numeric" or name not in table:
-            continue
-        wrong = [(image, text) for image, text in table[name].items() if text and not is_number(text)]
-        problems += [
-            f"  {image}: {name} is '{text}', expected a number from 0 to {LARGEST:,.0f}, or nothing." for image, text in wrong
-        ]
-    if problems:
-        raise UserError("\n".join([f"--metadata {file}:", *problems[:20]]))
-    notes = []
-    for column in table.columns:
-        if column != key and column not in model.fields:
-            notes.append(f"Column '{column}' is not used.{did_you_mean(column, model.fields)} Fields: {', '.join(model.fields)}.")
-    notes += [f"Field '{name}' has no column: it is unknown for every image." for name in model.fields if name not in table]
-    answers = table.reindex(columns=list(model.fields), fill_value="").reindex(
-        [Path(picture.name).name for picture in pictures], fill_value=""
-    )
-    without = sum(Path(picture.name).name not in table.index for picture in pictures)
-    if without:
-        notes.append(f"{without} of {len(pictures)} images have no row: their fields are unknown.")
-    notes += _unknown_values(answers, model)
-    return answers.reset_index(drop=True), notes
+
+def _stem(path: str) -> str:
+    """The path without a suffix, its last name short enough for the files that are named after it."""
+    stem = Path(path).with_suffix("")
+    name = os.fsencode(stem.name)
+    return (stem if len(name) <= _LONGEST_NAME else stem.with_name(name[:_LONGEST_NAME].decode(errors="ignore"))).as_posix()
 
 
 def predict_files(
@@ -283,7 +275,7 @@ def _row(model: ExportedModel, picture: Picture, contents: bytes, outputs: Mappi
     if not outputs["valid"]:
         return row | {"problem": _reason(picture.file)}
     image = small_image(contents)
-    quality, caption = quality_problems(image), [picture.file.name]
+    quality, caption = quality_problems(image), [picture.file.name.encode(errors="backslashreplace").decode()]
     if "probabilities" in outputs:
         row["label"] = outputs["label"].decode()
         row |= {f"probability_{name}": float(p) for name, p in zip(model.classes, outputs["probabilities"], strict=True)}
@@ -322,16 +314,3 @@ def _reason(file: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "it cannot be decoded"
-
-
-def _unknown_values(answers: pd.DataFrame, model: ExportedModel) -> list[str]:
-    notes = []
-    for name, field in (model.about.get("metadata") or {}).items():
-        vocabulary = set(field.get("values") or ())
-        unseen = sorted(set(answers[name]) - vocabulary - {""}) if vocabulary else []
-        if unseen:
-            notes.append(
-                f"{name}: {', '.join(map(repr, unseen[:5]))}{', ...' if len(unseen) > 5 else ''} was not seen in training and "
-                f"counts as unknown.{did_you_mean(unseen[0], vocabulary)} Known: {', '.join(sorted(vocabulary))}."
-            )
-    return notes

@@ -30,6 +30,7 @@ from keras_skin.models.footprint import footprint
 from keras_skin.registry import UserError
 from keras_skin.run_folder import EXPORTS, LATENCY, METADATA, RunFolder
 from keras_skin.training.precision import choose_precision, set_determinism
+from keras_skin.workflow.changed_files import unchanged_files
 from keras_skin.workflow.drawing import draw
 from keras_skin.workflow.environment import environment
 from keras_skin.workflow.explaining import make_explainer
@@ -59,16 +60,21 @@ def execute(folder: RunFolder, data_dir: Path | None, fold: int = 0, resume: boo
 
     Returns:
         The metrics, as written to metrics.json.
+
+    Raises:
+        FilesChanged: if image files vanished or changed meanwhile.
     """
     run = prepare(folder, data_dir, fold, resume)
     explainer = make_explainer(run)
-    training = train(run, resume, explainer)
+    with unchanged_files(run.data.table):
+        training = train(run, resume, explainer)
     run = trained_run(run)
-    evaluations = measure(run)
-    warnings = check_shares(run, training, evaluations)
-    explanations = explain(run, explainer)
-    export(run)
-    draw(run, training, evaluations, explanations, warnings)
+    with unchanged_files(run.data.table):
+        evaluations = measure(run)
+        warnings = check_shares(run, training, evaluations)
+        explanations = explain(run, explainer)
+        export(run)
+        draw(run, training, evaluations, explanations, warnings)
     write_run_report(run)
     return run.metrics
 

@@ -1,11 +1,13 @@
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from keras_skin.evaluation.measured_run import read_runs
+from keras_skin.evaluation.measured_run import read_embedding, read_runs
 from keras_skin.registry import UserError
+from keras_skin.run_folder import EMBEDDINGS
 from tests.evaluation.run_folders import BINARY, images, write_run
 
 
@@ -154,3 +156,17 @@ def test_damaged_files_are_named(tmp_path):
         broken = write_run(tmp_path / f"broken{number}")
         (broken / name).write_text(text)
         assert expected in refused([fine, broken])
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"split": "test"})])
+def test_damaged_features_are_refused_without_advice_to_unpickle(tmp_path, content):
+    (tmp_path / EMBEDDINGS).write_bytes(content)
+    with pytest.raises(UserError, match=r"embeddings\.npz is damaged, or another program wrote it") as caught:
+        read_embedding(tmp_path, "test")
+    assert "pickle" not in str(caught.value)
+
+
+def test_features_of_objects_are_refused(tmp_path):
+    np.savez(tmp_path / EMBEDDINGS, split=np.array([{}], dtype=object))
+    with pytest.raises(UserError, match="is damaged"):
+        read_embedding(tmp_path, "test")

@@ -1,6 +1,7 @@
 """The file of the run state."""
 
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -104,14 +105,19 @@ def test_another_shape_is_named(tmp_path):
     state.restore(dense_model(2, "head_7"))  # numbers at the end are given by Keras and differ within a process
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other", "pickle", "objects"])
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = tmp_path / "state.npz"
     save_run_state(path, dense_model(2, "head"), {})
     content = path.read_bytes()
     if damage == "other":
         np.savez(path, something=np.zeros(3))
+    elif damage == "pickle":
+        path.write_bytes(pickle.dumps({"json": 1}))
+    elif damage == "objects":
+        np.savez(path, json=np.array([{}], dtype=object))
     else:
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"not a state"}[damage])
-    with pytest.raises(UserError, match=r"state\.npz cannot be read as the saved state"):
+    with pytest.raises(UserError, match=r"state\.npz cannot be read as the saved state") as caught:
         load_run_state(path)
+    assert "pickle" not in str(caught.value)

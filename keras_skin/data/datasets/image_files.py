@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_skin.data.datasets.records import ExclusionKind, excluded_rows
+from keras_skin.data.datasets.records import ExclusionKind, excluded_rows, is_text
 from keras_skin.data.datasets.tables import without_repeats
 
 _DECODED = (".jpg", ".jpeg", ".png", ".bmp")
@@ -36,18 +36,23 @@ def find_file(folders: Sequence[Path | None], name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Files:
-    """Image files by id; `repeated` holds further files of an id, which are not used."""
+    """Image files by id; those that are not used are further files of an id, and files whose paths are not UTF-8."""
 
     paths: dict[str, Path] = field(default_factory=dict)
     repeated: dict[str, list[Path]] = field(default_factory=dict)
+    undecodable: list[Path] = field(default_factory=list)
 
     def excluded(self) -> pd.DataFrame:
         """The files that are not used, as excluded rows."""
         pairs = [(image_id, path) for image_id, paths in self.repeated.items() for path in paths]
         reasons = [f"duplicate id: a second file, {self.paths[image_id].name} is used" for image_id, _ in pairs]
-        return excluded_rows(
+        repeated = excluded_rows(
             [image_id for image_id, _ in pairs], ExclusionKind.DUPLICATE_ID, reasons, [str(path) for _, path in pairs]
         )
+        names = [str(path).encode(errors="backslashreplace").decode() for path in self.undecodable]
+        stems = [Path(name).stem for name in names]
+        reason = "the path has bytes that are not UTF-8: rename the file or its folder"
+        return pd.concat([repeated, excluded_rows(stems, ExclusionKind.BAD_NAME, reason, names)], ignore_index=True)
 
 
 def index_files(folders: Iterable[Path], suffix: str = "", ignore: Sequence[str] = ()) -> Files:
@@ -68,7 +73,9 @@ def index_files(folders: Iterable[Path], suffix: str = "", ignore: Sequence[str]
                 lower = stem.lower()
                 if extension.lower() not in _RANK or name.startswith(".") or any(lower.endswith(end) for end in ignore):
                     continue
-                if lower.endswith(suffix):
+                if not is_text(os.path.join(parent, name)):
+                    files.undecodable.append(Path(parent, name))
+                elif lower.endswith(suffix):
                     candidates.setdefault(stem[: len(stem) - len(suffix)], []).append(Path(parent, name))
         for image_id, paths in candidates.items():
             if image_id not in files.paths:

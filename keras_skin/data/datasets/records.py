@@ -17,6 +17,10 @@ from keras_skin.data.datasets import readers
 from keras_skin.registry import Entry, UserError, shorten
 
 COLUMNS = ("image_id", "group_id", "image", "mask", "label", "split", "dataset")
+LONGEST_ID = 240
+"""Bytes of an image id in UTF-8. A run names files after it, and file systems allow 255 bytes with the ending."""
+LONGEST_CLASS = 200
+"""Bytes of the name of a class; the files of a run have words before and after it."""
 EXCLUDED_COLUMNS = ("image_id", "file", "reason", "split", "label", "kind")
 
 
@@ -30,6 +34,7 @@ class ExclusionKind(StrEnum):
     DUPLICATE_ID = "duplicate id"
     LABEL_CONFLICT = "label conflict"
     BAD_FILE = "bad file"
+    BAD_NAME = "bad name"
     INCOMPLETE_METADATA = "incomplete metadata"
 
 
@@ -146,14 +151,19 @@ def read_dataset(
 
     Raises:
         MissingData: if the data set is missing; the message says how to get it.
-        UserError: if a table is invalid, no image can be used, or an image cannot be used and `on_bad_image` is `"error"`.
+        UserError: if a table or the name of a class is invalid, no image can be used, or an image cannot be used and
+            `on_bad_image` is `"error"`.
     """
     if on_bad_image not in ("exclude", "error"):
         raise UserError(f"on_bad_image is {on_bad_image!r}, expected 'exclude' or 'error'.")
     entry = readers.get(name)
     root, notes = locate(entry, data_dir, folder)
+    if not is_text(str(root)):
+        raise UserError(f"The path {str(root)!a} of the data set '{name}' has bytes that are not UTF-8. Rename the folder.")
     records = entry.builder(root, **reader_args)
     records = replace(records, notes=(f"{name}: read from {root}.", *notes, *records.notes))
+    _check_classes(records.classes, name)
+    records = check_names(records)
     if check_images:
         records = check_files(records)
     if on_bad_image == "error" and len(records.excluded):
@@ -177,6 +187,38 @@ def describe_excluded(excluded: pd.DataFrame, limit: int = 20) -> str:
     lines = [f"  {image_id}: {reason}" + (f" ({file})" if file else "") for image_id, file, reason in rows]
     title = f"{len(lines)} image{'s' if len(lines) != 1 else ''} that cannot be used:"
     return "\n".join([title, *shorten(lines, limit)])
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8. File names with other bytes, and JSON with lone surrogates, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_classes(classes: Sequence[str], dataset: str) -> None:
+    lines = []
+    for name in classes:
+        if not is_text(name):
+            lines.append(f"  {name!r} has a character that is half of one (a lone surrogate), expected Unicode text.")
+        elif len(name.encode()) > LONGEST_CLASS:
+            lines.append(f"  {name[:40]!r}... has {len(name.encode())} bytes in UTF-8, expected at most {LONGEST_CLASS}.")
+    if lines:
+        title = f"Names of classes of the data set '{dataset}' cannot be names of files. Write them otherwise:"
+        raise UserError("\n".join([title, *shorten(lines)]))
+
+
+def check_names(records: Records) -> Records:
+    """Moves the rows to `excluded` whose ids are too long to be names of files."""
+    table = records.table
+    sizes = table["image_id"].map(lambda image_id: len(image_id.encode()))
+    bad = table[sizes > LONGEST_ID]
+    reasons = [f"the id has {size} bytes in UTF-8, expected at most {LONGEST_ID}: rename the image" for size in sizes[bad.index]]
+    bad_rows = excluded_rows(bad, ExclusionKind.BAD_NAME, reasons, bad["image"])
+    excluded = _sorted(pd.concat([records.excluded, bad_rows]))
+    return replace(records, table=table.drop(index=bad.index).reset_index(drop=True), excluded=excluded)
 
 
 def check_files(records: Records) -> Records:

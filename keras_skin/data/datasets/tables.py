@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from keras_skin.registry import UserError, shorten
 
 _DELIMITERS = (",", "\t", ";")
 _ID = re.compile(r"(?!\.)(?!.*\.\.)[^/\\:]+")
+_INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")
+_SELECTORS = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x3164, *range(0xFE00, 0xFE10))))  # joiners, fillers, variants: no width
 _FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
 
 
@@ -79,6 +82,7 @@ def read_table(
 
     Args:
         path: a table in UTF-8, with or without byte order mark, separated by commas, tabs or semicolons, with any line ends.
+            Empty cells beyond the last heading are ignored.
         columns: the columns to read.
         one_hot: names of columns of 0.0 and 1.0. The name of the one that is 1.0 becomes the row's `label`.
         otherwise: the label of rows in which none is 1.0; by default such rows are invalid.
@@ -110,6 +114,70 @@ def read_table(
     return frame
 
 
+def read_header(path: Path) -> list[str]:
+    """Returns the stripped headings of a table; empty for an empty file.
+
+    Raises:
+        UserError: if the file cannot be read as text.
+    """
+    content = _decode(path)
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=_delimiter(content))
+    try:
+        return next(([cell.strip() for cell in cells] for cells in rows if "".join(cells).strip()), [])
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: found {error}, expected a table of comma-separated cells.") from error
+
+
+def _delimiter(content: str) -> str:
+    """The delimiter that is the most frequent in the first line with text."""
+    first_line = next((line for line in content.split("\n", 50) if line.strip()), "")
+    return max(_DELIMITERS, key=first_line.count)
+
+
+def refuse_lookalikes(labels: pd.Series, path: Path, classes: Sequence[str] = ()) -> None:
+    """Refuses labels that differ only in case, spaces, invisible characters or the form of their letters.
+
+    Args:
+        labels: a label for each row, by line number; "" for none.
+        path: the table, for the message.
+        classes: the names of the classes, if they are chosen.
+
+    Raises:
+        UserError: with each spelling, the number of its rows and the line of the first.
+    """
+    counts = labels[labels != ""].value_counts()
+    first = labels.drop_duplicates()
+    line_of = dict(zip(first.tolist(), first.index, strict=True))
+    spellings: dict[str, list[str]] = {}
+    for label in sorted({*counts.index, *classes}):
+        spellings.setdefault(_visible(label), []).append(label)
+    lines = []
+    for alike in spellings.values():
+        looks_same = len({unicodedata.normalize("NFC", label) for label in alike}) < len(alike)
+        shown = [ascii(label) if looks_same else repr(label) for label in alike]
+        rows = [f"in {counts[label]} rows, first in line {line_of[label]}" if label in counts else "in no row" for label in alike]
+        if len(alike) > 1:
+            lines.append("  " + " and ".join(f"{name} ({places})" for name, places in zip(shown, rows, strict=True)))
+    if lines:
+        raise UserError(
+            "\n".join(
+                [
+                    f"{path}: labels differ only in case, spaces or characters that nobody sees, and would be different classes:",
+                    *shorten(lines),
+                    "Write each class in one way.",
+                ]
+            )
+        )
+
+
+def _visible(label: str) -> str:
+    """The label in lower case, without spaces and invisible characters, its letters in one form."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
+    return "".join(
+        char for char in folded if not (char.isspace() or unicodedata.category(char) in _INVISIBLE or char in _SELECTORS)
+    )
+
+
 def _mistakes(cells: pd.Series, wrong: str, expected: str) -> list[tuple[int, str]]:
     """(line number, sentence) for each cell of a series by line number."""
     return [(int(str(line)), f"found {wrong.format(cell)}, expected {expected}") for line, cell in cells.items()]
@@ -123,10 +191,9 @@ def _raise(path: Path, mistakes: Iterable[tuple[int, str]]) -> None:
 
 def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     """The columns of a table, and the rows with too many or too few cells. A quoted cell may go over several lines."""
-    content = _decode(path)
     required = ", ".join(column.name for column in columns if column.required)
-    first_line = next((line for line in content.split("\n", 50) if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=first_line.count)
+    content = _decode(path)
+    delimiter = _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     header, positions = [column.name for column in columns], {column.name: index for index, column in enumerate(columns)}
     mistakes: list[tuple[int, str]] = []
@@ -147,6 +214,8 @@ def _read_rows(path: Path, columns: Sequence[Column], headings: Sequence[str]) -
                     continue
                 if cells[0].strip().lower() in headings:
                     continue
+            if len(cells) > len(header) and not "".join(cells[len(header) :]).strip():
+                del cells[len(header) :]  # spreadsheets end lines with commas
             if len(cells) == len(header):
                 lines.append(start)
                 texts += [cells[index] for index in positions.values()]

@@ -63,6 +63,16 @@ def cache_path() -> Path:
     return Path(os.environ.get("KERAS_SKIN_CACHE") or _user_cache() / "keras_skin").expanduser()
 
 
+def private_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, which only their owner can open. Existing folders keep their mode.
+
+    Raises:
+        OSError: if a folder cannot be made.
+    """
+    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def max_bytes() -> int:
     """Bound on the size of all stores: `$KERAS_SKIN_CACHE_GIB`, else 20 GiB.
 

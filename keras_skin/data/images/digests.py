@@ -22,6 +22,15 @@ def remember_digest(state: _State, digest: str) -> None:
     _digests[state] = digest
 
 
+def is_same_content(before: _State, now: _State) -> bool:
+    """Whether a file that was touched or written again has the content that it had; False if that was never read.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    return before in _digests and _digests[before] == file_digests([now[0]])[0]
+
+
 def file_digests(paths: Sequence[str]) -> list[str]:
     """SHA-256 of each file, in hexadecimal digits; "" for the path "".
 

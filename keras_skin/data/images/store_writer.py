@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_skin.data.images.cache import MANIFEST, PARTIAL, STORES, describe_bytes, make_room, read_manifest
+from keras_skin.data.images.cache import MANIFEST, PARTIAL, STORES, describe_bytes, make_room, private_folder, read_manifest
 from keras_skin.data.images.files import BadImage, check_image, check_mask, traced_decode_image, traced_decode_mask_levels
 from keras_skin.data.images.load import Preprocessing, load_image, load_mask, model_image, resize_mask
 from keras_skin.registry import UserError, atomic_path, shorten
@@ -132,7 +132,7 @@ class StoreWriter:
     def _claim(self) -> Path | None:
         """A partial folder that belongs to this process; None while another process writes the store."""
         root, own = self.cache / STORES, f"{self.key}{PARTIAL}{uuid.uuid4().hex[:12]}"
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         for path in sorted(root.glob(f"{self.key}{PARTIAL}*")):
             if _is_alive(path):
                 return None
@@ -143,7 +143,7 @@ class StoreWriter:
             _write_owner(root / own)
             return root / own
         make_room(self.cache, self._bytes(), root / own)
-        (root / own).mkdir()
+        (root / own).mkdir(mode=0o700)
         if any(path.name != own for path in root.glob(f"{self.key}{PARTIAL}*")):
             shutil.rmtree(root / own)  # two processes began at the same moment: each steps back and tries again
             time.sleep(random.SystemRandom().uniform(0, _POLL_SECONDS))  # leaves the seeded generator alone

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from keras_skin.registry import UserError, atomic_path, did_you_mean
+from keras_skin.registry import UserError, atomic_path, did_you_mean, escape_table, unescape_table
 
 SPLITS = ("train", "validation", "test")
 SCHEMES = ("official", "stratified", "kfold", "file")
@@ -217,17 +217,18 @@ def _from_file(table: pd.DataFrame, file: str | os.PathLike[str] | None) -> pd.S
 def write_splits(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Writes `image_id,group_id,label,split,dataset` of a records table."""
     with atomic_path(path) as temporary:
-        table[list(SPLITS_COLUMNS)].sort_values(["dataset", "image_id"]).to_csv(temporary, index=False, lineterminator="\n")
+        rows = table[list(SPLITS_COLUMNS)].sort_values(["dataset", "image_id"])
+        escape_table(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_splits(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Reads what `write_splits` wrote.
+    """Reads what `write_splits` wrote, or a table of the same columns. Of `'=x` and the like the apostrophe is dropped.
 
     Raises:
         UserError: if the file cannot be read, a column is missing or a split is unknown.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = unescape_table(pd.read_csv(path, dtype=str, keep_default_na=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a splits.csv: {error}.") from error
     missing = [column for column in SPLITS_COLUMNS if column not in table]

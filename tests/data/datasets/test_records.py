@@ -1,6 +1,8 @@
 """Finding a data set, and what becomes of its bad files."""
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 
 from keras_skin.data.datasets import readers
+from keras_skin.data.datasets import records as records_module
+from keras_skin.data.datasets.image_files import index_files
 from keras_skin.data.datasets.records import (
     ExclusionKind,
     MissingData,
@@ -169,3 +173,54 @@ def test_broken_files_are_listed_before_missing_ones():
     text = describe_excluded(excluded, limit=3)
     assert text.splitlines()[1:3] == ["  25: empty file", "  00: a row without an image"]
     assert text.endswith("... and 27 more")
+
+
+@pytest.fixture
+def named(stand_in, tmp_path):
+    """Gives a function that reads the images of a folder after one of them is renamed."""
+
+    def read(name, classes=("a", "b")):
+        folder = tmp_path / "data"
+        (folder / "images").mkdir(parents=True)
+        for number, path in enumerate(sorted((stand_in / f"{TRAIN}_Data").iterdir())[:3]):
+            target = os.fsencode(folder / "images") + b"/" + (name if number == 0 else b"%d" % number) + b".jpg"
+            shutil.copyfile(path, target)
+        files = index_files([folder / "images"])
+        rows = [{"image_id": item, "image": str(path), "label": "a"} for item, path in files.paths.items()]
+        entry = replace(ENTRY, builder=lambda root: make_records("own", rows, classes, files.excluded()))
+        monkeypatched.setattr(readers, "get", lambda _: entry)
+        monkeypatched.setattr(records_module, "locate", lambda *_: (folder, []))
+        return read_dataset("own", folder)
+
+    with pytest.MonkeyPatch.context() as monkeypatched:
+        yield read
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (b"x" * 241, "the id has 241 bytes in UTF-8, expected at most 240: rename the image"),
+        ("\u00e9".encode() * 121, "the id has 242 bytes in UTF-8, expected at most 240"),
+        (b"a\xff", "the path has bytes that are not UTF-8: rename the file or its folder"),
+    ],
+)
+def test_ids_that_cannot_name_files_are_found_when_the_data_are_read(named, name, reason):
+    records = named(name)
+    assert sorted(records.table["image_id"]) == ["1", "2"]
+    assert records.excluded["kind"].tolist() == [ExclusionKind.BAD_NAME]
+    assert reason in records.excluded["reason"][0]
+    records.excluded.to_csv().encode()
+
+
+def test_an_id_of_240_bytes_is_used(named):
+    assert len(named(b"x" * 240).table) == 3
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [("x" * 241, "has 241 bytes in UTF-8, expected at most 200"), ("a\ud800", r"'a\ud800' has a character")]
+)
+def test_classes_that_cannot_name_files_are_an_error(named, label, words):
+    with pytest.raises(UserError, match="cannot be names of files") as caught:
+        named(b"x", classes=("a", label))
+    assert words in str(caught.value)
+    str(caught.value).encode()

@@ -74,7 +74,8 @@ def render(folder: Path, seed: int = 0, counts: dict[str, int] | None = None, si
     published={},
 )
 def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
-    """Reads a user's own images; the classes are the values of the column `label`.
+    """Reads a user's own images; the classes are the values of the column `label`. Labels that differ only in case, spaces or
+    invisible characters are an error.
 
     `image_id` is the image's file name, with or without its extension; `label` a class, or nothing; `mask` the name of a file in
     masks/, or nothing. `group_id` is `patient_id`, else `lesion_id`, else the image: with neither, pictures of one patient can
@@ -112,7 +113,7 @@ def read(folder: Path, classes: Sequence[str] | None = None) -> Records:
 def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:
     columns = [
         tables.image_ids("image_id"),
-        tables.one_of("label", [*classes, ""]) if classes is not None else tables.text("label"),
+        tables.text("label"),
         tables.text("patient_id", required=False),
         tables.text("lesion_id", required=False),
         tables.text("mask", required=False),
@@ -122,6 +123,9 @@ def _rows(table: Path, classes: Sequence[str] | None) -> pd.DataFrame:
         tables.text("localization", required=False),
     ]
     rows = tables.read_table(table, columns)
+    tables.refuse_lookalikes(rows["label"], table, classes or ())
+    if classes is not None and set(rows["label"]) - {*classes, ""}:
+        tables.read_table(table, [tables.one_of("label", [*classes, ""])])  # raises, with the lines
     stems = {name: rows[name].str.replace(_SUFFIX, "", case=False, regex=True) for name in ("image_id", "mask")}
     blank = {name: rows[name].mask(rows[name].str.lower() == "unknown", "") for name in ("sex", "localization")}
     groups = rows["patient_id"].where(rows["patient_id"] != "", rows["lesion_id"])

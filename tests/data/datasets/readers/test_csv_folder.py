@@ -148,3 +148,41 @@ def test_real_images_laid_out_so(real_data, tmp_path):
     assert len(records.table) == 40
     assert records.table["label"].tolist() == there["label"].tolist()
     assert (records.table["mask"] != "").all()
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ("Mole", "'Mole'"),
+        ("mo le", "'mo le'"),
+        ("mo  le", "'mo  le'"),
+        ("mo\u200ble", "'mo\\u200ble'"),
+        ("\ufeffmole", "'\\ufeffmole'"),
+        ("mo\u00adle", "'mo\\xadle'"),
+        ("mo\u00a0le", "'mo\\xa0le'"),
+        ("mole\ufe0f", "'mole\ufe0f'"),
+        ("\uff4dole", "'\uff4dole'"),
+    ],
+)
+def test_labels_that_look_alike_are_named_with_their_rows(own, other, shown):
+    folder = own(label=["mole", "wart", other, "mole", "wart", "mole"])
+    for arguments in ({}, {"classes": ["wart", "mole"]}):
+        with pytest.raises(UserError, match="labels differ only in case, spaces or characters that nobody sees") as caught:
+            read(folder, **arguments)
+        assert "'mole' (in 3 rows, first in line 2)" in str(caught.value)
+        assert f"{shown} (in 1 rows, first in line 4)" in str(caught.value)
+
+
+def test_accents_in_two_forms_are_told_apart(own):
+    with pytest.raises(UserError) as caught:
+        read(own(label=["n\u00e9vus", "ne\u0301vus", "wart"] * 2))
+    assert r"'ne\u0301vus' (in 2 rows, first in line 3) and 'n\xe9vus' (in 2 rows, first in line 2)" in str(caught.value)
+
+
+def test_spaces_around_a_label_are_no_part_of_it(own):
+    assert read(own(label=["mole", " mole", "mole\u00a0", "wart", "wart ", "wart"])).classes == ("mole", "wart")
+
+
+def test_chosen_classes_that_look_alike(own):
+    with pytest.raises(UserError, match=r"'Wart' \(in no row\) and 'wart' \(in 2 rows, first in line 2\)"):
+        read(own(), classes=["Wart", "mole", "scar", "wart"])
