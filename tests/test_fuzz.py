@@ -10,7 +10,7 @@ from tools import fuzz
 SEED = 1
 
 
-@pytest.mark.parametrize(("target", "count"), [("tables", 40), ("images", 150)])
+@pytest.mark.parametrize(("target", "count"), [("experiments", 200), ("tables", 40), ("images", 150)])
 def test_damaged_files_are_accepted_or_refused_in_a_sentence(target, count, tmp_path, capsys):
     assert fuzz.main(["--out", str(tmp_path), f"--{target}", str(count), "--seed", str(SEED)]) == 0
     assert f"{target}: {count} cases" in capsys.readouterr().out
