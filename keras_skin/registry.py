@@ -207,7 +207,7 @@ def shorten(lines: Sequence[str], limit: int = 20) -> list[str]:
 
 def listed(names: Sequence[str], limit: int = 20) -> str:
     """The first `limit` names of a list in a sentence, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+    return ", ".join(map(clipped, names[:limit])) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:

@@ -85,4 +85,4 @@ def test_long_words_are_clipped_and_compared_with_nothing():
     assert clipped("a" * 80) == "a" * 80
     assert clipped("a" * 81) == "a" * 77 + "..."
     assert did_you_mean("a" * 1000, ["a" * 999]) == ""
-    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(["a" * 81, "b", "c"], 2) == f"{'a' * 77}..., b and 1 more"

@@ -20,7 +20,7 @@ from keras_skin.experiment.components import (
     Settings,
 )
 from keras_skin.experiment.paper import PaperSettings
-from keras_skin.registry import did_you_mean, listed
+from keras_skin.registry import clipped, did_you_mean, listed
 
 OUTPUTS = ("mask", "label", "mask_aux_1", "mask_aux_2", "super_resolution")
 """Outputs of a model that can have a loss."""
@@ -343,7 +343,7 @@ class Experiment(Settings):
         unknown = sorted(set(value) - set(OUTPUTS))
         if unknown:
             raise ValueError(
-                f"there is no output '{unknown[0]}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}"
+                f"there is no output '{clipped(unknown[0])}'.{did_you_mean(unknown[0], OUTPUTS)} Outputs: {', '.join(OUTPUTS)}"
             )
         losses: dict[str, LossSettings | None] = {key: loss for key, loss in value.items() if loss is not None}
         if not losses:

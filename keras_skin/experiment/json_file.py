@@ -113,7 +113,7 @@ def _parse(text: str) -> Any:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        repeats = sorted(clipped(key) for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        repeats = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"repeated key in one object: {listed(repeats)}.")
     return values
 

@@ -34,6 +34,11 @@ FILES = {
     "surrogate in a key": ('"model": {"\\udfff": 1}', "model: the text '\\udfff' holds \\udfff"),
     "surrogate in a name": ('"model": {"name": "\\udfff"}', "model.name: the text"),
     "surrogate in demo": ('"demo": {"train.\\udfff": 1}', "demo: the text"),
+    "long output": (f'"losses": {{"{"a" * 30_000}": {{"name": "dice"}}}}', "there is no output 'aaaa"),
+    "long path in demo": (
+        f'"demo": {{"{"a" * 30_000}": 1}}',
+        "keys must be dotted paths of this file such as 'train.epochs', got: aaaa",
+    ),
     "many keys": (keys(200_000), f"more than {MOST_VALUES:,} values"),
     "many arguments": (f'"model": {{"name": "jrl", {keys(200_000)}}}', f"more than {MOST_VALUES:,} values"),
     "many repeated keys": (",".join(f'"k{number % 100_000}": 1' for number in range(200_000)), "and 99,980 more"),
