@@ -412,7 +412,8 @@ def test_two_exports_of_one_model_have_equal_variables(tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from small_models import CLASSES, SIZE, seeded_model\n"
         "from keras_skin.export.saved_model import export_model\n"
-        "for folder in sys.argv[1:]: export_model(seeded_model(), folder, classes=CLASSES, image_size=SIZE, name='joint')\n"
+        "model = seeded_model()\n"
+        "for folder in sys.argv[1:]: export_model(model, folder, classes=CLASSES, image_size=SIZE, name='joint')\n"
     )
     folders = [str(tmp_path / name) for name in ("a", "b", "c")]
     for names in (folders[:2], folders[2:]):
