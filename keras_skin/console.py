@@ -46,14 +46,14 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
 
 
 class FailureKind(StrEnum):
-    """What of the machine failed."""
+    """The part of the machine that failed."""
 
     FILES = "files"
     MEMORY = "memory"
 
 
 class MachineFailure(NamedTuple):
-    """Why the machine could not do what it was asked for: the kind, and a sentence for the user."""
+    """Why the machine could not finish a command: the kind, and a sentence for the user."""
 
     kind: FailureKind
     sentence: str

@@ -422,7 +422,7 @@ _Tasks = dict[str, dict[str, dict[str, Any]]]
 
 
 def _check(path: Path, values: Any, kind: Any, *parents: str) -> None:
-    """Refuses values of a JSON file that have not the types of `kind`; `parents` are the keys that lead to them."""
+    """Refuses values of a JSON file that do not have the types of `kind`; `parents` are the keys that lead to them."""
     try:
         TypeAdapter(kind).validate_python(values, strict=True)
     except ValidationError as error:

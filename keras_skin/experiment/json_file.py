@@ -54,7 +54,7 @@ def read_json(path: Any) -> dict[str, Any]:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """The value of a text of the command line: JSON, or the text itself.
+    """The value of a command-line text: JSON, or the text itself.
 
     Raises:
         UserError: starting with `source`, as in `read_json`.

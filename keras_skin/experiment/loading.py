@@ -145,7 +145,7 @@ def _locate(source: str | os.PathLike[str]) -> Any:
 
 
 def _is_file(path: Any) -> bool:
-    """Whether there is such a file; a name that no file can have has none."""
+    """Whether the file exists; False for a name that no file can have."""
     try:
         return bool(path.is_file())
     except (OSError, ValueError):
@@ -155,7 +155,7 @@ def _is_file(path: Any) -> bool:
 def _inherit(path: Any, children: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The values of a file with those that it inherits, and the values of the file that names the printed numbers of a paper: the
     file itself or a parent; None if no file does."""
-    name = str(Path(str(path)).resolve())  # the same file has one name, whatever the way to it
+    name = str(Path(str(path)).resolve())  # the same file has one name, whatever path leads to it
     if name in children:
         raise UserError(
             f"'extends' forms a circle: {' -> '.join((*children[children.index(name) :], name))}. Remove one of them."

@@ -113,7 +113,8 @@ def write_about(folder: Path, about: Mapping[str, Any], *, warm_up: bool = False
     texts = {
         "assets/labels.txt": "".join(f"{label}\n" for label in about["classes"]),
         MODEL_CARD: card.render(about=about, agreement=agreement, warm_up=warm_up, titles=EDITIONS),
-        "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",  # last: it tells that all are complete
+        "assets/model.json": json.dumps(about, indent=2, ensure_ascii=False)
+        + "\n",  # last: where it exists, the others are complete
     }
     (folder / "assets").mkdir(exist_ok=True)
     for name, text in texts.items():

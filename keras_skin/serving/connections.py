@@ -77,7 +77,7 @@ class Connection(H11Protocol):
         return not self.transport.is_closing() and self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
     def _expected(self) -> Wait:
-        """What the client has started and not finished."""
+        """The part of a request that the client has started and not finished."""
         if self.transport.is_closing():
             return self._wait
         if self.flow.write_paused:

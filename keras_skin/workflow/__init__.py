@@ -140,7 +140,7 @@ def _run(folder: RunFolder, data_dir: str | None, resume: bool) -> Path:
 
 
 def _smaller(experiment: Experiment) -> str:
-    """What needs the memory of a training, and how to start one that needs less."""
+    """The settings that decide how much memory a training needs, and how to start one that needs less."""
     batch, (height, width) = experiment.train.batch_size, experiment.image_size
     setting = f"train.batch_size={batch // 2}" if batch > 1 else f"image.size=[{height // 2},{width // 2}]"
     return (

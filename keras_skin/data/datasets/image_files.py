@@ -36,7 +36,7 @@ def find_file(folders: Sequence[Path | None], name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Files:
-    """Image files by id; those that are not used are further files of an id, and files whose paths are not UTF-8."""
+    """Image files by id. Further files of an id, and files whose paths are not UTF-8, are not used."""
 
     paths: dict[str, Path] = field(default_factory=dict)
     repeated: dict[str, list[Path]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ def remember_digest(state: _State, digest: str) -> None:
 
 
 def is_same_content(before: _State, now: _State) -> bool:
-    """Whether a file that was touched or written again has the content that it had; False if that was never read.
+    """Whether a file that was touched or rewritten still has its former content; False if that was never read.
 
     Raises:
         OSError: if the file cannot be read.

@@ -222,7 +222,7 @@ def write_splits(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 
 def read_splits(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Reads what `write_splits` wrote, or a table of the same columns. Of `'=x` and the like the apostrophe is dropped.
+    """Reads what `write_splits` wrote, or a table of the same columns. The apostrophe of cells such as `'=x` is dropped.
 
     Raises:
         UserError: if the file cannot be read, a column is missing or a split is unknown.
