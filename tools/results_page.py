@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "results", ROOT / "docs" / "results.md"
 FIRST = ("jrl_lite", "msfa_lite", "dual_task_lite", "tdbn_lite", "dualrefnet_isic2019_lite", "dualrefnet_pad_ufes_20_lite")
 """Tables that have a section even without a result; the others have one as soon as a run is recorded."""
+_NOT_COMPARABLE = "not comparable"
 INTRODUCTION = """\
 <!-- Made by tools/results_page.py from results/*.json and experiments/tables/*.json. Do not edit. -->
 
@@ -44,7 +45,8 @@ What the five systems reach on real images, measured without leaks: images of on
 
 - A number is the mean over the seeds, with a 95 % percentile bootstrap interval that draws patients or lesions (single images
   where the data set names neither) and, with several seeds, runs. One seed says nothing about another training.
-- The paper's number stands beside it only where model, images and split correspond. Otherwise the cell gives the reason.
+- The paper's number stands beside it only where model, images and split correspond. Otherwise the first cell of the row gives the
+  reason.
 - A claim showed up if the 95 % interval of the difference excludes 0 on the claimed side. Rows that measured the same images are
   compared image by image. Intervals are not widened for their number.
 - The price of the leak is the number under the paper's image-level protocol minus the leak-free one. The two measure different
@@ -133,14 +135,16 @@ def _section(name: str, table: PaperTable, rows: Sequence[Row], random: np.rando
         yield "| row | trained on | test set | n | metric | mean (95 % interval) | seeds | the paper's number |"
         yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
-        first = True
+        first, reason = True, ""
         for split, task, metric in _keys(table):
             value = numbers.get((row.row.label, (split, task, metric)))
             if value is not None:
                 heading = (row.row.label, _trained_on(row.runs)) if first else ("", "")
                 cells = (*heading, _tested_on(row.runs, split), str(value.n), metric_label(task, metric), _interval(value))
-                yield _line(*cells, _seeds(value), _paper(row, row.departures, table, (split, task, metric)))
+                paper = _paper(row, row.departures, table, (split, task, metric))
+                yield _line(*cells, _seeds(value), _NOT_COMPARABLE if paper == reason else paper)
                 first = False
+                reason = paper if paper.startswith(_NOT_COMPARABLE) else reason
     if numbers:
         yield ""
     yield from _missing(rows)
@@ -198,7 +202,7 @@ def _paper(row: Row, departing: Sequence[Departure], table: PaperTable, key: Key
     if value is None:
         return "not printed"
     if reasons:
-        return f"not comparable: {'; '.join(reasons)}"
+        return f"{_NOT_COMPARABLE}: {'; '.join(reasons)}"
     notes = [departure.text for departure in departing]
     return format_published(value) + (f" ({'; '.join(notes)})" if notes else "")
 
