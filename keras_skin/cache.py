@@ -6,11 +6,10 @@ Exit codes: 0 done; 2 a mistake the user can fix (message, no traceback); 130 in
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-from keras_skin.console import exit_code
+from keras_skin.console import end_program, exit_code
 from keras_skin.data.images.cache import Entry, cache_path, describe_age, describe_bytes, entries, max_bytes, remove
 from keras_skin.registry import UserError
 
@@ -71,4 +70,4 @@ def _describe(entry: Entry) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from keras_skin.console import ProgressBar, exit_code
+from keras_skin.console import ProgressBar, end_program, exit_code
 from keras_skin.registry import UserError
 
 _EPILOG = """\
@@ -101,4 +101,4 @@ def _print(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

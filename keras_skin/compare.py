@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import end_program, exit_code, quiet_import
 from keras_skin.registry import UserError
 
 if TYPE_CHECKING:
@@ -123,4 +122,4 @@ def _loader(originals: Originals) -> LoadOriginal:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from keras_skin.registry import UserError
 
@@ -43,6 +44,13 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
         advice = " Close other programs, or use a machine with more." if failure.kind is FailureKind.MEMORY else ""
         print(f"{failure.sentence}{advice}", file=sys.stderr)
         return 3
+
+
+def end_program(code: int) -> NoReturn:
+    """Ends the process with an exit code. A Ctrl-C meanwhile ends it at once, where Python would print a traceback."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
 
 
 class FailureKind(StrEnum):

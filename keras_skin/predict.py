@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from keras_skin.console import ProgressBar, exit_code, owner_only, quiet_import
+from keras_skin.console import ProgressBar, end_program, exit_code, owner_only, quiet_import
 from keras_skin.presets.sources import MODEL_HELP, locate
 from keras_skin.registry import UserError, escape_cell
 
@@ -147,4 +147,4 @@ def _printable(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

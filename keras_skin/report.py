@@ -6,10 +6,9 @@ Exit codes: 0 done; 2 the folder is no finished run (message, no traceback).
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from keras_skin.console import exit_code
+from keras_skin.console import end_program, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,4 +37,4 @@ def _write(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

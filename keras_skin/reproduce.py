@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import end_program, exit_code, quiet_import
 from keras_skin.registry import UserError
 
 
@@ -71,4 +71,4 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

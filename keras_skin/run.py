@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import end_program, exit_code, quiet_import
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,4 +115,4 @@ def _run(step: Callable[[ModuleType], object]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import end_program, exit_code, quiet_import
 from keras_skin.presets.sources import MODEL_HELP, locate
 from keras_skin.registry import UserError
 
@@ -121,4 +121,4 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tools import chaos
 from tools.chaos import differences
 
 
@@ -77,3 +78,13 @@ def test_missing_and_stray_files_are_found(folders):
     (b / "metrics.json").unlink()
     (b / ".x-report.html").touch()
     assert list(differences(a, b)) == ["metrics.json is missing", ".x-report.html is a stray file"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, capsys):
+    """The short form: one run, killed in its second epoch and in its export."""
+    assert chaos.main(["--out", str(tmp_path), "--kinds", "joint", "--kills", "1", "--per-run", "2", "--seed", "30"]) == 0
+    (trial,) = json.loads((tmp_path / "chaos.json").read_text())
+    assert [(kill["phase"], kill["signal"]) for kill in trial["kills"]] == [("train on", "SIGKILL"), ("export", "SIGTERM")]
+    assert any(kill["hit"] for kill in trial["kills"])
+    assert "1 runs, seed 30: 0 runs differ" in capsys.readouterr().out

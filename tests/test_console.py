@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -120,3 +122,18 @@ def test_a_failure_behind_another_exception_is_found_and_a_defect_is_none():
     defect = KeyError("label")
     defect.__context__ = FileNotFoundError(errno.ENOENT, "x", "/a")
     assert machine_failure(defect) is None, "a defect keeps its traceback"
+
+
+def test_ctrl_c_while_a_program_ends_leaves_no_traceback():
+    """Python waits for its threads meanwhile."""
+    code = (
+        "import signal, threading, time; from keras_skin.console import end_program\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "threading.Thread(target=time.sleep, args=(30,)).start(); print('ends', flush=True); end_program(130)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ends\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == -signal.SIGINT
+    assert process.communicate()[1] == ""

@@ -129,3 +129,10 @@ def test_the_page_of_own_data_names_every_column(pages):
     for column in re.findall(r"\w+", csv_folder.TREE.splitlines()[-1].partition("metadata.csv")[2]):
         if "_" in column or column in csv_folder.METADATA or column in ("label", "mask", "split"):
             assert column in text, column
+
+
+def test_every_attack_has_its_test():
+    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines() if ".py` |" in line]
+    files = [name for line in rows for name in re.findall(r"`((?:tests|tools)/[\w/]+\.py)`", line)]
+    assert len(rows) > 25
+    assert [name for name in files if not (ROOT / name).is_file()] == []

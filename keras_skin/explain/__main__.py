@@ -6,11 +6,10 @@ Exit codes: 0 done; 2 failed (message, no traceback); 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-from keras_skin.console import exit_code, owner_only, quiet_import
+from keras_skin.console import end_program, exit_code, owner_only, quiet_import
 from keras_skin.presets.sources import RUN_HELP, locate
 
 METHODS = (
@@ -132,4 +131,4 @@ def _check(options: argparse.Namespace) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

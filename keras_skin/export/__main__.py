@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from keras_skin.console import exit_code, quiet_import
+from keras_skin.console import end_program, exit_code, quiet_import
 from keras_skin.export.contract import EDITIONS
 from keras_skin.presets.sources import RUN_HELP, locate
 from keras_skin.registry import UserError, did_you_mean
@@ -74,4 +73,4 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())
