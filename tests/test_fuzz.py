@@ -68,3 +68,4 @@ def test_a_case_follows_from_its_seed_and_number():
     assert repr(changed) == repr([fuzz.changed_json(value, random.Random(f"x 0 {number}")) for number in range(30)])
     assert sum(item != value for item in changed) > 25
     assert value == {"a": [1, {"b": 2}], "c": {"d": "e"}}
+    assert fuzz.VALUES[7:11] == ([], {}, [[]], {"name": []}), "a change of a drawn value is no change of the next draw"

@@ -131,7 +131,7 @@ def changed_json(value: Any, draw: random.Random) -> Any:
             for _ in range(draw.choice((1, 5, 40, 300))):
                 parent[key] = [parent[key]]
         else:
-            parent[key] = draw.choice(VALUES)
+            parent[key] = copy.deepcopy(draw.choice(VALUES))  # later changes may go into it
     return value
 
 
